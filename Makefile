@@ -1,0 +1,39 @@
+# `make` lists the targets. Each sets up what it needs: python3 and make are enough.
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SEGFOLIO := $(VENV)/bin/segfolio
+READY := $(VENV)/ready
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## the environment in .venv, at the versions of requirements.lock
+
+$(READY): pyproject.toml requirements.lock
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --requirement requirements.lock
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(READY) ## train, test and predict: a small U-Net on procedural shapes, minutes on two cores
+	$(SEGFOLIO) fit -c experiments/unet/shapes_small.yaml
+	$(SEGFOLIO) test --ckpt_path runs/unet/shapes_small/latest/checkpoints/last.ckpt
+	$(SEGFOLIO) predict --ckpt_path runs/unet/shapes_small/latest/checkpoints/last.ckpt
+
+test: $(READY) ## ruff, mypy and pytest
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+bench: $(READY) ## ratios against peers, measured in the same run
+	$(PYTHON) -m benchmarks
+
+lock: ## write requirements.lock from .venv
+	$(PYTHON) -m pip freeze --all --exclude-editable | grep -ivE '^(pip|setuptools|wheel)==' | sort -f > requirements.lock
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help setup demo test bench lock clean

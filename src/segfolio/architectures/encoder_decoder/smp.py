@@ -1,0 +1,107 @@
+"""segmentation_models.pytorch (Pavel Iakubovskii, 2019), a library of decoders on one set of encoders:
+U-Net, arXiv 1505.04597; U-Net++, 1807.10165; MA-Net (Fan et al., IEEE Access 2020); LinkNet, 1707.03718;
+FPN, 1901.02446; PSPNet, 1612.01105; DeepLabV3, 1706.05587; DeepLabV3+, 1802.02611; PAN, 1805.10180;
+UPerNet, 1807.10221; SegFormer, 2105.15203; DPT, 2103.13413.
+
+Follows the library: this file looks names up, pads and crops. The decoders are meant for one's own data and as
+baselines under one protocol; the rows of those papers are replicated by files of their own.
+
+Deviates, from the papers and as of version 0.6:
+- "unet" is padded, batch-normalised, upsamples by repetition and takes the skips of any encoder.
+- "pspnet" uses the encoder down to stride 8 without dilation and no auxiliary loss: not the paper's network.
+  The deeper stages get no gradient (22 of 24 M parameters with a ResNet-50).
+- "deeplabv3" and "deeplabv3plus" have no multi-grid and no auxiliary loss.
+- Images are continued by their border to a multiple of the encoder's stride and the logits cropped, where the
+  library refuses the size.
+"""
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import segmentation_models_pytorch as smp
+import timm
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from segfolio.errors import SegfolioError
+
+ENCODERS = smp.encoders.encoders
+DECODERS = smp.MODEL_ARCHITECTURES_MAPPING
+SET_HERE = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params", "kwargs"}
+
+
+class SMP(nn.Module):
+    """Any decoder of segmentation_models.pytorch on any of its or timm's encoders.
+
+    Args:
+        decoder: as the library names it, in lower case.
+        encoder: the library's name, or timm's; `tu-` before a name that both have means timm's.
+        weights: of the encoder: `imagenet` and the like for the library's, a tag such as `a1_in1k` for timm's.
+            They are fetched from the Hugging Face hub once and then read from its cache.
+        decoder_arguments: further arguments of the decoder's class, such as `decoder_channels`.
+
+    Raises:
+        SegfolioError: an unknown decoder, encoder, argument or name of weights; no network and an empty cache.
+    """
+
+    paper: ClassVar[str] = "segmentation_models.pytorch (Iakubovskii, 2019), U-Net arXiv 1505.04597 and others"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "smp U-Net, ResNet-34": {},
+        "smp U-Net++, ResNet-34": {"decoder": "unetplusplus"},
+        "smp FPN, ResNet-50": {"decoder": "fpn", "encoder": "resnet50"},
+        "smp DeepLabV3+, ResNet-101": {"decoder": "deeplabv3plus", "encoder": "resnet101"},
+        "smp UPerNet, ConvNeXt-T": {"decoder": "upernet", "encoder": "convnext_tiny"},
+        "smp SegFormer, MiT-B2": {"decoder": "segformer", "encoder": "mit_b2"},
+    }
+    tiny: ClassVar[dict[str, Any]] = {"encoder": "tu-test_resnet"}
+
+    def __init__(
+        self,
+        num_classes: int,
+        decoder: str = "unet",
+        encoder: str = "resnet34",
+        weights: str | None = None,
+        in_channels: int = 3,
+        decoder_arguments: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check("decoder", decoder, DECODERS)
+        allowed = inspect.signature(DECODERS[decoder]).parameters.keys() - SET_HERE
+        for name in decoder_arguments or {}:
+            _check(f"argument of {decoder}", name, allowed)
+        name, pretrained = _encoder(encoder, weights)
+        try:
+            self.model = smp.create_model(
+                decoder, name, pretrained, in_channels, num_classes, **(decoder_arguments or {})
+            )
+        except OSError as error:  # the hub's way to say that there is no network
+            raise SegfolioError(
+                f"the weights {weights!r} of encoder {encoder!r} are not in the cache and cannot be downloaded; "
+                f"where there is a network run `hf download {_repository(encoder, weights)}`, "
+                "and copy ~/.cache/huggingface/hub from there (or point HF_HOME at it)"
+            ) from error
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, C_in, H, W]` to logits `[B, num_classes, H, W]`, for any H and W."""
+        height, width = images.shape[-2:]
+        stride = self.model.encoder.output_stride
+        padded = pad(images, (0, -width % stride, 0, -height % stride), mode="replicate")
+        return self.model(padded)[..., :height, :width]
+
+
+def _encoder(encoder: str, weights: str | None) -> tuple[str, str | bool | None]:
+    """The encoder and its weights in the library's terms."""
+    if encoder in ENCODERS:
+        if weights is not None:
+            _check(f"name of weights for encoder {encoder}", weights, ENCODERS[encoder]["pretrained_settings"])
+        return encoder, weights
+    name = encoder.removeprefix("tu-")
+    _check("encoder", name, {*ENCODERS, *timm.list_models()})
+    if weights is None:
+        return f"tu-{name}", None
+    tags = {full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")}
+    _check(f"name of weights for encoder {encoder}", weights, tags)
+    return f"tu-{name}.{weights}", True

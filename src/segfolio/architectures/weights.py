@@ -1,0 +1,94 @@
+"""Pretrained weights: `read_weights` finds them, `load_weights` puts them into a network, strictly."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from segfolio.errors import SegfolioError
+
+NOT_FOUND = "{weights} is neither a file nor a name of {model}'s weights ({names})"
+NOT_DOWNLOADED = "{url} cannot be downloaded ({reason}); fetch it elsewhere and put {name} into {folder}"
+UNREADABLE = "{path} is no file of weights, or a damaged one; expected a state dict or a checkpoint, with nothing but tensors"
+
+
+def read_weights(weights: str, model: str) -> dict[str, Tensor]:
+    """The state dict that `weights` names, on the CPU.
+
+    Args:
+        weights: path of a state dict or of a Lightning checkpoint, whose `network.` prefix is removed; or
+            the name of torchvision's weights for `model`, e.g. `IMAGENET1K_V1`, which are downloaded once.
+        model: torchvision's name of the model, e.g. `vgg16`.
+
+    Raises:
+        SegfolioError: an unknown name or path, no network, a file that holds something else than weights.
+    """
+    known = get_model_weights(model)
+    if weights in known.__members__:
+        return _read_file(_download(known[weights].url))
+    if Path(weights).is_file():
+        return _read_file(Path(weights))
+    raise SegfolioError(NOT_FOUND.format(weights=weights, model=model, names=", ".join(known.__members__)))
+
+
+def load_weights(
+    module: nn.Module, state_dict: Mapping[str, Tensor], source: str, new: tuple[str, ...] = ()
+) -> None:
+    """Load `state_dict` into `module`; every key must match.
+
+    Args:
+        source: where the weights come from, for the error.
+        new: prefixes of the keys that may be missing, because the module learns them from scratch.
+
+    Raises:
+        SegfolioError: missing or unexpected keys, shapes that differ, values that are not finite.
+    """
+    own = module.state_dict()
+    shared = own.keys() & state_dict.keys()
+    problems = {
+        "are missing": [k for k in own if k not in shared and not k.startswith(new)],
+        "are not of this network": [k for k in state_dict if k not in shared],
+        "have another shape": [
+            f"{k} {list(state_dict[k].shape)} for {list(own[k].shape)}"
+            for k in own
+            if k in shared and state_dict[k].shape != own[k].shape
+        ],
+        "are not finite": [k for k in own if k in shared and not state_dict[k].isfinite().all()],
+    }
+    for problem, keys in problems.items():
+        if keys:
+            some = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+            raise SegfolioError(
+                f"{source}: {len(keys)} of the weights {problem}: {some}; "
+                f"{type(module).__name__} needs weights of the same architecture and constructor arguments"
+            )
+    module.load_state_dict(state_dict, strict=False)
+
+
+def _download(url: str) -> Path:
+    name = Path(urlparse(url).path).name
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / name
+    if not path.is_file():
+        digest = name.removesuffix(".pth").rpartition("-")[2]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
+        except (OSError, RuntimeError) as e:  # no network; a download that was cut off
+            raise SegfolioError(NOT_DOWNLOADED.format(url=url, reason=e, name=name, folder=folder)) from e
+    return path
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # a foreign file makes the unpickler raise anything, KeyError included
+        raise SegfolioError(UNREADABLE.format(path=path)) from e
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not (isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values())):
+        raise SegfolioError(UNREADABLE.format(path=path))
+    network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    return network or dict(state)  # a checkpoint's state dict also holds the loss's and the metrics' buffers

@@ -1,0 +1,52 @@
+"""The `segfolio` command."""
+
+import sys
+from collections.abc import Sequence
+
+from segfolio import __version__
+from segfolio.errors import SegfolioError
+
+USAGE = f"""segfolio {__version__}: a folio of segmentation papers that run
+
+  segfolio fit -c CONFIG [--data.root DIR] [--trainer.max_steps N] ...
+  segfolio validate | test --ckpt_path RUN/checkpoints/last.ckpt
+  segfolio predict --ckpt_path RUN/checkpoints/last.ckpt [--data.images DIR] [--output DIR]
+
+  segfolio architectures       name, family, paper, parameters, receptive field, stride
+  segfolio datasets            classes, splits, licence, files
+
+Every value of a config can be given on the command line (--model.init_args.optimizer.init_args.lr 0.01).
+`segfolio fit --help` lists them, `segfolio fit -c CONFIG --print_config` shows the whole.
+"""
+LOOPS = ("fit", "validate", "test", "predict")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, or 2 after a user's mistake, said in one sentence."""
+    command, *rest = arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        if command in LOOPS:
+            from segfolio.experiment import run  # here and below: a listing need not wait for lightning
+
+            run(arguments)
+        elif command in ("architectures", "datasets"):
+            from segfolio import listing
+
+            print(getattr(listing, command)(rest))
+        elif command in ("-h", "--help", "--version"):
+            print(USAGE if command != "--version" else __version__)
+        else:
+            raise SegfolioError(f"there is no command {command!r}; `segfolio --help` lists them")
+    except SegfolioError as error:
+        print(f"segfolio: {sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def sentence(error: SegfolioError) -> str:
+    """The message alone, where a loader's worker has wrapped it in its stack trace."""
+    return str(error).rpartition("segfolio.errors.SegfolioError: ")[2].strip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,144 @@
+"""`SegmentationDataset`: one split of one dataset, read and nothing else."""
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+from torchvision.tv_tensors import Mask
+
+from segfolio.data.formats.images import read_id_map, read_image
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Sample, Target, to_image
+from segfolio.errors import SegfolioError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What `segfolio datasets` says of a dataset.
+
+    Attributes:
+        title: the name in papers.
+        url: where it is described, and where its files come from.
+        licence: in the publisher's words.
+        splits: images of each split as published.
+        tasks: of semantic, instance, panoptic.
+        layout: the files below `root`, in a line or two.
+    """
+
+    title: str
+    url: str
+    licence: str
+    splits: dict[str, int] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ("semantic",)
+    layout: str = ""
+
+
+class SegmentationDataset(torch.utils.data.Dataset[Sample]):
+    """One split of a dataset: where the files are, and how one becomes a `Sample`.
+
+    A dataset is a subclass in a file of its own under `data/datasets/`. Its constructor takes
+    `(root, split, ...)`, finds the files and raises `SegfolioError` where they are not as they should be;
+    `read` parses one of them. Randomness, transforms and batches are the `DataModule`'s.
+    """
+
+    info: ClassVar[DatasetInfo]
+    labels: LabelSpace
+    channels: int = 3
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> Sample:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read(index)
+
+    def expect_split(self, split: str, splits: Collection[str]) -> None:
+        """Raise a `SegfolioError` for a split that is not one of `splits`."""
+        if split not in splits:
+            raise SegfolioError(f"{self.info.title} has no split {split!r}; it has {listed(splits)}")
+
+    def expect_files(self, root: Path, names: Iterable[str]) -> None:
+        """Raise a `SegfolioError` that says what is at `root` in place of the files or folders `names`."""
+        if missing := [name for name in names if not (root / name).exists()]:
+            found = f"found {listed(os.listdir(root))}" if root.is_dir() else "found no such folder"
+            raise SegfolioError(
+                f"{root}: {listed(missing)} of {self.info.title} not there; {found}, expected {self.info.layout}; "
+                f"for the files see {self.info.url}"
+            )
+
+
+class FilePair(NamedTuple):
+    """An image file and the id map that belongs to it, if there is one."""
+
+    image_id: str
+    image: Path
+    mask: Path | None
+
+
+class PairedFiles(SegmentationDataset):
+    """A dataset of image files with an id map beside each: the reading that CamVid, ISBI and users share.
+
+    A subclass sets `labels` and fills `pairs`.
+    """
+
+    pairs: list[FilePair]
+
+    def expect_pairs(self, source: Path) -> None:
+        """Raise a `SegfolioError` if a file of `pairs`, which `source` promises, is missing."""
+        if missing := [str(path) for pair in self.pairs for path in pair[1:] if path and not path.is_file()]:
+            raise SegfolioError(
+                f"{source}: {len(missing)} files of {self.info.title} are missing: {listed(missing, 3)}; copy them again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, index: int) -> Sample:
+        """Decode one pair.
+
+        Raises:
+            SegfolioError: a file that cannot be decoded, sizes that differ, an id outside the label space.
+        """
+        pair = self.pairs[index]
+        image = to_image(read_image(pair.image, self.channels))
+        size = (image.shape[-2], image.shape[-1])
+        if pair.mask is None:
+            return Sample(image, pair.image_id, size)
+        ids = read_id_map(pair.mask)
+        if ids.shape != size:
+            raise SegfolioError(
+                f"{pair.mask} is {ids.shape[1]}x{ids.shape[0]} pixels but its image {pair.image} is "
+                f"{size[1]}x{size[0]}; an id map has the size of its image"
+            )
+        semantic = Mask(torch.from_numpy(self.labels.encode(ids, pair.mask)))
+        return Sample(image, pair.image_id, size, Target(semantic))
+
+
+def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
+    """The files below a folder in order, each under its relative path without suffix; hidden ones left out.
+
+    Raises:
+        SegfolioError: two files that differ in their suffix alone.
+    """
+    files: dict[str, Path] = {}
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in suffixes:
+                key = path.relative_to(folder).with_suffix("").as_posix()
+                if key in files:
+                    raise SegfolioError(f"{files[key]} and {path} differ in their suffix alone; rename one of them")
+                files[key] = path
+    return dict(sorted(files.items()))
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """`a, b, c`, cut after `most`, or `nothing`."""
+    names = sorted(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nothing"

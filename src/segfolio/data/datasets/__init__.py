@@ -1,0 +1,9 @@
+"""Datasets: one file each."""
+
+from segfolio.data.datasets.camvid import CamVid
+from segfolio.data.datasets.image_folder import ImageFolder
+from segfolio.data.datasets.isbi2012 import ISBI2012
+from segfolio.data.datasets.mask_folder import MaskFolder
+from segfolio.data.datasets.shapes import Shapes
+
+__all__ = ["ISBI2012", "CamVid", "ImageFolder", "MaskFolder", "Shapes"]

@@ -1,0 +1,35 @@
+"""Plain images, to be predicted."""
+
+from pathlib import Path
+
+from segfolio.data.dataset import IMAGE_SUFFIXES, DatasetInfo, FilePair, PairedFiles, files_by_id
+from segfolio.data.labels import LabelSpace
+from segfolio.errors import SegfolioError
+
+
+class ImageFolder(PairedFiles):
+    """All images below a folder, in order, without truth; an image's id is its relative path without suffix.
+
+    Args:
+        labels: the label space of the network that will see them.
+        channels: 3 to read the images as RGB, 1 as grey.
+
+    Raises:
+        SegfolioError: no folder, no image in it, two images that differ in their suffix alone.
+    """
+
+    info = DatasetInfo(
+        title="a folder of images",
+        url="",
+        licence="yours",
+        tasks=(),
+        layout=f"images ({', '.join(IMAGE_SUFFIXES)}) in any folders",
+    )
+
+    def __init__(self, root: str | Path, labels: LabelSpace, channels: int = 3) -> None:
+        root = Path(root)
+        self.labels, self.channels = labels, channels
+        self.pairs = [FilePair(image_id, path, None) for image_id, path in files_by_id(root).items()]
+        if not self.pairs:
+            found = "there is no image in it" if root.is_dir() else "there is no such folder"
+            raise SegfolioError(f"{root}: {found}; expected {self.info.layout}")

@@ -1,0 +1,122 @@
+"""A user's own images and masks."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segfolio.data.dataset import DatasetInfo, FilePair, PairedFiles, files_by_id, listed
+from segfolio.data.labels import LabelSpace
+from segfolio.errors import SegfolioError
+
+
+class MaskFolder(PairedFiles):
+    """Images with an id map of the same name beside each, and a file that names the classes.
+
+    ```
+    root/classes.yaml                 see `read_classes`
+    root/images/train/a.jpg           root/masks/train/a.png
+    root/images/val/street/b.jpg      root/masks/val/street/b.png
+    ```
+
+    A split is a folder below `images/` and `masks/`. To split without moving files, as for cross-validation,
+    list the paths below `images/`, without suffix, one per line in `root/splits/<split>.txt`; a list goes
+    before a folder of that name. Masks are grey or palette PNGs of class ids.
+
+    Args:
+        split: the folder or the list.
+        classes: the file that names the classes, below `root`.
+        channels: 3 to read the images as RGB, 1 as grey.
+
+    Raises:
+        SegfolioError: another layout, an unknown split, images without mask or masks without image, a mistake
+            in the classes file.
+    """
+
+    info = DatasetInfo(
+        title="a folder of images and masks",
+        url="the docstring of segfolio.data.datasets.MaskFolder",
+        licence="yours",
+        layout="classes.yaml, images/<split>/*, masks/<split>/*.png (or images/*, masks/*.png, splits/<split>.txt)",
+    )
+
+    def __init__(self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3) -> None:
+        root = Path(root)
+        self.expect_files(root, [classes, "images", "masks"])
+        self.labels, self.channels = read_classes(root / classes), channels
+        lists = {path.stem: path for path in (root / "splits").glob("*.txt")}
+        self.expect_split(split, lists.keys() | {path.name for path in (root / "images").iterdir() if path.is_dir()})
+        below = "" if split in lists else split
+        images = files_by_id(root / "images" / below)
+        masks = files_by_id(root / "masks" / below, [".png"])
+        if split in lists:
+            wanted = [line.strip() for line in lists[split].read_text().splitlines() if line.strip()]
+        else:
+            wanted = sorted(images.keys() | masks.keys())
+        if not wanted:
+            raise SegfolioError(f"{root}: the split {split!r} is empty, expected {self.info.layout}")
+        gaps = (("image", [i for i in wanted if i not in images]), ("PNG mask", [i for i in wanted if i not in masks]))
+        if said := [f"{len(ids)} of {len(wanted)} have no {what}: {listed(ids, 3)}" for what, ids in gaps if ids]:
+            raise SegfolioError(f"{root}, split {split!r}: {'; '.join(said)}; an image and its mask share path and stem")
+        self.pairs = [FilePair(i, images[i], masks[i]) for i in wanted]
+
+
+def read_classes(path: Path) -> LabelSpace:
+    """The label space that a YAML file describes.
+
+    ```yaml
+    names: [road, car]              # of the ids 0, 1, ...; or with ids of your own: `classes: {7: road, 26: car}`
+    void: [255]                     # ids that mean "no class"; optional, as are the following
+    things: [car]                   # countable classes
+    background: road                # the class that is no object of its own
+    palette: [[128, 64, 128], [0, 0, 142]]
+    ```
+
+    Raises:
+        SegfolioError: the file is no YAML, or which key in it is wrong and why.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SegfolioError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SegfolioError(f"{path} holds {content!r}, expected the keys {', '.join(_KEYS)}")
+    for key, value in content.items():
+        if key not in _KEYS:
+            raise SegfolioError(f"{path}: unknown key {key!r}, expected {', '.join(_KEYS)}")
+        expected, fits = _KEYS[key]
+        if not fits(value):
+            raise SegfolioError(f"{path}: {key} is {value!r}, expected {expected}")
+    if ("names" in content) == ("classes" in content):
+        raise SegfolioError(f"{path}: expected one of the keys names and classes, found {listed(map(str, content))}")
+    classes = content.get("classes") or dict(enumerate(content["names"]))
+    try:
+        return LabelSpace(
+            names=tuple(classes.values()),
+            ids=tuple(classes),
+            void_ids=tuple(content.get("void", ())),
+            things=tuple(content.get("things", ())),
+            background=content.get("background"),
+            palette=tuple(content.get("palette", ())),
+            ignore_index=255 if len(classes) <= 255 else 0xFFFF,
+        )
+    except SegfolioError as error:
+        raise SegfolioError(f"{path}: {error}") from None
+
+
+def _are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(v) is kind for v in values)  # exactly: True is an int as well
+
+
+_TEXTS = "a list of texts; put yes, no, on, off and numbers in quotes"
+_KEYS = {  # what is expected, and whether a value is that
+    "names": (_TEXTS, lambda v: _are(str, v) and v),
+    "classes": (
+        "a mapping of ids to names, like {0: road, 1: car}; put yes, no, on, off and numbers in quotes",
+        lambda v: isinstance(v, dict) and v and _are(int, list(v)) and _are(str, list(v.values())),
+    ),
+    "void": ("a list of ids", lambda v: _are(int, v)),
+    "things": (_TEXTS, lambda v: _are(str, v)),
+    "background": ("the name of a class", lambda v: isinstance(v, str)),
+    "palette": ("a list of [red, green, blue]", lambda v: _are(list, v) and all(_are(int, c) for c in v)),
+}

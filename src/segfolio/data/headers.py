@@ -1,0 +1,98 @@
+"""`check_headers`: what headers tell of every file, before training starts."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from segfolio.data.dataset import FilePair
+from segfolio.data.formats.images import is_cut_short
+from segfolio.errors import SegfolioError
+
+_NAMED = 3  # files that a message names of each problem
+_GREY = {"1", "L", "LA"}
+_ALPHA = {"LA", "PA", "RGBA"}
+_IDS = {"1", "L", "P", "I", "I;16", "I;16B"}
+
+
+def check_headers(pairs: Sequence[FilePair], channels: int) -> None:
+    """Read the headers of all images and masks, in threads; no pixel is decoded.
+
+    Grey images, colour images to be read as grey, and alpha are allowed: a warning of each counts them.
+
+    Args:
+        channels: of the images as they will be read, 1 or 3.
+
+    Raises:
+        SegfolioError: missing, unreadable or truncated files, images of more than 8 bits, masks that hold
+            no ids or differ from their image in size; it names the first files of each and counts them.
+    """
+    problems, remarks = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # a guard for decoding, which is not done here
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for findings in pool.map(lambda pair: list(_inspect(pair, channels)), pairs):
+                for fatal, what, where in findings:
+                    (problems if fatal else remarks)[what].append(where)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    if problems:
+        said = (
+            f"{len(where)} {what}: {', '.join(where[:_NAMED])}{', ...' if len(where) > _NAMED else ''}"
+            for what, where in problems.items()
+        )
+        raise SegfolioError(f"of {len(pairs)} images and their masks, {'; '.join(said)}")
+    for what, where in remarks.items():
+        warnings.warn(f"{len(where)} of {len(pairs)} images {what}; the first is {where[0]}", stacklevel=2)
+
+
+class _Header(NamedTuple):
+    size: tuple[int, int]  # width, height
+    mode: str  # Pillow's
+    format: str | None
+    deep: bool  # more than 8 bits per channel
+
+
+def _read(path: Path) -> _Header:
+    with path.open("rb") as file, Image.open(file) as image:
+        stored = str([tile.args for tile in image.tile])  # the mode of a 16-bit RGB file is "RGB" all the same
+        header = _Header(image.size, image.mode, image.format, "16" in stored or image.mode[0] in "IF")
+        file.seek(0)
+        ends = file.read(12)
+        file.seek(-12, 2)
+        ends += file.read()
+    if is_cut_short(ends) and is_cut_short(path.read_bytes()):
+        raise OSError("cut short")
+    return header
+
+
+def _inspect(pair: FilePair, channels: int) -> Iterator[tuple[bool, str, str]]:
+    """Whether it is fatal, what, where."""
+    headers: dict[Path, _Header] = {}
+    for path in filter(None, (pair.image, pair.mask)):
+        try:
+            headers[path] = _read(path)
+        except FileNotFoundError:
+            yield True, "missing", str(path)
+        except (OSError, SyntaxError, ValueError):
+            yield True, "empty, cut short or no image (copy them again)", str(path)
+    if image := headers.get(pair.image):
+        if image.deep:
+            yield True, "of more than 8 bits per channel (scale them to 0-255)", str(pair.image)
+        if image.mode in _ALPHA:
+            yield False, "have an alpha channel, which is dropped", str(pair.image)
+        if channels == 3 and image.mode in _GREY:
+            yield False, "are grey, which is repeated to 3 channels", str(pair.image)
+        if channels == 1 and image.mode not in _GREY:
+            yield False, "are in colour, which is turned to grey", str(pair.image)
+    if pair.mask and (mask := headers.get(pair.mask)):
+        if mask.format != "PNG" or mask.mode not in _IDS:
+            what = "masks without ids (export class ids as grey or palette PNG)"
+            yield True, what, f"{pair.mask} ({mask.mode} {mask.format})"
+        if image and mask.size != image.size:
+            sizes = "{}x{}, image {}x{}".format(*mask.size, *image.size)
+            yield True, "masks of another size than their image", f"{pair.mask} ({sizes})"

@@ -1,0 +1,198 @@
+"""The one `DataModule`: any dataset, its loaders, transforms and batches."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from segfolio.data.dataset import SegmentationDataset
+from segfolio.data.datasets.image_folder import ImageFolder
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Batch, Sample
+from segfolio.data.samplers import Draw, EvaluationSampler, TrainSampler
+from segfolio.data.transforms import Transform
+from segfolio.errors import SegfolioError
+
+
+class DataModule(LightningDataModule):
+    """Loads any dataset of the house.
+
+    Training images are augmented by `train_transforms`; the randomness of each is a function of
+    (seed, epoch, position) alone. In evaluation `eval_transforms` change the image and not its truth, which
+    stays at the original size, where predictions are compared with it.
+
+    Args:
+        dataset: a `SegmentationDataset` class; it is called with `(root, split)`.
+        root: the folder of the dataset's files; not needed by procedural datasets.
+        batch_size: training images of one process and one forward pass.
+        eval_batch_size: larger than 1 only where all images of the split have one size.
+        num_workers: processes that load; by default one per core but one, at most 8.
+        images: a folder of plain images for `predict`; by default `test_split` is predicted.
+        cache: keep the decoded images of the training split in memory (each process and worker its own).
+        seed: of order and augmentation; `seed_everything` unless given.
+
+    Raises:
+        SegfolioError: whatever is wrong with the files, as far as headers tell, before training starts.
+    """
+
+    def __init__(
+        self,
+        dataset: Callable[[str | None, str], SegmentationDataset],
+        root: str | None = None,
+        batch_size: int = 4,
+        eval_batch_size: int = 1,
+        train_transforms: Sequence[Transform] = (),
+        eval_transforms: Sequence[Transform] = (),
+        num_workers: int | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str = "test",
+        images: str | None = None,
+        cache: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.root, self.images = dataset, root, images
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.train_transforms, self.eval_transforms = train_transforms, eval_transforms
+        self.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if num_workers is None else num_workers
+        self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
+        self.cache, self.seed = cache, seed
+        self._splits: dict[str, SegmentationDataset] = {}
+
+    @property
+    def labels(self) -> LabelSpace:
+        return self.split(next(iter(self._splits), self.test_split if self.images else self.train_split)).labels
+
+    def split(self, name: str) -> SegmentationDataset:
+        """The dataset of one split, its files found."""
+        if name not in self._splits:
+            self._splits[name] = self.dataset(self.root, name)
+        return self._splits[name]
+
+    def setup(self, stage: str) -> None:
+        """Find the files of the stage's splits and read their headers."""
+        names = {
+            "fit": {self.train_split, self.val_split},
+            "validate": {self.val_split},
+            "test": {self.test_split},
+            "predict": set() if self.images else {self.test_split},
+        }[stage]
+        for name in sorted(names):
+            self.split(name).check()
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        dataset = self.split(self.train_split)
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
+        sampler = TrainSampler(len(dataset), self.batch_size, self.seed, *self._rank(), accumulate)
+        return self._loader(Augmented(dataset, self.train_transforms, self.cache), self.batch_size, sampler)
+
+    def statistics_dataloader(self) -> DataLoader[Batch]:
+        """The training images once, as in evaluation but in training's batch size."""
+        dataset = self.split(self.train_split)
+        return self._loader(
+            ForEvaluation(dataset, self.eval_transforms), self.batch_size, EvaluationSampler(len(dataset), *self._rank())
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.split(self.val_split))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.split(self.test_split))
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        if self.images is None:
+            return self.test_dataloader()
+        channels = self.split(next(iter(self._splits), self.test_split)).channels
+        return self._evaluation(ImageFolder(Path(self.images), self.labels, channels))
+
+    def _evaluation(self, dataset: SegmentationDataset) -> DataLoader[Batch]:
+        rank, world_size = self._rank()
+        if len(dataset) < world_size:
+            raise SegfolioError(f"{len(dataset)} images cannot be shared by {world_size} processes; use fewer devices")
+        sampler = EvaluationSampler(len(dataset), rank, world_size)
+        return self._loader(ForEvaluation(dataset, self.eval_transforms), self.eval_batch_size, sampler)
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(
+        self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0 and isinstance(sampler, TrainSampler),
+            worker_init_fn=_one_thread,
+        )
+
+
+class Augmented(Dataset[Sample]):
+    """Training samples; the random stream of each comes with its draw."""
+
+    def __init__(self, dataset: SegmentationDataset, transforms: Sequence[Transform], cache: bool = False) -> None:
+        self.dataset, self.transforms = dataset, transforms
+        self.cache: dict[int, Sample] | None = {} if cache else None
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(draw.key)))
+        sample = self._read(draw.index)
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        return sample
+
+    def _read(self, index: int) -> Sample:
+        if self.cache is None:
+            return self.dataset[index]
+        if index not in self.cache:
+            self.cache[index] = self.dataset[index]
+        return self.cache[index]
+
+
+class ForEvaluation(Dataset[Sample]):
+    """Evaluation samples: transforms see the image alone, the truth stays as it is."""
+
+    def __init__(self, dataset: SegmentationDataset, transforms: Sequence[Transform]) -> None:
+        self.dataset, self.transforms = dataset, transforms
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        target, sample.target = sample.target, None
+        for transform in self.transforms:
+            sample = transform(sample, np.random.default_rng(index))
+        sample.target = target
+        return sample
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size.
+
+    Raises:
+        SegfolioError: sizes that differ, by image.
+    """
+    if len(sizes := {s.image.shape for s in samples}) > 1:
+        found = ", ".join(f"{s.image_id} {s.image.shape[-1]}x{s.image.shape[-2]}" for s in samples[:4])
+        raise SegfolioError(
+            f"a batch holds images of {len(sizes)} sizes ({found}); add a RandomWindow with a `size` to "
+            "data.train_transforms, or set data.batch_size (in evaluation: data.eval_batch_size) to 1"
+        )
+    return Batch(
+        images=torch.stack([s.image for s in samples]).as_subclass(torch.Tensor),
+        image_ids=[s.image_id for s in samples],
+        original_sizes=[s.original_size for s in samples],
+        targets=[s.target for s in samples if s.target is not None],
+    )
+
+
+def _one_thread(worker: int) -> None:
+    """Workers are the parallelism; OpenCV's own threads on top of them only compete."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,164 @@
+"""The types that travel through the house: `Sample` in, `Batch` through the network, `Prediction` out."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.tv_tensors import Image, Mask
+
+Size = tuple[int, int]
+"""Height, width."""
+
+
+@dataclass
+class Segments:
+    """The objects and regions of one image.
+
+    Attributes:
+        masks: `[N, H, W]` bool.
+        labels: `[N]` int64, class indices of the dataset's `LabelSpace`.
+        crowd: `[N]` bool, regions that stand for a group; evaluation neither rewards nor punishes them.
+    """
+
+    masks: Mask
+    labels: Tensor
+    crowd: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass
+class Target:
+    """The truth of one image; one annotation serves semantic, instance and panoptic tasks.
+
+    Attributes:
+        semantic: `[H, W]` uint8 (uint16 where the label space needs it), class indices or `ignore_index`.
+        segments: the same image's objects, where the dataset has them.
+        weight: `[H, W]` float32, the weight of each pixel in the loss, where the recipe has one.
+        ignore_index: value of a pixel of `semantic` without a class; transforms pad with it.
+    """
+
+    semantic: Mask | None = None
+    segments: Segments | None = None
+    weight: Mask | None = None
+    ignore_index: int = 255
+
+
+@dataclass
+class Sample:
+    """One image and its truth.
+
+    Attributes:
+        image: `[C, H, W]` uint8, RGB or grey.
+        image_id: unique within the dataset; names the files that a prediction is written to.
+        original_size: of the image as stored, whatever transforms did since.
+        target: None where there is no truth (prediction).
+    """
+
+    image: Image
+    image_id: str
+    original_size: Size
+    target: Target | None = None
+
+
+@dataclass
+class Batch:
+    """Samples of one size, stacked. In evaluation the targets keep the images' original sizes.
+
+    Attributes:
+        images: `[B, C, H, W]` uint8.
+        targets: one per image; empty in prediction.
+    """
+
+    images: Tensor
+    image_ids: list[str]
+    original_sizes: list[Size]
+    targets: list[Target] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def semantic(self) -> Tensor:
+        """`[B, H, W]` int64."""
+        return torch.stack([_present(t.semantic) for t in self.targets]).long()
+
+    def weight(self) -> Tensor | None:
+        """`[B, H, W]` float32, or None where no pixel weights travel."""
+        if any(t.weight is None for t in self.targets):
+            return None
+        return torch.stack([_present(t.weight) for t in self.targets])
+
+    def pin_memory(self) -> "Batch":
+        def pin(x: Tensor | None) -> Any:
+            return None if x is None else x.as_subclass(Tensor).pin_memory()
+
+        def pin_target(t: Target) -> Target:
+            s = t.segments
+            pinned = None if s is None else Segments(pin(s.masks), pin(s.labels), pin(s.crowd))
+            return replace(t, semantic=pin(t.semantic), segments=pinned, weight=pin(t.weight))
+
+        return replace(self, images=pin(self.images), targets=[pin_target(t) for t in self.targets])
+
+
+@dataclass
+class Instances:
+    """Detected objects.
+
+    Attributes:
+        rles: N masks as COCO's compressed run lengths (`{"size": [H, W], "counts": bytes}`).
+        labels: `[N]` int64, class indices.
+        scores: `[N]` float32 in [0, 1].
+    """
+
+    rles: list[dict[str, Any]]
+    labels: Tensor
+    scores: Tensor
+
+
+@dataclass
+class Panoptic:
+    """A partition of the image.
+
+    Attributes:
+        id_map: `[H, W]` int32, segment ids, 0 where there is none.
+        labels: class index of each segment id.
+    """
+
+    id_map: Tensor
+    labels: dict[int, int]
+
+
+@dataclass
+class Prediction:
+    """What a family says of one image, at the image's original size.
+
+    Attributes:
+        semantic: `[H, W]` uint8 or int16, class indices.
+    """
+
+    image_id: str
+    size: Size
+    semantic: Tensor | None = None
+    instances: Instances | None = None
+    panoptic: Panoptic | None = None
+
+
+def to_image(pixels: npt.NDArray[np.uint8]) -> Image:
+    """`[H, W, C]` or `[H, W]` array to a `[C, H, W]` tensor over the same memory."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels))
+    return Image(tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor[None])
+
+
+def to_pixels(image: Tensor) -> npt.NDArray[np.uint8]:
+    """`[C, H, W]` tensor to a contiguous `[H, W, C]` array; no copy of what `to_image` made."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def _present(x: Tensor | None) -> Tensor:
+    if x is None:
+        raise ValueError("this dataset has no semantic map; choose a family that its annotation serves")
+    return x.as_subclass(Tensor)

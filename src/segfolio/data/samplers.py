@@ -1,0 +1,73 @@
+"""Who sees which sample when: a function of seed and epoch, never of processes or workers."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from segfolio.errors import SegfolioError
+
+
+class Draw(NamedTuple):
+    """One training sample: which image, and the key of the random stream that augments it."""
+
+    index: int
+    key: tuple[int, int, int]
+    """(seed, epoch, position in the epoch)."""
+
+
+class TrainSampler(Sampler[Draw]):
+    """Shuffled draws, equal on any number of processes.
+
+    An epoch is one permutation, cut into global batches of `batch_size * world_size * accumulate` draws;
+    a rest smaller than that is left to the next epoch's shuffle. Within each step the processes take
+    neighbouring slices, so that one process with batch 4, two with batch 2, and one with batch 2 and two
+    accumulated steps see the same draws in the same order.
+
+    Args:
+        length: images in the split.
+        batch_size: of one process and one forward pass.
+        accumulate: forward passes per optimiser step.
+
+    Raises:
+        SegfolioError: the split is smaller than one global batch.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1, accumulate: int = 1
+    ) -> None:
+        self.step = batch_size * world_size
+        self.epoch_length = length - length % (self.step * accumulate)
+        if self.epoch_length == 0:
+            raise SegfolioError(
+                f"the training split has {length} images, fewer than the {self.step * accumulate} of one step "
+                f"(batch_size {batch_size} x {world_size} processes x {accumulate} accumulated); lower data.batch_size"
+            )
+        self.length, self.batch_size, self.seed, self.rank, self.world_size = length, batch_size, seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.epoch_length // self.world_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        for start in range(self.rank * self.batch_size, self.epoch_length, self.step):
+            for position in range(start, start + self.batch_size):
+                yield Draw(int(order[position]), (self.seed, self.epoch, position))
+
+
+class EvaluationSampler(Sampler[int]):
+    """Every image exactly once over all processes; shares differ by at most one image."""
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        self.share = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)

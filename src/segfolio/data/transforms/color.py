@@ -1,0 +1,84 @@
+"""What colour pixels have.
+
+The `adjust_*` functions are torchvision's, on `[H, W, C]` uint8; they round where torchvision truncates.
+"""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segfolio.data.sample import Sample, to_image, to_pixels
+from segfolio.errors import SegfolioError
+
+Pixels = npt.NDArray[np.uint8]
+
+_LUMA = np.array([0.2989, 0.587, 0.114])  # torchvision's, after ITU-R BT.601
+
+
+class ColorJitter:
+    """Brightness, contrast, saturation and hue by random factors, in random order.
+
+    Factors are torchvision's: uniform in [max(0, 1 - x), 1 + x], hue in [-x, x] turns of the colour circle.
+    Saturation and hue leave grey images as they are.
+
+    Raises:
+        SegfolioError: a negative strength, a hue above 0.5, an image that is neither RGB nor grey.
+    """
+
+    def __init__(
+        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
+    ) -> None:
+        if min(brightness, contrast, saturation) < 0 or not 0 <= hue <= 0.5:
+            raise SegfolioError(
+                f"ColorJitter: brightness {brightness}, contrast {contrast}, saturation {saturation}, "
+                f"hue {hue}; the first three are at least 0, hue lies between 0 and 0.5"
+            )
+        self.strengths = (brightness, contrast, saturation, hue)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        pixels = to_pixels(sample.image)
+        if pixels.shape[2] not in (1, 3):
+            raise SegfolioError(
+                f"ColorJitter: {sample.image_id} has {pixels.shape[2]} channels; it needs RGB or grey"
+            )
+        *strengths, hue = self.strengths
+        factors = [rng.uniform(max(0.0, 1 - x), 1 + x) for x in strengths] + [rng.uniform(-hue, hue)]
+        steps = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+        for i in rng.permutation(4):
+            if self.strengths[i]:
+                pixels = steps[i](pixels, factors[i])
+        return replace(sample, image=to_image(pixels))
+
+
+def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
+    """`factor` times every value."""
+    return _affine(pixels, factor * np.eye(pixels.shape[2]))
+
+
+def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
+    """Away from the mean of the image's luminance, or towards it."""
+    channels = pixels.shape[2]
+    mean = np.dot(cv2.mean(pixels)[:channels], _LUMA if channels == 3 else [1.0])
+    return _affine(pixels, factor * np.eye(channels), (1 - factor) * mean)
+
+
+def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
+    """Away from each pixel's luminance, or towards it."""
+    return _affine(pixels, factor * np.eye(3) + (1 - factor) * _LUMA) if pixels.shape[2] == 3 else pixels
+
+
+def adjust_hue(pixels: Pixels, turns: float) -> Pixels:
+    """Around the circle of hues, saturation and value (of HSV) unchanged."""
+    if pixels.shape[2] == 1:
+        return pixels
+    hsv = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)  # 8 bits would keep 180 hues
+    hsv = cv2.add(hsv, (360 * turns, 0.0, 0.0, 0.0))
+    return cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+
+
+def _affine(pixels: Pixels, matrix: npt.NDArray[np.float64], offset: float = 0.0) -> Pixels:
+    """`matrix @ pixel + offset`, rounded and clipped."""
+    rows = np.column_stack([matrix, np.full(len(matrix), offset)])
+    return cv2.transform(pixels, rows).reshape(pixels.shape)

@@ -1,0 +1,204 @@
+"""One experiment: a config, the loop that it asks for, and the folder that the run leaves."""
+
+import json
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from segfolio.callbacks.checkpoints import Checkpoints
+from segfolio.callbacks.guard import NonFiniteGuard
+from segfolio.callbacks.predictions import PredictionWriter
+from segfolio.data.module import DataModule
+from segfolio.errors import SegfolioError
+from segfolio.families.base import Family
+from segfolio.ledger.compare import paper_and_ours
+from segfolio.ledger.paper import Paper
+from segfolio.runs import experiment_name, new_run, run_of
+from segfolio.table import table
+from segfolio.tracking import DataWait, ProgressBar, build_loggers
+from segfolio.viz.callback import PredictionPictures
+
+_RUN = "SEGFOLIO_RUN"
+"""Tells the processes that a multi-process run starts which folder the first one made."""
+
+
+class Experiment(LightningCLI):
+    """`segfolio fit | validate | test | predict`.
+
+    Adds to LightningCLI the `paper:` block, the run's folder with its loggers and callbacks, and the link that
+    carries the dataset's labels to the family.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(
+            Family,
+            DataModule,
+            SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=list(arguments),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--paper", type=Paper | None, default=None, help="The row that this experiment replicates.")
+        parser.add_argument(
+            "--output",
+            type=str | None,
+            default=None,
+            help="Folder to write to; by default runs/<paper>/<variant>/<n>, and test/ or predictions/ inside it.",
+        )
+        parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit":
+            self.save_config_callback = None
+            if config.ckpt_path:  # the checkpoint holds the weights: none to be fetched first
+                architecture = config.model.init_args.architecture.init_args
+                if "weights" in architecture:
+                    architecture.weights = None
+        if self.subcommand == "predict":
+            config.return_predictions = False  # they are written as they come
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        folder = self._folder()
+        given = self._get(self.config_init, "trainer")
+        loggers = given.logger if given.logger not in (None, True) else None
+        if loggers is None:
+            resolved = json.loads(self.parser.dump(self.config, format="json"))[self.subcommand]
+            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, resolved)
+        callbacks = list(given.callbacks or [])
+        callbacks += [c for c in self._callbacks() if not any(isinstance(g, type(c)) for g in callbacks)]
+        return super().instantiate_trainer(
+            default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs
+        )
+
+    def _callbacks(self) -> list[Callback]:
+        if self.subcommand == "predict":
+            return [PredictionWriter(), ProgressBar()]
+        if self.subcommand != "fit":
+            return [PredictionPictures(), ProgressBar()]
+        logged: list[Callback] = [LearningRateMonitor(logging_interval="step"), DataWait()]
+        return [NonFiniteGuard(), *logged, PredictionPictures(), ProgressBar(), Checkpoints()]
+
+    @property
+    def name(self) -> str:
+        """`<paper>/<variant>`, after the config's file."""
+        files = self._get(self.config, "config") or []
+        path = Path(str(files[0])) if files else None
+        if path is not None and path.name == "config.yaml" and path.resolve().parent.name.isdigit():
+            path = path.resolve().parent.with_suffix(".yaml")  # a run's own: runs/<paper>/<variant>/<n>/config.yaml
+            return f"{path.parent.parent.name}/{path.parent.name}"
+        return experiment_name(path)
+
+    def _folder(self) -> Path:
+        if _RUN in os.environ:
+            return Path(os.environ[_RUN])
+        config = self.config[self.subcommand]
+        checkpoint = config.get("ckpt_path")
+        run = run_of(Path(checkpoint)) if checkpoint else None
+        if config.output:
+            folder = Path(config.output)
+        elif self.subcommand == "fit" or run is None:
+            folder = run or new_run(self.name)
+        else:
+            folder = run / {"predict": "predictions"}.get(self.subcommand, self.subcommand)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[_RUN] = str(folder)
+        return folder
+
+    def after_fit(self) -> None:
+        self._say(f"run: {self.trainer.default_root_dir}")
+
+    def after_validate(self) -> None:
+        self._report("val")
+
+    def after_test(self) -> None:
+        self._report("test")
+
+    def after_predict(self) -> None:
+        self._say(f"predictions: {self.trainer.default_root_dir}")
+
+    def _report(self, stage: str) -> None:
+        """Print and keep what the evaluation found."""
+        found = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(f"{stage}/")}
+        figures = {k: v for k, v in found.items() if k.count("/") == 1}
+        per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k.count("/") == 2}
+        folder = Path(self.trainer.default_root_dir)
+        if self.trainer.is_global_zero:
+            (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
+        kinds = list(dict.fromkeys(k.split("/")[0] for k in per_class))
+        rows = [
+            (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds)) for name in self.model.labels.names
+        ]
+        self._say(table(("class", *kinds), rows, right=range(1, len(kinds) + 1)))
+        self._say("\n" + paper_and_ours(self.name, self._get(self.config_init, "paper"), figures))
+        self._say(f"\npictures and figures: {folder}")
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run one of the loops.
+
+    Raises:
+        SegfolioError: a user's mistake.
+    """
+    started_here = _RUN not in os.environ
+    torch.set_float32_matmul_precision("high")
+    try:
+        Experiment(with_config_of_run(arguments))
+    finally:
+        if started_here:
+            os.environ.pop(_RUN, None)
+
+
+def with_config_of_run(arguments: Sequence[str]) -> list[str]:
+    """Add `-c <run>/config.yaml` where a checkpoint of a run is given and no config.
+
+    Raises:
+        SegfolioError: no such checkpoint, or one that cannot be read.
+    """
+    arguments = list(arguments)
+    flat = [part for argument in arguments for part in argument.split("=", 1)]
+    if "--ckpt_path" not in flat[:-1]:
+        return arguments
+    checkpoint = Path(flat[flat.index("--ckpt_path") + 1])
+    if str(checkpoint) in ("best", "last", "null"):
+        return arguments
+    _check_readable(checkpoint)
+    if {"-c", "--config"} & set(flat):
+        return arguments
+    run_folder = run_of(checkpoint)
+    if run_folder is None:
+        raise SegfolioError(f"there is no config.yaml above {checkpoint}; give the experiment with -c CONFIG")
+    return [arguments[0], "-c", str(run_folder / "config.yaml"), *arguments[1:]]
+
+
+def _check_readable(checkpoint: Path) -> None:
+    if not checkpoint.is_file():
+        beside = sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
+        raise SegfolioError(f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}")
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise SegfolioError(
+            f"{checkpoint} cannot be read as a checkpoint of weights alone ({str(error).splitlines()[0]}); "
+            "it is incomplete, of another kind, or holds pickled code, which is refused"
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise SegfolioError(f"{checkpoint} is no checkpoint of a run (it has no `state_dict`)")

@@ -1,0 +1,126 @@
+"""`Family`: the skeleton of every training and evaluation loop."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Batch, Prediction, Target
+from segfolio.families.checkpoint import check_fits, describe
+from segfolio.families.optimization import apply_lr_factors, parameter_groups
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Evaluator(Protocol):
+    """What a family's metric offers: predictions and truths in, named figures out."""
+
+    def update(self, prediction: Prediction, target: Target) -> None: ...
+    def compute(self) -> dict[str, Tensor]: ...
+    def reset(self) -> None: ...
+
+
+class Family(LightningModule):
+    """A network, its losses, its metrics. A subclass says what differs between output contracts:
+
+    * `compute_losses(batch)`: named scalars, already weighted; their sum is minimised;
+    * `predict(batch)`: one `Prediction` per image, at its original size;
+    * `make_metric()`: an `Evaluator`, and `main_metric`: which of its figures chooses the best checkpoint.
+
+    Args:
+        labels: comes from the dataset.
+        architecture: called with the number of classes.
+        optimizer: called with parameter groups.
+        scheduler: called with the optimiser; steps once per optimiser step. Constant if not given.
+        mean, std: of the network's input, per channel, in units of [0, 1].
+        bias_lr_factor: learning rate of biases over that of weights (2 in Caffe's recipes).
+        bias_weight_decay: whether biases decay.
+    """
+
+    main_metric: str
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        architecture: Callable[[int], nn.Module],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        bias_lr_factor: float = 1.0,
+        bias_weight_decay: bool = True,
+    ) -> None:
+        super().__init__()
+        self.labels, self.optimizer, self.scheduler = labels, optimizer, scheduler
+        self.bias_lr_factor, self.bias_weight_decay = bias_lr_factor, bias_weight_decay
+        self.network = architecture(labels.num_classes)
+        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
+        self.metric = self.make_metric()
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's output for uint8 images `[B, C, H, W]`."""
+        return self.network((images - self.mean) / self.std)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.compute_losses(batch)
+        loss = torch.stack(list(losses.values())).sum()
+        named = {f"train/loss_{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(named, batch_size=len(batch))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        predictions = self.predict(batch)
+        for prediction, target in zip(predictions, batch.targets, strict=True):
+            self.metric.update(prediction, target)
+        return predictions
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        return self.predict(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metric("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metric("test")
+
+    def _log_metric(self, stage: str) -> None:
+        figures = {f"{stage}/{name}": value for name, value in self.metric.compute().items()}
+        main = f"{stage}/{self.main_metric}"
+        self.log(main, figures.pop(main), prog_bar=True)
+        self.log_dict(figures)
+        self.metric.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer(parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay))
+        apply_lr_factors(optimizer)
+        if self.scheduler is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["segfolio"] = describe(self.network, self.labels)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fits(checkpoint, self.network, self.labels)
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        raise NotImplementedError
+
+    def make_metric(self) -> Evaluator:
+        raise NotImplementedError

@@ -1,0 +1,51 @@
+"""What a checkpoint says of itself, and whether it fits the network at hand."""
+
+from typing import Any
+
+from torch import nn
+
+from segfolio import __version__
+from segfolio.data.labels import LabelSpace
+from segfolio.errors import SegfolioError
+
+
+def describe(network: nn.Module, labels: LabelSpace) -> dict[str, Any]:
+    """Plain values that a checkpoint carries beside the weights."""
+    return {
+        "version": __version__,
+        "architecture": f"{type(network).__module__}.{type(network).__qualname__}",
+        "classes": list(labels.names),
+    }
+
+
+def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpace) -> None:
+    """Compare a checkpoint with the network that is to take its weights.
+
+    Raises:
+        SegfolioError: another architecture, another label space, or parameters of other names or shapes.
+    """
+    here, there = describe(network, labels), checkpoint.get("segfolio", {})
+    if there.get("architecture", here["architecture"]) != here["architecture"]:
+        raise SegfolioError(
+            f"the checkpoint holds {there['architecture']} but the config builds {here['architecture']}; "
+            "use the config.yaml beside the checkpoint"
+        )
+    if there.get("classes", here["classes"]) != here["classes"]:
+        raise SegfolioError(
+            f"the checkpoint was trained on the classes {there['classes']} but the dataset has {here['classes']}; "
+            "evaluate it on the dataset it was trained on, or remap the classes"
+        )
+    prefix = "network."
+    stored = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    built = network.state_dict()
+    if names := sorted(stored.keys() ^ built.keys()):
+        raise SegfolioError(
+            f"the checkpoint and the network disagree on {len(names)} parameters, such as {', '.join(names[:3])}; "
+            "use the config.yaml beside the checkpoint"
+        )
+    if shapes := [n for n in built if built[n].shape != stored[n].shape]:
+        name = shapes[0]
+        raise SegfolioError(
+            f"{len(shapes)} parameters of the checkpoint have another shape, such as {name}: "
+            f"{list(stored[name].shape)} there, {list(built[name].shape)} here; use the config.yaml beside the checkpoint"
+        )

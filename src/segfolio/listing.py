@@ -1,0 +1,63 @@
+"""What the folio holds: `segfolio architectures` and `segfolio datasets`."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from segfolio import architectures as _architectures
+from segfolio.data import datasets as _datasets
+from segfolio.data.dataset import SegmentationDataset
+from segfolio.errors import SegfolioError
+from segfolio.table import table
+
+
+def architecture_classes() -> Iterator[type[nn.Module]]:
+    """Every class with `variants` in a file under `architectures/`, by discovery."""
+    for module_info in pkgutil.walk_packages(_architectures.__path__, _architectures.__name__ + "."):
+        module = importlib.import_module(module_info.name)
+        for value in vars(module).values():
+            if isinstance(value, type) and value.__module__ == module.__name__ and "variants" in vars(value):
+                yield value
+
+
+def architectures(arguments: Sequence[str] = ()) -> str:
+    """A table of every variant of every architecture, counted at 21 classes without allocating a weight."""
+    _none_expected("architectures", arguments)
+    rows = []
+    for cls in architecture_classes():
+        for name, variant in cls.variants.items():  # type: ignore[attr-defined]
+            with torch.device("meta"):
+                network = cls(21, **variant)
+            parameters = sum(p.numel() for p in network.parameters())
+            field, stride = network.geometry() if hasattr(network, "geometry") else ("", "")
+            family = cls.__module__.split(".")[-2].replace("_", "-")
+            rows.append((name, family, cls.paper, f"{parameters / 1e6:.2f} M", field, stride, class_path(cls)))  # type: ignore[attr-defined]
+    header = ("name", "family", "paper", "parameters", "receptive field", "stride", "class_path")
+    return table(header, rows, right=(3, 4, 5)) + "\n\nParameters at 21 classes."
+
+
+def class_path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def datasets(arguments: Sequence[str] = ()) -> str:
+    """A table of every dataset, and where its files are expected."""
+    _none_expected("datasets", arguments)
+    rows, notes = [], []
+    for name in _datasets.__all__:
+        cls: type[SegmentationDataset] = getattr(_datasets, name)
+        if not hasattr(cls, "info"):
+            continue
+        classes = cls.labels.num_classes if hasattr(cls, "labels") else "yours"
+        splits = " / ".join(f"{split} {n}" for split, n in cls.info.splits.items()) or "yours"
+        rows.append((name, classes, splits, ", ".join(cls.info.tasks), cls.info.licence))
+        notes.append(f"{name}: {cls.info.title}\n  {cls.info.url}\n  {cls.info.layout}")
+    return table(("name", "classes", "images", "tasks", "licence"), rows, right=(1,)) + "\n\n" + "\n".join(notes)
+
+
+def _none_expected(command: str, arguments: Sequence[str]) -> None:
+    if arguments:
+        raise SegfolioError(f"`segfolio {command}` takes no arguments, but got {' '.join(arguments)}")

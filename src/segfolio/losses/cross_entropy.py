@@ -1,0 +1,69 @@
+"""Cross-entropy of per-pixel classification."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from segfolio.losses.base import Loss, as_tensor, class_factors, pixel_mean
+
+Reduction = Literal["mean", "sum"]
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int,
+    weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Softmax cross-entropy; arguments as `CrossEntropy`."""
+    class_weight = class_factors(class_weight, logits, "the class weighting of CrossEntropy")
+    # reduced here: torch's own "mean" and "sum" in 2-D have no deterministic CUDA kernel
+    loss = F.cross_entropy(
+        logits.float(),
+        target,
+        class_weight,
+        ignore_index=ignore_index,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    if reduction == "sum":
+        return loss.sum() if weight is None else (loss * weight).sum()
+    return pixel_mean(loss, target, ignore_index, weight)
+
+
+class CrossEntropy(Loss):
+    """Softmax cross-entropy.
+
+    The mean divides by the number of pixels that are not ignored, whether or not there are weights. This is
+    what SegNet's Caffe layer does with its class weights (github.com/alexgkendall/caffe-segnet,
+    `softmax_loss_layer.cpp`), and U-Net's energy (arXiv 1505.04597, eq. 1) over the number of its pixels.
+    `torch.nn.CrossEntropyLoss` divides by the sum of the class weights instead, which makes a pixel's
+    gradient depend on the classes that share its batch.
+
+    Args:
+        weight: one factor per class.
+        reduction: over the pixels of the batch; "sum" is the loss of FCN (arXiv 1605.06211).
+        label_smoothing: share of the target that is spread over all classes (arXiv 1512.00567, section 7).
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self, weight: list[float] | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        # not persistent: the experiment's YAML says what they are, not a checkpoint
+        self.register_buffer("weight", as_tensor(weight), persistent=False)
+        self.reduction: Reduction = reduction
+        self.label_smoothing = label_smoothing
+
+    def forward(
+        self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None
+    ) -> Tensor:
+        return cross_entropy(
+            logits, target, ignore_index, weight, self.weight, self.reduction, self.label_smoothing
+        )

@@ -1,0 +1,181 @@
+"""The confusion matrix of per-pixel classification and the figures that are read from it.
+
+Counts are summed over all images before any ratio is taken. With `n_ij` pixels of class i predicted as j,
+`t_i` the pixels of class i and `p_j` those predicted as j, the figures are those of FCN (arXiv 1605.06211,
+section 5). A class that a figure is not defined for is NaN and stays out of the mean; a figure of no pixels
+at all is NaN, never 0.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from segfolio.errors import SegfolioError
+
+
+def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Count the pixels of each class by the class predicted.
+
+    Args:
+        prediction: class indices, any shape, any integer type.
+        target: same shape, class indices or `ignore_index`; what is predicted at ignored pixels is not read.
+        num_classes: C.
+        ignore_index: outside 0 to C - 1.
+
+    Returns:
+        `[C, C]` int64; rows are the truth, columns the prediction.
+
+    Raises:
+        SegfolioError: shapes that differ, or a value that is no class.
+    """
+    if prediction.shape != target.shape:
+        raise SegfolioError(
+            f"the prediction is {list(prediction.shape)} but its target is {list(target.shape)}; "
+            "resize the logits to the target before argmax"
+        )
+
+    def bins(x: Tensor) -> Tensor:
+        """Classes to 1 .. C, whatever lies below or above to 0 and C + 1: nothing can pass for a class."""
+        return x.to(torch.int32, copy=True).clamp_(-1, num_classes).add_(1)
+
+    side = num_classes + 2
+    index = bins(target).mul_(side).add_(bins(prediction))
+    # without weights bincount is exact, and deterministic on CUDA
+    counts = torch.bincount(index.flatten(), minlength=side**2).view(side, side)
+    matrix = counts[1:-1, 1:-1]
+    if matrix.sum() + (target == ignore_index).count_nonzero() != target.numel():
+        raise SegfolioError(_outside(prediction, target, num_classes, ignore_index))
+    return matrix.contiguous()
+
+
+def _outside(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> str:
+    """The sentence that names the values that are no class."""
+    if 0 <= ignore_index < num_classes:
+        return f"ignore_index {ignore_index} is one of the {num_classes} classes; choose a value that is none"
+    valid = target != ignore_index
+    found = {
+        name: [v for v in values[valid].unique().tolist() if not 0 <= v < num_classes]
+        for name, values in (("target", target), ("prediction", prediction))
+    }
+    name, values = next(item for item in found.items() if item[1])
+    return (
+        f"the {name} holds {', '.join(map(str, values[:5]))} where classes are 0 to {num_classes - 1} and "
+        f"{ignore_index} is ignored; network, label space and dataset must have the same classes"
+    )
+
+
+def pixel_accuracy(matrix: Tensor) -> Tensor:
+    """`sum_i n_ii / sum_i t_i`: the share of pixels that are right."""
+    return matrix.diagonal().sum().double() / matrix.sum()
+
+
+def accuracy_per_class(matrix: Tensor) -> Tensor:
+    """`[C]`, `n_ii / t_i`; NaN for a class that the truth lacks."""
+    return matrix.diagonal().double() / matrix.sum(1)
+
+
+def mean_accuracy(matrix: Tensor) -> Tensor:
+    """Mean of `accuracy_per_class` over the classes that occur in the truth."""
+    return accuracy_per_class(matrix).nanmean()
+
+
+def iou_per_class(matrix: Tensor) -> Tensor:
+    """`[C]`, `n_ii / (t_i + p_i - n_ii)`; NaN for a class that both truth and prediction lack."""
+    overlap = matrix.diagonal()
+    return overlap.double() / (matrix.sum(0) + matrix.sum(1) - overlap)
+
+
+def mIoU(matrix: Tensor) -> Tensor:
+    """Mean of `iou_per_class` over the classes that occur in truth or prediction."""
+    return iou_per_class(matrix).nanmean()
+
+
+def mIoU_absent_as_zero(matrix: Tensor) -> Tensor:
+    """Mean of `iou_per_class` over all C classes, 0 for one that does not occur: the rule of ADE20K's tool."""
+    return iou_per_class(matrix).nan_to_num(0).mean()
+
+
+def fwIoU(matrix: Tensor) -> Tensor:
+    """`sum_i t_i iou_i / sum_i t_i`: IoU weighted by the pixels of each class."""
+    return (matrix.sum(1) * iou_per_class(matrix)).nansum() / matrix.sum()
+
+
+def dice_per_class(matrix: Tensor) -> Tensor:
+    """`[C]`, `2 n_ii / (t_i + p_i)`; NaN for a class that both truth and prediction lack."""
+    return 2 * matrix.diagonal().double() / (matrix.sum(0) + matrix.sum(1))
+
+
+def dice(matrix: Tensor) -> Tensor:
+    """Mean of `dice_per_class` over the classes that occur in truth or prediction."""
+    return dice_per_class(matrix).nanmean()
+
+
+class ConfusionMatrix(Metric):
+    """The figures of a whole split, equal on any number of processes.
+
+    Args:
+        num_classes: C.
+        ignore_index: the target's value at pixels that do not count.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    matrix: Tensor
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self.add_state("matrix", zeros, dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add an image `[H, W]` or a batch `[B, H, W]`; see `confusion_matrix`."""
+        self.matrix += confusion_matrix(prediction, target, self.num_classes, self.ignore_index)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars `mIoU`, `pixel_accuracy`, `mean_accuracy`, `fwIoU` and `dice`."""
+        figures = (mIoU, pixel_accuracy, mean_accuracy, fwIoU, dice)
+        return {figure.__name__: figure(self.matrix) for figure in figures}
+
+    def per_class(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """`{name: {"iou": ..., "accuracy": ..., "dice": ...}}` in class order; every process must ask."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            columns = [f(self.matrix).tolist() for f in (iou_per_class, accuracy_per_class, dice_per_class)]
+        rows = zip(names, *columns, strict=True)
+        return {name: {"iou": iou, "accuracy": acc, "dice": d} for name, iou, acc, d in rows}
+
+
+class MIoUPerImage(Metric):
+    """Mean over images of each image's own `mIoU`; an image without a pixel that counts is left out.
+
+    Args:
+        num_classes: C.
+        ignore_index: the target's value at pixels that do not count.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    total: Tensor
+    images: Tensor
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add an image `[H, W]` or a batch `[B, H, W]`; see `confusion_matrix`."""
+        size = target.shape[-2:]
+        for one, truth in zip(prediction.reshape(-1, *size), target.reshape(-1, *size), strict=True):
+            figure = mIoU(confusion_matrix(one, truth, self.num_classes, self.ignore_index))
+            self.total += figure.nan_to_num(0)
+            self.images += ~figure.isnan()
+
+    def compute(self) -> Tensor:
+        """Scalar; NaN if no image counts."""
+        return self.total / self.images

@@ -1,0 +1,35 @@
+"""Where a run's files are: `runs/<paper>/<variant>/<n>`, and `latest` beside the numbers."""
+
+import os
+from pathlib import Path
+
+
+def experiment_name(config: Path | None) -> str:
+    """`experiments/segnet/camvid_367.yaml` -> `segnet/camvid_367`; a run's own config keeps the run's name."""
+    if config is None:
+        return "unnamed"
+    return f"{config.resolve().parent.name}/{config.stem}"
+
+
+def new_run(name: str, root: Path = Path("runs")) -> Path:
+    """Make the next numbered folder of an experiment and point `latest` to it."""
+    experiment = root / name
+    experiment.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(p.name) for p in experiment.iterdir() if p.name.isdigit()), default=-1)
+    while True:
+        try:
+            (experiment / str(number)).mkdir()
+            break
+        except FileExistsError:  # another run started meanwhile
+            number += 1
+    latest = experiment / "latest"
+    unfinished = experiment / f".latest-{number}"
+    unfinished.symlink_to(str(number))
+    os.replace(unfinished, latest)
+    return experiment / str(number)
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint belongs to: the folder above `checkpoints/`, where a config.yaml lies."""
+    run = checkpoint.resolve().parent.parent
+    return run if (run / "config.yaml").is_file() else None

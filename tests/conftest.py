@@ -1,0 +1,46 @@
+"""What all tests share: few threads, no network, a place for runs, the real data where it is."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
+
+REPOSITORY = Path(__file__).parents[1]
+REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads() -> None:
+    import torch
+
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of small real datasets; the test is skipped where there is none."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real data of ../shared/data is not here")
+    return REAL_DATA
+
+
+@pytest.fixture
+def segfolio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The `segfolio` command, run in this process from an empty folder; returns its exit status."""
+    from segfolio.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return main([str(a) for a in arguments])
+            except SystemExit as stop:
+                return int(stop.code or 0)
+
+    return run
