@@ -1,13 +1,16 @@
 """One experiment: a config, the loop that it asks for, and the folder that the run leaves."""
 
 import json
+import logging
 import os
 import pickle
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -15,15 +18,20 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from segfolio.callbacks.checkpoints import Checkpoints
 from segfolio.callbacks.guard import NonFiniteGuard
 from segfolio.callbacks.predictions import PredictionWriter
+from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
+from segfolio.mistakes import explain
 from segfolio.runs import experiment_name, new_run, run_of
 from segfolio.table import table
 from segfolio.tracking import DataWait, ProgressBar, build_loggers
 from segfolio.viz.callback import PredictionPictures
+
+# a label space comes whole from the dataset; else its fields would be asked for in the config
+set_parsing_settings(subclasses_enabled=[LabelSpace])
 
 _RUN = "SEGFOLIO_RUN"
 """Tells the processes that a multi-process run starts which folder the first one made."""
@@ -42,16 +50,33 @@ class Experiment(LightningCLI):
             DataModule,
             SaveConfigCallback,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+            trainer_defaults={
+                "use_distributed_sampler": False,  # the data module shards
+                "log_every_n_steps": 10,
+                "enable_model_summary": False,
+            },
             seed_everything_default=0,
             subclass_mode_model=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
+            parser_kwargs={
+                "exit_on_error": False,
+                **{loop: {"exit_on_error": False} for loop in self.subcommands()},
+            },
             args=list(arguments),
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            keys = (action.dest for action in self._parser(args[0])._actions)
+            raise SegfolioError(explain(str(error), keys)) from error
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--paper", type=Paper | None, default=None, help="The row that this experiment replicates.")
+        parser.add_argument(
+            "--paper", type=Paper | None, default=None, help="The row that this experiment replicates."
+        )
         parser.add_argument(
             "--output",
             type=str | None,
@@ -73,35 +98,37 @@ class Experiment(LightningCLI):
             config.return_predictions = False  # they are written as they come
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        folder = self._folder()
-        given = self._get(self.config_init, "trainer")
-        loggers = given.logger if given.logger not in (None, True) else None
-        if loggers is None:
+        folder, given = self._folder(), self._get(self.config_init, "trainer")
+        loggers = given.logger
+        if loggers is None or loggers is True:
             resolved = json.loads(self.parser.dump(self.config, format="json"))[self.subcommand]
             loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, resolved)
+        wanted = {
+            ProgressBar: given.enable_progress_bar is not False,
+            Checkpoints: given.enable_checkpointing is not False,
+            LearningRateMonitor: bool(loggers),
+        }
         callbacks = list(given.callbacks or [])
-        callbacks += [c for c in self._callbacks() if not any(isinstance(g, type(c)) for g in callbacks)]
+        for callback in self.callbacks():
+            if wanted.get(type(callback), True) and not any(isinstance(c, type(callback)) for c in callbacks):
+                callbacks.append(callback)
         return super().instantiate_trainer(
             default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs
         )
 
-    def _callbacks(self) -> list[Callback]:
+    def callbacks(self) -> list[Callback]:
+        """What comes with every run, unless the config has its own of the kind or turns it off."""
         if self.subcommand == "predict":
             return [PredictionWriter(), ProgressBar()]
         if self.subcommand != "fit":
             return [PredictionPictures(), ProgressBar()]
-        logged: list[Callback] = [LearningRateMonitor(logging_interval="step"), DataWait()]
-        return [NonFiniteGuard(), *logged, PredictionPictures(), ProgressBar(), Checkpoints()]
+        learning_rate = LearningRateMonitor(logging_interval="step")
+        return [NonFiniteGuard(), DataWait(), learning_rate, PredictionPictures(), ProgressBar(), Checkpoints()]
 
     @property
     def name(self) -> str:
-        """`<paper>/<variant>`, after the config's file."""
         files = self._get(self.config, "config") or []
-        path = Path(str(files[0])) if files else None
-        if path is not None and path.name == "config.yaml" and path.resolve().parent.name.isdigit():
-            path = path.resolve().parent.with_suffix(".yaml")  # a run's own: runs/<paper>/<variant>/<n>/config.yaml
-            return f"{path.parent.parent.name}/{path.parent.name}"
-        return experiment_name(path)
+        return experiment_name(Path(str(files[0])) if files else None)
 
     def _folder(self) -> Path:
         if _RUN in os.environ:
@@ -114,7 +141,7 @@ class Experiment(LightningCLI):
         elif self.subcommand == "fit" or run is None:
             folder = run or new_run(self.name)
         else:
-            folder = run / {"predict": "predictions"}.get(self.subcommand, self.subcommand)
+            folder = run / {"predict": "predictions"}.get(str(self.subcommand), str(self.subcommand))
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[_RUN] = str(folder)
         return folder
@@ -141,7 +168,8 @@ class Experiment(LightningCLI):
             (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
         kinds = list(dict.fromkeys(k.split("/")[0] for k in per_class))
         rows = [
-            (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds)) for name in self.model.labels.names
+            (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds))
+            for name in self.model.labels.names
         ]
         self._say(table(("class", *kinds), rows, right=range(1, len(kinds) + 1)))
         self._say("\n" + paper_and_ours(self.name, self._get(self.config_init, "paper"), figures))
@@ -159,12 +187,17 @@ def run(arguments: Sequence[str]) -> None:
         SegfolioError: a user's mistake.
     """
     started_here = _RUN not in os.environ
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     torch.set_float32_matmul_precision("high")
     try:
         Experiment(with_config_of_run(arguments))
     finally:
         if started_here:
             os.environ.pop(_RUN, None)
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
@@ -191,8 +224,12 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
 
 def _check_readable(checkpoint: Path) -> None:
     if not checkpoint.is_file():
-        beside = sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
-        raise SegfolioError(f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}")
+        beside = (
+            sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
+        )
+        raise SegfolioError(
+            f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}"
+        )
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:

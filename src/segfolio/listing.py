@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from segfolio import architectures as _architectures
 from segfolio.data import datasets as _datasets
@@ -14,7 +14,7 @@ from segfolio.errors import SegfolioError
 from segfolio.table import table
 
 
-def architecture_classes() -> Iterator[type[nn.Module]]:
+def architecture_classes() -> Iterator[Any]:
     """Every class with `variants` in a file under `architectures/`, by discovery."""
     for module_info in pkgutil.walk_packages(_architectures.__path__, _architectures.__name__ + "."):
         module = importlib.import_module(module_info.name)
@@ -28,18 +28,19 @@ def architectures(arguments: Sequence[str] = ()) -> str:
     _none_expected("architectures", arguments)
     rows = []
     for cls in architecture_classes():
-        for name, variant in cls.variants.items():  # type: ignore[attr-defined]
+        for name, variant in cls.variants.items():
             with torch.device("meta"):
                 network = cls(21, **variant)
             parameters = sum(p.numel() for p in network.parameters())
-            field, stride = network.geometry() if hasattr(network, "geometry") else ("", "")
-            family = cls.__module__.split(".")[-2].replace("_", "-")
-            rows.append((name, family, cls.paper, f"{parameters / 1e6:.2f} M", field, stride, class_path(cls)))  # type: ignore[attr-defined]
-    header = ("name", "family", "paper", "parameters", "receptive field", "stride", "class_path")
-    return table(header, rows, right=(3, 4, 5)) + "\n\nParameters at 21 classes."
+            field, stride = network.geometry() if hasattr(network, "geometry") else ("-", "-")
+            path = class_path(cls).removeprefix(_architectures.__name__ + ".")
+            rows.append((name, cls.paper, f"{parameters / 1e6:.2f} M", field, stride, path))
+    header = ("name", "paper", "parameters", "receptive field", "stride", "family.file.class")
+    note = f"Parameters at 21 classes. class_path: {_architectures.__name__}.<family.file.class>"
+    return f"{table(header, rows, right=(2, 3, 4))}\n\n{note}"
 
 
-def class_path(cls: type) -> str:
+def class_path(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -55,7 +56,9 @@ def datasets(arguments: Sequence[str] = ()) -> str:
         splits = " / ".join(f"{split} {n}" for split, n in cls.info.splits.items()) or "yours"
         rows.append((name, classes, splits, ", ".join(cls.info.tasks), cls.info.licence))
         notes.append(f"{name}: {cls.info.title}\n  {cls.info.url}\n  {cls.info.layout}")
-    return table(("name", "classes", "images", "tasks", "licence"), rows, right=(1,)) + "\n\n" + "\n".join(notes)
+    return (
+        table(("name", "classes", "images", "tasks", "licence"), rows, right=(1,)) + "\n\n" + "\n".join(notes)
+    )
 
 
 def _none_expected(command: str, arguments: Sequence[str]) -> None:

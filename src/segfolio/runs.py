@@ -5,10 +5,13 @@ from pathlib import Path
 
 
 def experiment_name(config: Path | None) -> str:
-    """`experiments/segnet/camvid_367.yaml` -> `segnet/camvid_367`; a run's own config keeps the run's name."""
+    """`experiments/segnet/camvid_367.yaml` and `runs/segnet/camvid_367/0/config.yaml` -> `segnet/camvid_367`."""
     if config is None:
-        return "unnamed"
-    return f"{config.resolve().parent.name}/{config.stem}"
+        return "unnamed/config"
+    path = config.resolve().with_suffix("")
+    if config.name == "config.yaml" and path.parent.name.isdigit():
+        path = path.parent.parent
+    return f"{path.parent.name}/{path.name}"
 
 
 def new_run(name: str, root: Path = Path("runs")) -> Path:

@@ -4,9 +4,13 @@ from segfolio.data.samplers import EvaluationSampler, TrainSampler
 from segfolio.errors import SegfolioError
 
 
-def steps(world_size: int, batch_size: int, accumulate: int = 1, epoch: int = 0, length: int = 30) -> list[list]:
+def steps(
+    world_size: int, batch_size: int, accumulate: int = 1, epoch: int = 0, length: int = 30
+) -> list[list]:
     """The draws of each optimiser step, over all processes in order."""
-    samplers = [TrainSampler(length, batch_size, 7, rank, world_size, accumulate) for rank in range(world_size)]
+    samplers = [
+        TrainSampler(length, batch_size, 7, rank, world_size, accumulate) for rank in range(world_size)
+    ]
     for sampler in samplers:
         sampler.set_epoch(epoch)
     draws = [list(s) for s in samplers]
@@ -28,7 +32,7 @@ def test_epochs_differ_and_repeat():
 
 
 def test_an_epoch_draws_no_image_twice():
-    indices = [d.index for step in steps(2, 3, length=30) for d in step]
+    indices = [d.image for step in steps(2, 3, length=30) for d in step]
     assert len(indices) == len(set(indices)) == 30
 
 
@@ -47,3 +51,15 @@ def test_evaluation_sees_every_image_once(world_size):
     shares = [list(EvaluationSampler(7, rank, world_size)) for rank in range(world_size)]
     assert sorted(sum(shares, [])) == list(range(7))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("done", [0, 1, 6, 7])
+def test_a_resumed_epoch_goes_on_behind_what_is_done(done):
+    whole, resumed = TrainSampler(30, 4, 7), TrainSampler(30, 4, 7, resume=(2, done))
+    for sampler in (whole, resumed):
+        sampler.set_epoch(2)
+    assert list(resumed) == list(whole)[4 * done :]
+    assert len(resumed) == len(whole)
+    for sampler in (whole, resumed):
+        sampler.set_epoch(3)
+    assert list(resumed) == list(whole)

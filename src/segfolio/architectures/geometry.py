@@ -77,8 +77,9 @@ def trace_field(module: nn.Module) -> Field:
         TypeError: a layer whose reach is not known.
         ValueError: branches of different strides meet.
     """
-    graph = fx.symbolic_trace(module).graph
-    layers = dict(module.named_modules())
+    root = nn.Sequential(module)  # so that a single layer is traced like any other
+    graph = fx.symbolic_trace(root).graph
+    layers = dict(root.named_modules())
     fields: dict[fx.Node, Field] = {}
     for node in graph.nodes:
         inputs = [fields[n] for n in node.all_input_nodes if n in fields]

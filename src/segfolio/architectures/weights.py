@@ -12,7 +12,7 @@ from segfolio.errors import SegfolioError
 
 NOT_FOUND = "{weights} is neither a file nor a name of {model}'s weights ({names})"
 NOT_DOWNLOADED = "{url} cannot be downloaded ({reason}); fetch it elsewhere and put {name} into {folder}"
-UNREADABLE = "{path} is no file of weights, or a damaged one; expected a state dict or a checkpoint, with nothing but tensors"
+UNREADABLE = "{path} is damaged or holds more than weights; expected a state dict or a checkpoint"
 
 
 def read_weights(weights: str, model: str) -> dict[str, Tensor]:

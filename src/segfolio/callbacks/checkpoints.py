@@ -51,10 +51,10 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: Trainer, again: bool = False) -> Path:
         path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        if trainer.fast_dev_run or (trainer.global_step == self._saved_step and not again):
+        if getattr(trainer, "fast_dev_run", False) or (trainer.global_step == self._saved_step and not again):
             return path
         unfinished = path.with_name("unfinished.ckpt")
-        trainer.save_checkpoint(unfinished)
+        trainer.save_checkpoint(unfinished, weights_only=False)
         if trainer.is_global_zero:
             os.replace(unfinished, path)
         self._saved_step = trainer.global_step

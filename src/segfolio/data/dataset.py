@@ -1,6 +1,7 @@
 """`SegmentationDataset`: one split of one dataset, read and nothing else."""
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,19 +60,28 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         return self.read(index)
 
+    def check(self) -> None:
+        """Look at every file without decoding it, before training; raises a `SegfolioError`."""
+
     def expect_split(self, split: str, splits: Collection[str]) -> None:
         """Raise a `SegfolioError` for a split that is not one of `splits`."""
         if split not in splits:
             raise SegfolioError(f"{self.info.title} has no split {split!r}; it has {listed(splits)}")
 
-    def expect_files(self, root: Path, names: Iterable[str]) -> None:
-        """Raise a `SegfolioError` that says what is at `root` in place of the files or folders `names`."""
-        if missing := [name for name in names if not (root / name).exists()]:
-            found = f"found {listed(os.listdir(root))}" if root.is_dir() else "found no such folder"
+    def expect_files(self, root: str | Path | None, *names: str) -> Path:
+        """The folder `root`, or a `SegfolioError` that says what it holds in place of the files `names`."""
+        if root is None:
             raise SegfolioError(
-                f"{root}: {listed(missing)} of {self.info.title} not there; {found}, expected {self.info.layout}; "
-                f"for the files see {self.info.url}"
+                f"data.root is not set; expected the folder of {self.info.title}: {self.info.layout}"
             )
+        root = Path(root)
+        if missing := [name for name in names if not (root / name).exists()]:
+            found = listed(os.listdir(root)) if root.is_dir() else "no such folder"
+            raise SegfolioError(
+                f"{root} lacks {listed(missing)} of {self.info.title}: found {found}, expected "
+                f"{self.info.layout}; see {self.info.url}"
+            )
+        return root
 
 
 class FilePair(NamedTuple):
@@ -91,14 +101,24 @@ class PairedFiles(SegmentationDataset):
     pairs: list[FilePair]
 
     def expect_pairs(self, source: Path) -> None:
-        """Raise a `SegfolioError` if a file of `pairs`, which `source` promises, is missing."""
+        """Raise a `SegfolioError` if `pairs`, which `source` names, repeats an image or a file is missing."""
+        counts = Counter(pair.image_id for pair in self.pairs)
+        if twice := [image_id for image_id, n in counts.items() if n > 1]:
+            raise SegfolioError(
+                f"{source} names {len(twice)} images twice: {listed(twice, 3)}; name each once"
+            )
         if missing := [str(path) for pair in self.pairs for path in pair[1:] if path and not path.is_file()]:
             raise SegfolioError(
-                f"{source}: {len(missing)} files of {self.info.title} are missing: {listed(missing, 3)}; copy them again"
+                f"{source}: {len(missing)} files are missing: {listed(missing, 3)}; copy them again"
             )
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def check(self) -> None:
+        from segfolio.data.headers import check_headers
+
+        check_headers(self.pairs, self.channels)
 
     def read(self, index: int) -> Sample:
         """Decode one pair.
@@ -118,7 +138,7 @@ class PairedFiles(SegmentationDataset):
                 f"{size[1]}x{size[0]}; an id map has the size of its image"
             )
         semantic = Mask(torch.from_numpy(self.labels.encode(ids, pair.mask)))
-        return Sample(image, pair.image_id, size, Target(semantic))
+        return Sample(image, pair.image_id, size, Target(semantic, ignore_index=self.labels.ignore_index))
 
 
 def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
@@ -133,7 +153,7 @@ def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dic
             if path.suffix.lower() in suffixes:
                 key = path.relative_to(folder).with_suffix("").as_posix()
                 if key in files:
-                    raise SegfolioError(f"{files[key]} and {path} differ in their suffix alone; rename one of them")
+                    raise SegfolioError(f"{files[key]} and {path} differ only in suffix; rename one")
                 files[key] = path
     return dict(sorted(files.items()))
 
@@ -141,4 +161,5 @@ def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dic
 def listed(names: Iterable[str], most: int = 6) -> str:
     """`a, b, c`, cut after `most`, or `nothing`."""
     names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nothing"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more or "nothing"

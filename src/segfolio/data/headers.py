@@ -32,7 +32,8 @@ def check_headers(pairs: Sequence[FilePair], channels: int) -> None:
             no ids or differ from their image in size; it names the first files of each and counts them.
     """
     problems, remarks = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # a guard for decoding, which is not done here
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # it guards decoders
     try:
         with ThreadPoolExecutor(8) as pool:
             for findings in pool.map(lambda pair: list(_inspect(pair, channels)), pairs):
@@ -46,8 +47,8 @@ def check_headers(pairs: Sequence[FilePair], channels: int) -> None:
             for what, where in problems.items()
         )
         raise SegfolioError(f"of {len(pairs)} images and their masks, {'; '.join(said)}")
-    for what, where in remarks.items():
-        warnings.warn(f"{len(where)} of {len(pairs)} images {what}; the first is {where[0]}", stacklevel=2)
+    for what, paths in remarks.items():
+        warnings.warn(f"{len(paths)} of {len(pairs)} images {what}; the first is {paths[0]}", stacklevel=2)
 
 
 class _Header(NamedTuple):
@@ -59,7 +60,7 @@ class _Header(NamedTuple):
 
 def _read(path: Path) -> _Header:
     with path.open("rb") as file, Image.open(file) as image:
-        stored = str([tile.args for tile in image.tile])  # the mode of a 16-bit RGB file is "RGB" all the same
+        stored = str([tile.args for tile in image.tile])  # of 16-bit RGB the mode is "RGB" all the same
         header = _Header(image.size, image.mode, image.format, "16" in stored or image.mode[0] in "IF")
         file.seek(0)
         ends = file.read(12)

@@ -32,7 +32,8 @@ class LabelSpace:
         ignore_index: value of a pixel without a class. It is at least C.
 
     Raises:
-        SegfolioError: names or ids that occur twice, unknown things, lengths that disagree, values out of range.
+        SegfolioError: names or ids that occur twice, unknown things, lengths that disagree, values out of
+            range.
     """
 
     names: tuple[str, ...]
@@ -46,7 +47,7 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if not self.names:
             raise SegfolioError("a label space needs at least one class name")
-        _set = object.__setattr__  # frozen: lists become tuples, and defaults that depend on `names` are filled in
+        _set = object.__setattr__  # frozen; lists become tuples, defaults follow `names`
         _set(self, "names", tuple(self.names))
         _set(self, "ids", tuple(self.ids) or tuple(range(self.num_classes)))
         _set(self, "void_ids", tuple(self.void_ids))
@@ -71,7 +72,7 @@ class LabelSpace:
             raise SegfolioError("the ids and ignore_index of a label space lie between 0 and 65535")
         for name, color in zip(self.names, self.palette, strict=True):
             if len(color) != 3 or not all(0 <= c <= 255 for c in color):
-                raise SegfolioError(f"the colour of {name} is {list(color)}, expected three numbers from 0 to 255")
+                raise SegfolioError(f"the colour of {name} is {list(color)}, expected three of 0 to 255")
 
     @property
     def num_classes(self) -> int:
@@ -108,12 +109,12 @@ class LabelSpace:
         Raises:
             SegfolioError: an id that is neither a class nor void.
         """
-        indices = cv2.LUT(ids, self._table[:0x100]) if ids.dtype == np.uint8 else self._table[ids]
+        indices = cv2.LUT(ids, self._table[:0x100]) if ids.dtype == np.uint8 else np.take(self._table, ids)
         if (stray := indices == self._unknown).any():
-            known = f"classes {_ranges(self.ids)}; void {_ranges(self.void_ids) or 'none'}"
+            found, void = _ranges(np.unique(ids[stray]).tolist()), _ranges(self.void_ids) or "none"
             raise SegfolioError(
-                f"{source}: label id {_ranges(np.unique(ids[stray]).tolist())} is not in the label space ({known}); "
-                "add the class, or list the id as void"
+                f"{source}: label id {found} is not in the label space (classes {_ranges(self.ids)}; "
+                f"void {void}); add the class, or list the id as void"
             )
         return indices
 
@@ -125,7 +126,7 @@ class LabelSpace:
         free = (i for i in (self.ignore_index, *range(0x10000)) if i not in self.ids)
         table = np.full(self.ignore_index + 1, self.void_ids[0] if self.void_ids else next(free))
         table[: self.num_classes] = self.ids
-        return table.astype(np.uint8 if table.max() <= 0xFF else np.uint16)[indices]
+        return np.take(table.astype(np.uint8 if table.max() <= 0xFF else np.uint16), indices)
 
     def colors(self, void: Color = (0, 0, 0)) -> npt.NDArray[np.uint8]:
         """`[ignore_index + 1, 3]` RGB, to be indexed by a map of class indices."""
@@ -137,8 +138,8 @@ class LabelSpace:
 def distinct_colors(n: int) -> tuple[Color, ...]:
     """`n` RGB colours, neighbours far apart: hues by the golden angle, three levels of brightness."""
     levels = ((0.65, 0.95), (0.85, 0.70), (0.45, 0.80))
-    hsv = ((i * 0.61803398875 % 1.0, *levels[i % 3]) for i in range(n))
-    return tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in (colorsys.hsv_to_rgb(*c) for c in hsv))
+    rgb = (colorsys.hsv_to_rgb(i * 0.61803398875 % 1.0, *levels[i % 3]) for i in range(n))
+    return tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in rgb)
 
 
 def _ranges(values: Sequence[int]) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,32 +87,36 @@ class DataModule(LightningDataModule):
         for name in sorted(names):
             self.split(name).check()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         dataset = self.split(self.train_split)
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
-        sampler = TrainSampler(len(dataset), self.batch_size, self.seed, *self._rank(), accumulate)
+        accumulate, done = 1, (0, 0)
+        if self.trainer:
+            loop = self.trainer.fit_loop
+            accumulate = self.trainer.accumulate_grad_batches
+            done = (loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready)
+        sampler = TrainSampler(len(dataset), self.batch_size, self.seed, *self._rank(), accumulate, done)
         return self._loader(Augmented(dataset, self.train_transforms, self.cache), self.batch_size, sampler)
 
-    def statistics_dataloader(self) -> DataLoader[Batch]:
+    def statistics_dataloader(self) -> DataLoader[Any]:
         """The training images once, as in evaluation but in training's batch size."""
         dataset = self.split(self.train_split)
         return self._loader(
             ForEvaluation(dataset, self.eval_transforms), self.batch_size, EvaluationSampler(len(dataset), *self._rank())
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         return self._evaluation(self.split(self.val_split))
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self._evaluation(self.split(self.test_split))
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         if self.images is None:
             return self.test_dataloader()
         channels = self.split(next(iter(self._splits), self.test_split)).channels
         return self._evaluation(ImageFolder(Path(self.images), self.labels, channels))
 
-    def _evaluation(self, dataset: SegmentationDataset) -> DataLoader[Batch]:
+    def _evaluation(self, dataset: SegmentationDataset) -> DataLoader[Any]:
         rank, world_size = self._rank()
         if len(dataset) < world_size:
             raise SegfolioError(f"{len(dataset)} images cannot be shared by {world_size} processes; use fewer devices")
@@ -123,7 +128,7 @@ class DataModule(LightningDataModule):
 
     def _loader(
         self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler
-    ) -> DataLoader[Batch]:
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size,
@@ -145,7 +150,7 @@ class Augmented(Dataset[Sample]):
 
     def __getitem__(self, draw: Draw) -> Sample:
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(draw.key)))
-        sample = self._read(draw.index)
+        sample = self._read(draw.image)
         for transform in self.transforms:
             sample = transform(sample, rng)
         return sample

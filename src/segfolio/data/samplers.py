@@ -12,7 +12,7 @@ from segfolio.errors import SegfolioError
 class Draw(NamedTuple):
     """One training sample: which image, and the key of the random stream that augments it."""
 
-    index: int
+    image: int
     key: tuple[int, int, int]
     """(seed, epoch, position in the epoch)."""
 
@@ -29,13 +29,21 @@ class TrainSampler(Sampler[Draw]):
         length: images in the split.
         batch_size: of one process and one forward pass.
         accumulate: forward passes per optimiser step.
+        resume: epoch and forward passes of it that are done already; that epoch starts behind them.
 
     Raises:
         SegfolioError: the split is smaller than one global batch.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1, accumulate: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+        resume: tuple[int, int] = (0, 0),
     ) -> None:
         self.step = batch_size * world_size
         self.epoch_length = length - length % (self.step * accumulate)
@@ -45,17 +53,19 @@ class TrainSampler(Sampler[Draw]):
                 f"(batch_size {batch_size} x {world_size} processes x {accumulate} accumulated); lower data.batch_size"
             )
         self.length, self.batch_size, self.seed, self.rank, self.world_size = length, batch_size, seed, rank, world_size
-        self.epoch = 0
+        self.epoch, self.resume = 0, resume
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
+        """Draws of this process in a whole epoch, resumed or not: an epoch keeps its length."""
         return self.epoch_length // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        for start in range(self.rank * self.batch_size, self.epoch_length, self.step):
+        done = self.resume[1] if self.epoch == self.resume[0] else 0
+        for start in range(done * self.step + self.rank * self.batch_size, self.epoch_length, self.step):
             for position in range(start, start + self.batch_size):
                 yield Draw(int(order[position]), (self.seed, self.epoch, position))
 

@@ -44,6 +44,8 @@ class Family(LightningModule):
     """
 
     main_metric: str
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -76,13 +78,13 @@ class Family(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         predictions = self.predict(batch)
         for prediction, target in zip(predictions, batch.targets, strict=True):
             self.metric.update(prediction, target)
         return predictions
 
-    test_step = validation_step
+    test_step = validation_step  # type: ignore[assignment]
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         return self.predict(batch)
@@ -100,8 +102,10 @@ class Family(LightningModule):
         self.log_dict(figures)
         self.metric.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optimizer(parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay))
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(
+            parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay)
+        )
         apply_lr_factors(optimizer)
         if self.scheduler is None:
             return {"optimizer": optimizer}

@@ -53,8 +53,14 @@ class EncoderDecoder(Family):
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
     ) -> None:
-        super().__init__(labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay)
-        self.losses, self.loss_weights, self.bn_mode = nn.ModuleDict(losses), dict(loss_weights or {}), bn_mode
+        super().__init__(
+            labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay
+        )
+        self.losses, self.loss_weights, self.bn_mode = (
+            nn.ModuleDict(losses),
+            dict(loss_weights or {}),
+            bn_mode,
+        )
         if unknown := sorted(self.loss_weights.keys() - losses.keys()):
             raise SegfolioError(
                 f"model.loss_weights names {', '.join(unknown)}, but model.losses has {', '.join(losses) or 'none'}"

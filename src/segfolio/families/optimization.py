@@ -6,13 +6,18 @@ from torch import nn
 from torch.optim import Optimizer
 
 
-def parameter_groups(network: nn.Module, bias_lr_factor: float, bias_weight_decay: bool) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module, bias_lr_factor: float, bias_weight_decay: bool
+) -> list[dict[str, Any]]:
     """Trainable parameters, biases apart where the recipe treats them otherwise."""
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     if bias_lr_factor == 1 and bias_weight_decay:
         return [{"params": [p for _, p in named]}]
     weights = [p for name, p in named if not name.endswith("bias")]
-    biases: dict[str, Any] = {"params": [p for name, p in named if name.endswith("bias")], "lr_factor": bias_lr_factor}
+    biases: dict[str, Any] = {
+        "params": [p for name, p in named if name.endswith("bias")],
+        "lr_factor": bias_lr_factor,
+    }
     if not bias_weight_decay:
         biases["weight_decay"] = 0.0
     return [group for group in ({"params": weights}, biases) if group["params"]]

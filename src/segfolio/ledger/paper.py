@@ -47,4 +47,6 @@ class Paper:
                     f"paper.expected names {key!r}; it takes val/ or test/ followed by one of {', '.join(FIGURES)}"
                 )
             if not (math.isfinite(value) and 0 <= value <= 1):
-                raise SegfolioError(f"paper.expected gives {key}: {value}; figures are ratios, such as 0.464 for 46.4 %")
+                raise SegfolioError(
+                    f"paper.expected gives {key}: {value}; figures are ratios, such as 0.464 for 46.4 %"
+                )

@@ -6,8 +6,6 @@ section 5). A class that a figure is not defined for is NaN and stays out of the
 at all is NaN, never 0.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -36,18 +34,21 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
             "resize the logits to the target before argmax"
         )
 
-    def bins(x: Tensor) -> Tensor:
-        """Classes to 1 .. C, whatever lies below or above to 0 and C + 1: nothing can pass for a class."""
-        return x.to(torch.int32, copy=True).clamp_(-1, num_classes).add_(1)
-
-    side = num_classes + 2
-    index = bins(target).mul_(side).add_(bins(prediction))
+    # one bin more at either end for what is no class, so that it cannot pass for one
+    low, high = min(ignore_index, 0) - 1, max(ignore_index, num_classes - 1) + 1
+    columns = num_classes + 2
+    index = _bins(prediction, -1, num_classes).add_(_bins(target, low, high), alpha=columns)
     # without weights bincount is exact, and deterministic on CUDA
-    counts = torch.bincount(index.flatten(), minlength=side**2).view(side, side)
-    matrix = counts[1:-1, 1:-1]
-    if matrix.sum() + (target == ignore_index).count_nonzero() != target.numel():
+    counts = torch.bincount(index.flatten(), minlength=(high - low + 1) * columns).view(-1, columns)
+    matrix = counts[-low : num_classes - low, 1:-1]
+    if matrix.sum() + counts[ignore_index - low].sum() != target.numel():
         raise SegfolioError(_outside(prediction, target, num_classes, ignore_index))
     return matrix.contiguous()
+
+
+def _bins(x: Tensor, low: int, high: int) -> Tensor:
+    """Values less `low`, as int32; what lies below or above comes to the first or last."""
+    return x.to(torch.int32, copy=True).clamp_(low, high).sub_(low)
 
 
 def _outside(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> str:
@@ -93,7 +94,7 @@ def mIoU(matrix: Tensor) -> Tensor:
 
 
 def mIoU_absent_as_zero(matrix: Tensor) -> Tensor:
-    """Mean of `iou_per_class` over all C classes, 0 for one that does not occur: the rule of ADE20K's tool."""
+    """Mean of `iou_per_class` over all C classes, 0 for one that does not occur: ADE20K's rule."""
     return iou_per_class(matrix).nan_to_num(0).mean()
 
 
@@ -139,13 +140,6 @@ class ConfusionMatrix(Metric):
         """Scalars `mIoU`, `pixel_accuracy`, `mean_accuracy`, `fwIoU` and `dice`."""
         figures = (mIoU, pixel_accuracy, mean_accuracy, fwIoU, dice)
         return {figure.__name__: figure(self.matrix) for figure in figures}
-
-    def per_class(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """`{name: {"iou": ..., "accuracy": ..., "dice": ...}}` in class order; every process must ask."""
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            columns = [f(self.matrix).tolist() for f in (iou_per_class, accuracy_per_class, dice_per_class)]
-        rows = zip(names, *columns, strict=True)
-        return {name: {"iou": iou, "accuracy": acc, "dice": d} for name, iou, acc, d in rows}
 
 
 class MIoUPerImage(Metric):

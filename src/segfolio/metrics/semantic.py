@@ -25,6 +25,10 @@ class SemanticMetric(ConfusionMatrix):
 
     def compute(self) -> dict[str, Tensor]:
         figures = super().compute()
-        for kind, per_class in (("IoU", iou_per_class), ("accuracy", accuracy_per_class), ("dice", dice_per_class)):
+        for kind, per_class in (
+            ("IoU", iou_per_class),
+            ("accuracy", accuracy_per_class),
+            ("dice", dice_per_class),
+        ):
             figures |= {f"{kind}/{n}": v for n, v in zip(self.names, per_class(self.matrix), strict=True)}
         return figures

@@ -16,7 +16,7 @@ WRONG: Color = (230, 25, 45)
 
 
 def rgb(image: Pixels) -> Pixels:
-    """`[H, W, C]` to `[H, W, 3]`: fewer than three channels show the first as grey, more show the first three."""
+    """`[H, W, C]` to `[H, W, 3]`: the first three channels, or the first as grey where there are fewer."""
     return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
@@ -31,7 +31,8 @@ def fit(image: Pixels, size: tuple[int, int]) -> Pixels:
     """`[H, W, 3]` resized to (width, height): by area when it shrinks, linearly when it grows."""
     if image.shape[1::-1] == size:
         return image
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if size < image.shape[1::-1] else cv2.INTER_LINEAR)
+    shrinks = size[0] < image.shape[1]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def fit_map(indices: Indices, size: tuple[int, int]) -> npt.NDArray[np.uint16]:
@@ -82,9 +83,8 @@ def error_map(image: Pixels, prediction: Indices, truth: Indices, labels: LabelS
     """
     grey = rgb(image).mean(axis=-1, keepdims=True)
     faded = _mix(np.repeat(grey, 3, axis=-1), 255, 0.45)
-    ignored = truth == labels.ignore_index
-    faded[(prediction != truth) & ~ignored] = WRONG
-    return _hatch(faded, ignored)
+    faded[prediction != truth] = WRONG
+    return _hatch(faded, truth == labels.ignore_index)
 
 
 def hatching(height: int, width: int) -> Pixels:

@@ -44,7 +44,9 @@ def panel(
     scale = limit if limit < 1 else max(1, int(min(limit, TILE / width, 2 * TILE / height)))
     size = max(1, round(width * scale)), max(1, round(height * scale))
 
-    shown = fit(rgb(image), size) if scale <= 1 else cv2.resize(rgb(image), size, interpolation=cv2.INTER_NEAREST)
+    shown = (
+        fit(rgb(image), size) if scale <= 1 else cv2.resize(rgb(image), size, interpolation=cv2.INTER_NEAREST)
+    )
     guess = fit_map(prediction, size)
     tiles = [("image", shown), ("prediction", overlay(shown, guess, labels))]
     if truth is not None:
@@ -57,8 +59,9 @@ def panel(
 
 
 def _legend(truth: Indices | None, prediction: Indices, labels: LabelSpace) -> list[Entry]:
-    present = set(np.unique(prediction).tolist()) | set(np.unique(truth).tolist() if truth is not None else ())
-    entries: list[Entry] = [(n, c) for i, (n, c) in enumerate(zip(labels.names, labels.palette)) if i in present]
+    maps = [prediction] if truth is None else [prediction, truth]
+    present = np.unique(np.concatenate([np.unique(m) for m in maps])).tolist()
+    entries: list[Entry] = [(labels.names[i], labels.palette[i]) for i in present if i < labels.num_classes]
     if truth is not None and np.any((truth != prediction) & (truth != labels.ignore_index)):
         entries.append(("wrong", WRONG))
     if labels.ignore_index in present:
@@ -66,7 +69,9 @@ def _legend(truth: Indices | None, prediction: Indices, labels: LabelSpace) -> l
     return entries
 
 
-def _compose(tiles: list[tuple[str, Pixels]], columns: int, legend: list[Entry], title: str, size: int) -> Pixels:
+def _compose(
+    tiles: list[tuple[str, Pixels]], columns: int, legend: list[Entry], title: str, size: int
+) -> Pixels:
     """Set the tiles in a grid on white paper, the title above and the legend below; `size` is the type's."""
     font, big = ImageFont.load_default(size), ImageFont.load_default(round(size * 1.2))
     line = round(size * 1.7)

@@ -1,21 +1,20 @@
-"""Fully Convolutional Networks for Semantic Segmentation.
+"""Fully Convolutional Networks for Semantic Segmentation
+(Jonathan Long, Evan Shelhamer, Trevor Darrell, CVPR 2015), arXiv 1411.4038; and its journal version (Evan
+Shelhamer, Jonathan Long, Trevor Darrell, TPAMI 2017), arXiv 1605.06211, where the two differ.
 
-Jonathan Long, Evan Shelhamer, Trevor Darrell, CVPR 2015, arXiv 1411.4038; extended by Shelhamer, Long and
-Darrell, TPAMI 2017, arXiv 1605.06211, which is followed where the two differ.
+Follows the authors' Caffe networks (shelhamer/fcn.berkeleyvision.org): the image is padded by 100 pixels, the
+classifier becomes the convolutions fc6 and fc7, scores start at zero and are fused with those of pool4 and
+pool3, pooling rounds up, and every crop is the one that aligns the pixels.
 
-Follows the authors' Caffe networks: the input is padded by 100 pixels, the classifier becomes convolutions
-fc6 and fc7, scores are fused with those of pool4 and pool3, and every crop is the one that aligns the pixels.
-
-Deviations:
-    * ImageNet weights are torchvision's, not Caffe's: RGB inputs of unit variance instead of BGR of 0 to 255,
-      so activations are smaller and `skip_scales` may want larger values than the paper's.
-    * AlexNet is torchvision's single tower (Krizhevsky, 2014, arXiv 1404.5997), without local response
-      normalisation; so is GoogLeNet, with the batch normalisation of torchvision's weights folded into the
-      convolutions, and its 3x3 kernels, where the GoogLeNet paper has 5x5, centred in zeros.
-    * FCN-GoogLeNet has no published code: the final 7x7 average pool kept at stride 1 is what gives the
-      receptive field of Table 1.
-    * Upsampling is per class. The full matrix of the Caffe networks is zero between classes, and stays so
-      unless learned.
+Deviates:
+- ImageNet weights are torchvision's, not Caffe's. Their inputs, RGB of unit variance instead of BGR of 0 to
+  255, are 57 times smaller; the paper's `skip_scales` were chosen for the activations of the latter.
+- AlexNet is torchvision's single tower (arXiv 1404.5997) and GoogLeNet torchvision's too, both without local
+  response normalisation. The batch normalisation of the latter's weights is folded into the convolutions,
+  and the 3x3 kernels of the third branch stand at the centre of the 5x5 ones of the paper (arXiv 1409.4842).
+- FCN-GoogLeNet has no published code. Keeping the final 7x7 average pool, at stride 1, is what gives the
+  receptive field of Table 1.
+- Upsampling is per class; Caffe's matrix between classes is zero, and stays so unless it is learned.
 """
 
 from collections import OrderedDict
@@ -68,7 +67,7 @@ class FCN(nn.Module):
         learned_upsampling: learn the x2 upsampling between scores, as in the CVPR paper. The last upsampling
             is bilinear in both papers.
         frozen_backbone: learn the score layers (and upsampling) alone, as in the "fixed" rows.
-        width: factor on every layer's channels; for tests.
+        width: factor on the channels of every layer, a multiple of 1/16; for tests.
         weights: None, the name of torchvision's ImageNet weights, or a file: a classifier with torchvision's
             names, an FCN of the same stride, or one of the next coarser stride (staged training).
 
@@ -87,7 +86,7 @@ class FCN(nn.Module):
         "FCN-pool4": {"stride": 16, "truncated": True},
         "FCN-pool3": {"stride": 8, "truncated": True},
     }
-    tiny: ClassVar[dict[str, Any]] = {"width": 0.125}
+    tiny: ClassVar[dict[str, Any]] = {"width": 1 / 16, "skip_scales": (1.0, 1.0)}
 
     def __init__(
         self,
@@ -133,10 +132,8 @@ class FCN(nn.Module):
         self.crop = int((kernel_size - 1) / 2 - centre)
 
         if weights is None:
-            for module in self.trunk.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                    nn.init.zeros_(module.bias)
+            for p in self.trunk.parameters():
+                (nn.init.zeros_ if p.ndim == 1 else nn.init.kaiming_normal_)(p)
         else:
             self._load(weights)
         self.trunk.requires_grad_(not frozen_backbone)
@@ -219,8 +216,8 @@ class Inception(nn.Module):
 
 def _score(channels: int, num_classes: int) -> nn.Conv2d:
     score = nn.Conv2d(channels, num_classes, 1)
-    nn.init.zeros_(score.weight)
-    nn.init.zeros_(score.bias)
+    for p in score.parameters():
+        nn.init.zeros_(p)
     return score
 
 
@@ -258,10 +255,11 @@ def _features(
     channels = 3
     for s, convs in enumerate(stages, start=1):
         for i, (out, kernel_size) in enumerate(convs, start=1):
-            geometry = {"stride": stride} if s == i == 1 else {"padding": kernel_size // 2}
-            layers[f"conv{s}_{i}"] = nn.Conv2d(channels, round(out * width), kernel_size, **geometry)
+            out = round(out * width)
+            step, padding = (stride, 0) if s == i == 1 else (1, kernel_size // 2)
+            layers[f"conv{s}_{i}"] = nn.Conv2d(channels, out, kernel_size, step, padding)
             layers[f"relu{s}_{i}"] = nn.ReLU(inplace=True)
-            channels = round(out * width)
+            channels = out
         layers[f"pool{s}"] = nn.MaxPool2d(pool, stride=2, ceil_mode=True)
     return layers
 
@@ -279,13 +277,13 @@ def _classifier(channels: int, kernel_size: int, width: float) -> dict[str, nn.M
 
 
 def _transplant(state: Mapping[str, Tensor], backbone: str, trunk: nn.Sequential) -> dict[str, Tensor]:
-    """A torchvision classifier's state dict under the names and shapes of `trunk`; both list layers in order."""
+    """A torchvision classifier's state dict under the names and in the shapes of `trunk`."""
     with torch.device("meta"):
         classifier = CLASSIFIERS[backbone]()
     names = [name for name, module in classifier.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     convs = [(name, module) for name, module in trunk.named_modules() if isinstance(module, nn.Conv2d)]
-    result = {}
-    for (own, conv), name in zip(convs, names, strict=False):  # the classifier has more layers
+    result: dict[str, Tensor] = {}
+    for (own, conv), name in zip(convs, names, strict=False):  # same order; the classifier has more layers
         if f"{name}.weight" not in state:
             continue  # reported as missing
         weight = state[f"{name}.weight"]

@@ -1,10 +1,10 @@
 """SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation
 (Vijay Badrinarayanan, Alex Kendall, Roberto Cipolla, TPAMI 2017), arXiv 1511.00561.
 
-Follows section 3 and the authors' released networks (alexgkendall/SegNet-Tutorial, `segnet_train.prototxt` and
-`segnet_basic_train.prototxt`): `SegNet` is the 13 convolutions of VGG-16 and their mirror image, `SegNetBasic`
-four encoders and four decoders of 64 channels and 7x7 kernels. Poolings round up, as Caffe's do (45 rows
-become 23), and each decoder puts its input back where the encoder's maxima were.
+Follows section 3 and the authors' released networks (alexgkendall/SegNet-Tutorial, `segnet_train.prototxt`
+and `segnet_basic_train.prototxt`): `SegNet` is the 13 convolutions of VGG-16 and their mirror image,
+`SegNetBasic` four encoders and four decoders of 64 channels and 7x7 kernels. Poolings round up, as Caffe's do
+(45 rows become 23), and each decoder puts its input back where the encoder's maxima were.
 
 Deviates:
 - ImageNet weights are torchvision's VGG-16 with batch normalisation; the authors' VGG-16 had none, and
@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, max_unpool2d
+from torch.nn.functional import max_pool2d
 
 from segfolio.architectures.weights import load_weights, read_weights
 from segfolio.errors import SegfolioError
@@ -41,17 +41,14 @@ class SegNet(nn.Module):
     variants: ClassVar[dict[str, dict[str, Any]]] = {"SegNet": {}}
     tiny: ClassVar[dict[str, Any]] = {"width": 8}
 
-    def __init__(self, num_classes: int, in_channels: int = 3, width: int = 64, weights: str | None = None) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int = 3, width: int = 64, weights: str | None = None
+    ) -> None:
         super().__init__()
-        stages = [(width, 2), (2 * width, 2), (4 * width, 3), (8 * width, 3), (8 * width, 3)]
-        inputs = [in_channels, *(channels for channels, _ in stages[:-1])]
-        self.encoder = nn.ModuleList(
-            _convs([before, *[channels] * n]) for before, (channels, n) in zip(inputs, stages, strict=True)
-        )
-        self.decoder = nn.ModuleList(
-            _convs([*[channels] * n, before]) for before, (channels, n) in reversed(list(zip(inputs, stages))[1:])
-        )
-        self.decoder.append(_convs([width, width]))
+        stages = [[width] * 2, [2 * width] * 2, [4 * width] * 3, [8 * width] * 3, [8 * width] * 3]
+        pairs = list(zip([[], *stages[:-1]], stages, strict=True))
+        self.encoder = nn.ModuleList(_convs([*(before[-1:] or [in_channels]), *s]) for before, s in pairs)
+        self.decoder = nn.ModuleList(_convs([*s, *before[-1:]]) for before, s in reversed(pairs))
         self.classifier = nn.Conv2d(width, num_classes, 3, padding=1)
         self.apply(_initialise)
         if weights is not None:
@@ -68,8 +65,8 @@ class SegNet(nn.Module):
         names = [k for k in own if not k.endswith("_tracked")]  # a counter that older files lack
         if len(values) != len(names):
             raise SegfolioError(
-                f"{weights} holds {len(values)} tensors under `features.`, but the convolutions of VGG-16 with "
-                f"batch normalisation are {len(names)}; give a state dict of torchvision's vgg16_bn"
+                f"{weights} holds {len(values)} tensors under `features.`, but torchvision's vgg16_bn has "
+                f"{len(names)}; give a state dict of that"
             )
         load_weights(self.encoder, {**own, **dict(zip(names, values, strict=True))}, weights)
 
@@ -87,7 +84,9 @@ class SegNetBasic(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
         self.normalise = nn.LocalResponseNorm(5, alpha=1e-4)
-        self.encoder = nn.ModuleList(_convs([i, width], 7, bias=False) for i in (in_channels, width, width, width))
+        self.encoder = nn.ModuleList(
+            _convs([i, width], 7, bias=False) for i in (in_channels, width, width, width)
+        )
         self.decoder = nn.ModuleList(_convs([width, width], 7, bias=False, relu=False) for _ in range(4))
         self.classifier = nn.Conv2d(width, num_classes, 1)
         self.apply(_initialise)
@@ -106,15 +105,25 @@ def _encode_decode(x: Tensor, encoder: Iterable[nn.Module], decoder: Iterable[nn
         poolings.append((size, indices))
     for stage in decoder:
         size, indices = poolings.pop()
-        x = stage(max_unpool2d(x, indices, 2, output_size=size))
+        x = stage(_unpool(x, indices, size))
     return x
 
 
-def _convs(widths: Sequence[int], kernel_size: int = 3, bias: bool = True, relu: bool = True) -> nn.Sequential:
+def _unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """`max_unpool2d` in a form that is deterministic on CUDA too."""
+    empty = x.new_zeros(*x.shape[:2], size[0] * size[1])
+    return empty.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, size)
+
+
+def _convs(
+    widths: Sequence[int], kernel_size: int = 3, bias: bool = True, relu: bool = True
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=bias)]
-        layers += [nn.BatchNorm2d(outputs)] + [nn.ReLU(inplace=True)] * relu
+        layers.append(nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=bias))
+        layers.append(nn.BatchNorm2d(outputs))
+        if relu:
+            layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 
 

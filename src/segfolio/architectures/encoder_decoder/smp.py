@@ -3,8 +3,8 @@ U-Net, arXiv 1505.04597; U-Net++, 1807.10165; MA-Net (Fan et al., IEEE Access 20
 FPN, 1901.02446; PSPNet, 1612.01105; DeepLabV3, 1706.05587; DeepLabV3+, 1802.02611; PAN, 1805.10180;
 UPerNet, 1807.10221; SegFormer, 2105.15203; DPT, 2103.13413.
 
-Follows the library: this file looks names up, pads and crops. The decoders are meant for one's own data and as
-baselines under one protocol; the rows of those papers are replicated by files of their own.
+Follows the library: this file looks names up, pads and crops. The decoders are meant for one's own data and
+as baselines under one protocol; the rows of those papers are replicated by files of their own.
 
 Deviates, from the papers and as of version 0.6:
 - "unet" is padded, batch-normalised, upsamples by repetition and takes the skips of any encoder.
@@ -17,12 +17,13 @@ Deviates, from the papers and as of version 0.6:
 
 import difflib
 import inspect
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import segmentation_models_pytorch as smp
 import timm
+from huggingface_hub import constants
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -39,22 +40,22 @@ class SMP(nn.Module):
     Args:
         decoder: as the library names it, in lower case.
         encoder: the library's name, or timm's; `tu-` before a name that both have means timm's.
-        weights: of the encoder: `imagenet` and the like for the library's, a tag such as `a1_in1k` for timm's.
-            They are fetched from the Hugging Face hub once and then read from its cache.
+        weights: of the encoder: a name such as `imagenet` for the library's, a tag such as `a1_in1k` for
+            timm's. They are fetched from the Hugging Face hub once and then read from its cache.
         decoder_arguments: further arguments of the decoder's class, such as `decoder_channels`.
 
     Raises:
-        SegfolioError: an unknown decoder, encoder, argument or name of weights; no network and an empty cache.
+        SegfolioError: an unknown decoder, encoder, argument or name of weights; a decoder and an encoder that
+            do not go together; weights that are neither in the cache nor to be had.
     """
 
-    paper: ClassVar[str] = "segmentation_models.pytorch (Iakubovskii, 2019), U-Net arXiv 1505.04597 and others"
+    paper: ClassVar[str] = "segmentation_models.pytorch (Iakubovskii, 2019), arXiv 1505.04597 and others"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "smp U-Net, ResNet-34": {},
         "smp U-Net++, ResNet-34": {"decoder": "unetplusplus"},
         "smp FPN, ResNet-50": {"decoder": "fpn", "encoder": "resnet50"},
         "smp DeepLabV3+, ResNet-101": {"decoder": "deeplabv3plus", "encoder": "resnet101"},
         "smp UPerNet, ConvNeXt-T": {"decoder": "upernet", "encoder": "convnext_tiny"},
-        "smp SegFormer, MiT-B2": {"decoder": "segformer", "encoder": "mit_b2"},
     }
     tiny: ClassVar[dict[str, Any]] = {"encoder": "tu-test_resnet"}
 
@@ -70,18 +71,22 @@ class SMP(nn.Module):
         super().__init__()
         _check("decoder", decoder, DECODERS)
         allowed = inspect.signature(DECODERS[decoder]).parameters.keys() - SET_HERE
-        for name in decoder_arguments or {}:
-            _check(f"argument of {decoder}", name, allowed)
-        name, pretrained = _encoder(encoder, weights)
+        for argument in decoder_arguments or {}:
+            _check(f"argument of {decoder}", argument, allowed)
+        name, pretrained, repository = _encoder(encoder, weights)
         try:
             self.model = smp.create_model(
                 decoder, name, pretrained, in_channels, num_classes, **(decoder_arguments or {})
             )
         except OSError as error:  # the hub's way to say that there is no network
             raise SegfolioError(
-                f"the weights {weights!r} of encoder {encoder!r} are not in the cache and cannot be downloaded; "
-                f"where there is a network run `hf download {_repository(encoder, weights)}`, "
-                "and copy ~/.cache/huggingface/hub from there (or point HF_HOME at it)"
+                f"{encoder}'s weights {weights!r} are not in {constants.HF_HUB_CACHE}, nor to be downloaded; "
+                f"run `hf download {repository}` where there is a network and copy its cache to there"
+            ) from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            arguments = f" with {decoder_arguments}" if decoder_arguments else ""
+            raise SegfolioError(
+                f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}"
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
@@ -92,16 +97,23 @@ class SMP(nn.Module):
         return self.model(padded)[..., :height, :width]
 
 
-def _encoder(encoder: str, weights: str | None) -> tuple[str, str | bool | None]:
-    """The encoder and its weights in the library's terms."""
-    if encoder in ENCODERS:
-        if weights is not None:
-            _check(f"name of weights for encoder {encoder}", weights, ENCODERS[encoder]["pretrained_settings"])
-        return encoder, weights
-    name = encoder.removeprefix("tu-")
-    _check("encoder", name, {*ENCODERS, *timm.list_models()})
+def _encoder(encoder: str, weights: str | None) -> tuple[str, str | bool | None, str]:
+    """Name and weights of the encoder in the library's terms, and the hub's repository that holds them."""
+    name, models = encoder.removeprefix("tu-"), timm.list_models()
+    if name not in models:
+        _check("encoder", encoder, {*ENCODERS, *models})
     if weights is None:
-        return f"tu-{name}", None
-    tags = {full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")}
-    _check(f"name of weights for encoder {encoder}", weights, tags)
-    return f"tu-{name}.{weights}", True
+        return encoder if encoder in ENCODERS else f"tu-{name}", None, ""
+    what = f"name of weights for encoder {encoder}"
+    if encoder in ENCODERS:
+        settings = ENCODERS[encoder]["pretrained_settings"]
+        _check(what, weights, settings)
+        return encoder, weights, "{repo_id} --revision {revision}".format(**settings[weights])
+    _check(what, weights, [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")])
+    return f"tu-{name}.{weights}", True, get_pretrained_cfg(f"{name}.{weights}").hf_hub_id
+
+
+def _check(what: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=6, cutoff=0.5) or sorted(known)[:12]
+        raise SegfolioError(f"{name!r} is no {what}; did you mean one of {', '.join(near) or 'none'}?")

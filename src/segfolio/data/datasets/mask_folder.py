@@ -37,15 +37,17 @@ class MaskFolder(PairedFiles):
         title="a folder of images and masks",
         url="the docstring of segfolio.data.datasets.MaskFolder",
         licence="yours",
-        layout="classes.yaml, images/<split>/*, masks/<split>/*.png (or images/*, masks/*.png, splits/<split>.txt)",
+        layout="classes.yaml, images/<split>/* and masks/<split>/*.png (or splits/<split>.txt)",
     )
 
-    def __init__(self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3) -> None:
-        root = Path(root)
-        self.expect_files(root, [classes, "images", "masks"])
+    def __init__(
+        self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3
+    ) -> None:
+        root = self.expect_files(root, classes, "images", "masks")
         self.labels, self.channels = read_classes(root / classes), channels
         lists = {path.stem: path for path in (root / "splits").glob("*.txt")}
-        self.expect_split(split, lists.keys() | {path.name for path in (root / "images").iterdir() if path.is_dir()})
+        folders = {path.name for path in (root / "images").iterdir() if path.is_dir()}
+        self.expect_split(split, lists.keys() | folders)
         below = "" if split in lists else split
         images = files_by_id(root / "images" / below)
         masks = files_by_id(root / "masks" / below, [".png"])
@@ -55,17 +57,25 @@ class MaskFolder(PairedFiles):
             wanted = sorted(images.keys() | masks.keys())
         if not wanted:
             raise SegfolioError(f"{root}: the split {split!r} is empty, expected {self.info.layout}")
-        gaps = (("image", [i for i in wanted if i not in images]), ("PNG mask", [i for i in wanted if i not in masks]))
-        if said := [f"{len(ids)} of {len(wanted)} have no {what}: {listed(ids, 3)}" for what, ids in gaps if ids]:
-            raise SegfolioError(f"{root}, split {split!r}: {'; '.join(said)}; an image and its mask share path and stem")
-        self.pairs = [FilePair(i, images[i], masks[i]) for i in wanted]
+        said = [
+            f"{len(gaps)} of {len(wanted)} have no {what}: {listed(gaps, 3)}"
+            for what, files in (("image", images), ("PNG mask", masks))
+            if (gaps := [image_id for image_id in wanted if image_id not in files])
+        ]
+        if said:
+            raise SegfolioError(
+                f"{root}, split {split!r}: {'; '.join(said)}; images and masks share a path below images/ "
+                "and masks/, in lists without suffix"
+            )
+        self.pairs = [FilePair(image_id, images[image_id], masks[image_id]) for image_id in wanted]
+        self.expect_pairs(lists.get(split, root))
 
 
 def read_classes(path: Path) -> LabelSpace:
     """The label space that a YAML file describes.
 
     ```yaml
-    names: [road, car]              # of the ids 0, 1, ...; or with ids of your own: `classes: {7: road, 26: car}`
+    names: [road, car]              # of the ids 0, 1, ...; with other ids: `classes: {7: road, 26: car}`
     void: [255]                     # ids that mean "no class"; optional, as are the following
     things: [car]                   # countable classes
     background: road                # the class that is no object of its own
@@ -76,8 +86,8 @@ def read_classes(path: Path) -> LabelSpace:
         SegfolioError: the file is no YAML, or which key in it is wrong and why.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
         raise SegfolioError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise SegfolioError(f"{path} holds {content!r}, expected the keys {', '.join(_KEYS)}")
@@ -88,7 +98,7 @@ def read_classes(path: Path) -> LabelSpace:
         if not fits(value):
             raise SegfolioError(f"{path}: {key} is {value!r}, expected {expected}")
     if ("names" in content) == ("classes" in content):
-        raise SegfolioError(f"{path}: expected one of the keys names and classes, found {listed(map(str, content))}")
+        raise SegfolioError(f"{path}: expected either names or classes, found {listed(content)}")
     classes = content.get("classes") or dict(enumerate(content["names"]))
     try:
         return LabelSpace(
@@ -105,7 +115,7 @@ def read_classes(path: Path) -> LabelSpace:
 
 
 def _are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(type(v) is kind for v in values)  # exactly: True is an int as well
+    return isinstance(values, list) and all(type(v) is kind for v in values)  # True is an int as well
 
 
 _TEXTS = "a list of texts; put yes, no, on, off and numbers in quotes"

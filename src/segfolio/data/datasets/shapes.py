@@ -1,6 +1,9 @@
-"""Shapes: drawn landscapes with exact semantic, instance and panoptic truth. No files, no licence, no waiting."""
+"""Shapes: drawn landscapes with exact semantic, instance and panoptic truth, and no files."""
 
+import colorsys
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,25 +16,43 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Segments, Size, Target, to_image
 from segfolio.errors import SegfolioError
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating]
+Map = npt.NDArray[np.uint8]
 
 _SPLITS = ("train", "val", "test")
 _STUFF = ("sky", "water", "grass", "sand")
-_THINGS = {  # tips, and the radius between two tips as a share of the radius at a tip
-    "circle": (24, np.cos(np.pi / 24)),
-    "square": (4, np.cos(np.pi / 4)),
-    "triangle": (3, np.cos(np.pi / 3)),
-    "star": (5, 0.48),
-}
-_BITS = 4  # of a vertex, below the pixel
+
+
+class _Thing(NamedTuple):
+    """A star or polygon that rises from its outline to a flat top; lengths in radii of its tips."""
+
+    name: str
+    tips: int
+    inner: float  # radius between two tips
+    top: float  # radius of the flat top
+
+
+_THINGS = (
+    _Thing("circle", 12, 1.0, 0.0),
+    _Thing("square", 4, math.cos(math.pi / 4), 0.6),
+    _Thing("triangle", 3, math.cos(math.pi / 3), 0.0),
+    _Thing("star", 5, 0.48, 0.0),
+)
+_COUNTS = (0, 3, 4, 5, 6, 7, 8)  # of shapes tried in an image
+_PALE = (0.2, 0.5), (0.7, 0.95)  # ranges of saturation and value
+_MUTED = (0.3, 0.6), (0.55, 0.85)
+_VIVID = (0.55, 0.9), (0.7, 1.0)
+_NOISE = 5  # grey levels
+_SHADOW = np.array([1.5, 2.5])  # right, down
+_SHIFT = 4  # bits of a vertex below the pixel
 
 
 class Shapes(SegmentationDataset):
     """Layers of textured stuff with shapes on them, drawn when they are read.
 
-    Sample `i` is a function of `(seed, split, i, size)`. All classes share one range of colours, so that
-    texture and outline tell them apart; shapes of all classes have the same areas, and hide one another.
-    `Target.segments` holds the visible part of every shape.
+    Sample `i` is a function of `(seed, split, i, size)`. Classes have no colour of their own: texture tells
+    stuff apart, outline and facets tell things apart, which have the same areas and hide one another.
+    `Target.segments` holds the visible part of every thing.
 
     Args:
         root: not used; there are no files.
@@ -54,8 +75,8 @@ class Shapes(SegmentationDataset):
         layout="no files",
     )
     labels = LabelSpace(
-        names=(*_STUFF, *_THINGS),
-        things=tuple(_THINGS),
+        names=(*_STUFF, *(thing.name for thing in _THINGS)),
+        things=tuple(thing.name for thing in _THINGS),
         palette=(
             (142, 202, 230),
             (33, 118, 174),
@@ -88,95 +109,125 @@ class Shapes(SegmentationDataset):
         return self.length
 
     def read(self, index: int) -> Sample:
+        """Draw one sample; an index outside the split is an `IndexError`."""
         if not 0 <= index < self.length:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, _SPLITS.index(self.split), index])
         picture, semantic = _landscape(rng, self.size)
         segments = _add_things(rng, picture, semantic)
-        picture *= rng.uniform(0.75, 1.1)  # time of day
-        picture += rng.standard_normal(picture.shape, np.float32) * 6
-        image = to_image(np.clip(picture, 0, 255).astype(np.uint8))
-        return Sample(image, f"{self.split}_{index:05d}", self.size, Target(Mask(torch.from_numpy(semantic)), segments))
+        picture *= rng.uniform(0.8, 1.1)  # time of day
+        picture += rng.standard_normal(picture.shape, np.float32) * _NOISE
+        image = to_image(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+        target = Target(Mask(torch.from_numpy(semantic)), segments)
+        return Sample(image, f"{self.split}_{index:05d}", self.size, target)
 
 
-def _landscape(rng: np.random.Generator, size: Size) -> tuple[Array, npt.NDArray[np.uint8]]:
-    """The layers of stuff, sky on top: picture `[H, W, 3]` and class indices `[H, W]`."""
+def _landscape(rng: np.random.Generator, size: Size) -> tuple[Array, Map]:
+    """Layers of stuff, sky on top: picture `[3, H, W]` in grey levels, class indices `[H, W]`."""
     (h, w), scale = size, min(size) / 96
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    below = rng.permutation([1, 2, 3])[: rng.integers(1, 4)]
-    hue = rng.random()
-    picture = _color(rng, hue) + _texture(rng, 0, y, x)[..., None]
+    y, x = np.arange(h, dtype=np.float32)[:, None], np.arange(w, dtype=np.float32)
     semantic = np.zeros(size, np.uint8)
-    edges = np.linspace(0.36 if len(below) > 1 else 0.45, 1, len(below) + 1)[:-1]
-    for stuff, edge in zip(below.tolist(), edges, strict=True):
-        hue += rng.uniform(0.08, 0.25)
+    hue = rng.random()
+    picture = _color(rng, hue, _PALE) + _texture(rng, 0, y, x)
+    below = rng.permutation([1, 2, 3])[: rng.integers(2, 4)]
+    for stuff, edge in zip(below.tolist(), np.linspace(0.3, 1, len(below), endpoint=False), strict=True):
+        hue += rng.uniform(0.1, 0.3)
         a, b = rng.uniform(0, 2 * np.pi, 2)
-        line = h * (edge + rng.uniform(-0.08, 0.08)) + scale * (
-            5 * np.sin(x[0] / (17 * scale) + a) + 2 * np.sin(x[0] / (7 * scale) + b)
-        )
-        _lay(picture, _color(rng, hue) + _texture(rng, stuff, y, x)[..., None], np.clip(y - line + 0.5, 0, 1))
-        semantic[y >= line] = stuff
+        waves = 5 * np.sin(x / (17 * scale) + a) + 2 * np.sin(x / (7 * scale) + b)
+        depth = y - h * (edge + rng.uniform(-0.06, 0.06)) - scale * waves
+        _lay(picture, _color(rng, hue, _MUTED) + _texture(rng, stuff, y, x), np.clip(depth + 0.5, 0, 1))
+        semantic[depth >= 0] = stuff
     return picture, semantic
 
 
 def _texture(rng: np.random.Generator, stuff: int, y: Array, x: Array) -> Array:
-    """What makes `_STUFF[stuff]` look as it does, `[H, W]` around 0 in units of the 256 grey levels."""
+    """What makes `_STUFF[stuff]` look as it does: `[H, W]` grey levels around 0.
+
+    Args:
+        y: `[H, 1]` pixels.
+        x: `[W]` pixels.
+    """
     a, b = rng.uniform(0, 2 * np.pi, 2).astype(np.float32)
-    if stuff == 0:
-        return (y / len(y) - 0.3) * 60
-    if stuff == 1:
-        return 22 * np.sin(y * 1.15 + 1.6 * np.sin(x / 5 + a) + b)
-    if stuff == 2:
-        return 22 * np.sin(x * 1.7 + 1.2 * np.sin(y / 4 + a) + 2.5 * np.sin(x / 9 + b))
-    return 90 * cv2.GaussianBlur(rng.standard_normal(y.shape, np.float32), (0, 0), 1.1)
+    if _STUFF[stuff] == "sky":
+        return 70 * (y / len(y) - 0.2) + 6 * np.sin(x / 40 + a)
+    if _STUFF[stuff] == "water":
+        return 18 * np.sin(y * 1.15 + 1.6 * np.sin(x / 5 + a) + b)
+    if _STUFF[stuff] == "grass":
+        return 18 * np.sin(x * 1.7 + 1.2 * np.sin(y / 4 + a) + 2.5 * np.sin(x / 9 + b))
+    return 80 * cv2.GaussianBlur(rng.standard_normal((len(y), len(x)), np.float32), (0, 0), 1.1)
 
 
-def _add_things(rng: np.random.Generator, picture: Array, semantic: npt.NDArray[np.uint8]) -> Segments:
+def _add_things(rng: np.random.Generator, picture: Array, semantic: Map) -> Segments:
     """Draw shapes over a landscape, in place, and return what is visible of each."""
     h, w = semantic.shape
-    masks = np.zeros((0, h, w), bool)
-    labels: list[int] = []
-    for _ in range(rng.choice([0, 2, 3, 4, 5, 6, 7])):
+    owner = np.zeros((h, w), np.uint8)  # of each pixel: 0, or the place of its shape in `kinds` + 1
+    kinds: list[int] = []
+    areas = np.zeros(0, int)  # visible, in pixels
+    for _ in range(rng.choice(_COUNTS)):
         kind = int(rng.integers(len(_THINGS)))
-        points = _outline(rng, kind, min(h, w) * rng.uniform(0.08, 0.17)) + rng.uniform(0.08, 0.92, 2) * (w, h)
+        centre = rng.uniform(0.06, 0.94, 2) * (w, h)
+        points = centre + _outline(rng, _THINGS[kind], min(h, w) * rng.uniform(0.11, 0.18))
         cover = _fill(points, (h, w))
         mask = cover >= 0.5
-        if not mask.any() or ((masks & mask).sum((1, 2)) > 0.5 * masks.sum((1, 2))).any():
-            continue  # outside, or it would hide most of another
-        shadow = cv2.GaussianBlur(_fill(points + (1.5, 2.5), (h, w)), (0, 0), 2)
-        picture *= 1 - 0.45 * shadow[..., None]
-        _lay(picture, _color(rng, rng.random(), vivid=True), cover)
+        hidden = np.bincount(owner[mask], minlength=len(kinds) + 1)[1:]
+        if (hidden > 0.5 * areas).any():
+            continue  # it would hide most of another
+        picture *= 1 - 0.4 * cv2.GaussianBlur(_fill(points + _SHADOW, (h, w)), (0, 0), 2)  # its shadow
+        _lay(
+            picture, _color(rng, rng.random(), _VIVID) * _shade(_THINGS[kind], points, centre, (h, w)), cover
+        )
+        kinds.append(kind)
+        areas = np.append(areas - hidden, mask.sum())
+        owner[mask] = len(kinds)
         semantic[mask] = len(_STUFF) + kind
-        masks = np.concatenate([masks & ~mask, mask[None]])
-        labels.append(len(_STUFF) + kind)
-    return Segments(
-        Mask(torch.from_numpy(masks)), torch.tensor(labels, dtype=torch.int64), torch.zeros(len(labels), dtype=torch.bool)
-    )
+    n = len(kinds)
+    masks = owner == np.arange(1, n + 1)[:, None, None]
+    labels = len(_STUFF) + torch.tensor(kinds, dtype=torch.int64)
+    return Segments(Mask(torch.from_numpy(masks)), labels, torch.zeros(n, dtype=torch.bool))
 
 
-def _outline(rng: np.random.Generator, kind: int, radius: float) -> npt.NDArray[np.float64]:
-    """Vertices `[N, 2]` around 0 of a shape with the area of a circle of `radius`, turned at random."""
-    tips, inner = list(_THINGS.values())[kind]
-    angles = rng.uniform(0, 2 * np.pi) + np.arange(2 * tips) * np.pi / tips
-    radii = np.where(np.arange(2 * tips) % 2, inner, 1) * np.sqrt(np.pi / (tips * inner * np.sin(np.pi / tips))) * radius
+def _outline(rng: np.random.Generator, thing: _Thing, radius: float) -> npt.NDArray[np.float64]:
+    """Vertices `[N, 2]` (x, y) around 0 of a shape as large as a circle of `radius`, turned at random."""
+    vertex, half_angle = np.arange(2 * thing.tips), np.pi / thing.tips
+    angles = rng.uniform(0, 2 * np.pi) + vertex * half_angle
+    area = thing.tips * thing.inner * np.sin(half_angle)
+    radii = np.where(vertex % 2, thing.inner, 1) * radius * np.sqrt(np.pi / area)
     return np.stack([np.cos(angles), np.sin(angles)], -1) * radii[:, None]
 
 
 def _fill(points: npt.NDArray[np.float64], size: Size) -> Array:
     """How much of each pixel a polygon covers, `[H, W]` in [0, 1]."""
     canvas = np.zeros(size, np.uint8)
-    vertices = np.round(points * 2**_BITS).astype(np.int32)
-    cv2.fillPoly(canvas, [vertices], 255, cv2.LINE_AA, _BITS)
+    cv2.fillPoly(canvas, [_fixed(points)], 255, cv2.LINE_AA, shift=_SHIFT)
     return canvas.astype(np.float32) / 255
 
 
-def _color(rng: np.random.Generator, hue: float, vivid: bool = False) -> Array:
-    """A random RGB colour of a hue in turns, `[3]` in [0, 255]."""
-    saturation, value = (rng.uniform(0.45, 0.9), rng.uniform(0.6, 1)) if vivid else (rng.uniform(0.25, 0.6), rng.uniform(0.55, 0.9))
-    hsv = np.array([[[hue % 1 * 360, saturation, value]]], np.float32)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
+def _fixed(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    return np.round(points * 2**_SHIFT).astype(np.int32)
+
+
+def _shade(
+    thing: _Thing, points: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], size: Size
+) -> Array:
+    """Light from the upper left on the facets of a shape that rises to its centre, `[H, W]` around 1."""
+    ends = np.roll(points, -1, 0)
+    x, y = (ends - points).T / np.hypot(*(ends - points).T)
+    light = 1 + 0.33 * (0.8 * x - 0.6 * y)
+    facets = np.stack([np.broadcast_to(centre, points.shape), points, ends], 1)
+    canvas = np.ones(size, np.float32)
+    for facet, value in zip(_fixed(facets), light.tolist(), strict=True):
+        cv2.fillConvexPoly(canvas, facet, value, shift=_SHIFT)
+    if thing.top:
+        cv2.fillConvexPoly(canvas, _fixed(centre + thing.top * (points - centre)), 1.0, shift=_SHIFT)
+    return canvas
+
+
+def _color(rng: np.random.Generator, hue: float, tone: tuple[tuple[float, float], ...]) -> Array:
+    """A random colour of a hue in turns: `[3, 1, 1]` RGB in grey levels."""
+    saturation, value = (rng.uniform(*limits) for limits in tone)
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)[:, None, None] * 255
 
 
 def _lay(picture: Array, over: Array, cover: Array) -> None:
-    """Blend a picture or colour over another, in place."""
-    picture += (over - picture) * cover[..., None]
+    """Blend a picture or a colour over another, in place."""
+    picture += (over - picture) * cover

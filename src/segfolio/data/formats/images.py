@@ -51,12 +51,12 @@ def read_id_map(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     if kind == 3:  # OpenCV would turn the indices of a palette into its colours
         try:
             return np.array(Image.open(io.BytesIO(data)))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise SegfolioError(f"{path} cannot be decoded ({error}); copy or export it again") from None
     if kind != 0:
         raise SegfolioError(
-            f"{path} has been converted to colours ({'RGB' if kind == 2 else 'with alpha'}), expected class ids "
-            "in one channel; export it as a grey or palette PNG"
+            f"{path} has been converted to colours ({'RGB' if kind == 2 else 'with alpha'}), expected class "
+            "ids in one channel; export it as a grey or palette PNG"
         )
     ids = _decode(path, data, cv2.IMREAD_UNCHANGED)
     return ids // (255 // (2**bits - 1)) if bits < 8 else ids  # OpenCV stretches 1, 2 and 4 bits to 0-255
@@ -110,13 +110,13 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _load(path: Path) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise SegfolioError(f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}") from None
     if not data:
         raise SegfolioError(f"{path} is empty (0 bytes); copy or export it again")
     if is_cut_short(data):
-        raise SegfolioError(f"{path} is cut short: its {len(data)} bytes lack the end of the image; copy it again")
+        raise SegfolioError(f"{path} is cut short: after {len(data)} bytes the image goes on; copy it again")
     return data
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from segfolio.data.sample import Sample
 from segfolio.data.transforms.adapter import TorchvisionV2
 from segfolio.data.transforms.color import ColorJitter
-from segfolio.data.transforms.geometry import ElasticDeformation, RandomWindow, Resize
+from segfolio.data.transforms.geometry import ElasticDeformation, Resize
 from segfolio.data.transforms.weights import BorderWeight
+from segfolio.data.transforms.window import RandomWindow
 
 __all__ = [
     "BorderWeight",

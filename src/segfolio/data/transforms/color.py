@@ -61,7 +61,9 @@ def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
     """Away from the mean of the image's luminance, or towards it."""
     channels = pixels.shape[2]
     mean = np.dot(cv2.mean(pixels)[:channels], _LUMA if channels == 3 else [1.0])
-    return _affine(pixels, factor * np.eye(channels), (1 - factor) * mean)
+    rows = factor * np.eye(channels, channels + 1)
+    rows[:, -1] = (1 - factor) * mean
+    return _affine(pixels, rows)
 
 
 def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
@@ -73,12 +75,13 @@ def adjust_hue(pixels: Pixels, turns: float) -> Pixels:
     """Around the circle of hues, saturation and value (of HSV) unchanged."""
     if pixels.shape[2] == 1:
         return pixels
-    hsv = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)  # 8 bits would keep 180 hues
-    hsv = cv2.add(hsv, (360 * turns, 0.0, 0.0, 0.0))
-    return cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    buffer = pixels.astype(np.float32)  # 8 bits would keep 180 hues
+    cv2.cvtColor(buffer, cv2.COLOR_RGB2HSV, dst=buffer)
+    cv2.add(buffer, (360 * (turns % 1), 0.0, 0.0, 0.0), dst=buffer)  # HSV2RGB wraps above 360, not below 0
+    cv2.cvtColor(buffer, cv2.COLOR_HSV2RGB, dst=buffer)
+    return cv2.convertScaleAbs(buffer)
 
 
-def _affine(pixels: Pixels, matrix: npt.NDArray[np.float64], offset: float = 0.0) -> Pixels:
-    """`matrix @ pixel + offset`, rounded and clipped."""
-    rows = np.column_stack([matrix, np.full(len(matrix), offset)])
+def _affine(pixels: Pixels, rows: npt.NDArray[np.float64]) -> Pixels:
+    """`[C, C]` matrix, or `[C, C + 1]` with an offset, times every pixel; rounded and clipped."""
     return cv2.transform(pixels, rows).reshape(pixels.shape)

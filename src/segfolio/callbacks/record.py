@@ -1,0 +1,122 @@
+"""`RunRecord`: what a run was, kept beside what it found."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning
+import numpy as np
+import torch
+import torchvision
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+import segfolio
+from segfolio.data.fingerprint import fingerprint
+from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
+
+
+class RunRecord(Callback):
+    """Writes `record.json` into the run's folder: at the start, with every checkpoint, and when the end is reached.
+
+    A resumed run goes on with its record.
+
+    Args:
+        experiment: `<paper>/<variant>`.
+        config: resolved.
+    """
+
+    def __init__(self, experiment: str, config: Mapping[str, Any]) -> None:
+        self.experiment, self.config = experiment, config
+        self._record: Record | None = None  # of the first process alone
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._start(trainer, "", {data.train_split, data.val_split})
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        self._write(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        self._write(trainer, finished=True)
+
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+        data, checkpoint = trainer.datamodule, Path(str(trainer.ckpt_path))  # type: ignore[attr-defined]
+        transforms = ", ".join(type(transform).__name__ for transform in data.eval_transforms)
+        number = f"{data.test_split} split, {len(data.split(data.test_split))} images, {checkpoint.name}"
+        protocol = "; ".join(filter(None, (number, transforms, pl_module.protocol)))
+        self._start(trainer, protocol, {data.test_split})
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, finished=True)
+
+    def _start(self, trainer: Trainer, protocol: str, splits: set[str]) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder, fitting = Path(trainer.default_root_dir), not protocol
+        earlier = Record.read(folder) if fitting and trainer.ckpt_path else None
+        self._begin = time.perf_counter()
+        self._earlier = earlier or Record(self.experiment, "", 0, started=_now(), sessions=0)
+        self._record = Record(
+            experiment=self.experiment,
+            config=recipe_hash(self.config),
+            seed=int(self.config["seed_everything"]),
+            protocol=protocol,
+            data={name: fingerprint(trainer.datamodule.split(name)) for name in sorted(splits)},  # type: ignore[attr-defined]
+            **code(),
+            versions=_versions(),
+            hardware={**machine(), **_gpus(trainer)},
+            world_size=trainer.world_size,
+            precision=str(trainer.precision),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            started=self._earlier.started,
+            sessions=self._earlier.sessions + 1,
+        )
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer, finished: bool = False) -> None:
+        if (record := self._record) is None:
+            return
+        folder = Path(trainer.default_root_dir)
+        record.wall_time = round(self._earlier.wall_time + time.perf_counter() - self._begin, 1)
+        record.steps, record.epochs = trainer.global_step, trainer.current_epoch
+        record.peak_memory = round(max(_peak_memory(trainer), self._earlier.peak_memory or 0.0), 3)
+        record.wandb = next((str(g.version) for g in trainer.loggers if isinstance(g, WandbLogger)), None)
+        if finished:
+            record.state, record.finished = "finished", _now()
+            record.data_wait, record.samples_per_second = throughput(folder / "metrics.csv") or (None, None)
+        record.write(folder)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _versions() -> dict[str, str]:
+    modules = {m.__name__: m.__version__ for m in (torch, torchvision, lightning, np, segfolio)}
+    cuda = {"cuda": torch.version.cuda} if torch.version.cuda else {}
+    return {"python": sys.version.split()[0], "opencv": cv2.__version__, **map_str(modules), **cuda}
+
+
+def _gpus(trainer: Trainer) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    if device.type == "cpu":
+        return {"gpu": None, "gpus": 0}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"gpu": name, "gpus": trainer.world_size}
+
+
+def _peak_memory(trainer: Trainer) -> float:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,0 +1,146 @@
+"""The window of the image that training sees."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from segfolio.data.sample import Sample, to_pixels
+from segfolio.data.transforms.geometry import Array, moved, resize, resize_labels, scaled
+from segfolio.errors import SegfolioError
+
+
+class RandomWindow:
+    """Random scale, rotation, crop and flips in one warp: only the chosen window is resized.
+
+    The window lies at any position inside the scaled image with equal probability; where the scaled image is
+    smaller than `size`, the image lies at any position inside the window instead. Pixels outside of the image
+    have its mean colour, `ignore_index` and no segment.
+
+    Args:
+        size: height and width of the result; the whole scaled image if not given.
+        scale: range of the scale factor, drawn uniformly.
+        short_side: scale factors are relative to the image resized to this short side, in pixels;
+            relative to the image as it is if not given.
+        hflip: probability of a horizontal flip.
+        vflip: probability of a vertical flip.
+        rotation: the largest angle in degrees, either way, about the window's centre.
+
+    Raises:
+        SegfolioError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] | None = None,
+        scale: tuple[float, float] = (1.0, 1.0),
+        short_side: int | None = None,
+        hflip: float = 0.0,
+        vflip: float = 0.0,
+        rotation: float = 0.0,
+    ) -> None:
+        if not 0 < scale[0] <= scale[1]:
+            raise SegfolioError(
+                f"RandomWindow: scale is {scale}; give the lower and the upper factor, both above 0"
+            )
+        if not (0 <= hflip <= 1 and 0 <= vflip <= 1):
+            raise SegfolioError(
+                f"RandomWindow: hflip {hflip}, vflip {vflip}; a probability lies between 0 and 1"
+            )
+        if min((*(size or ()), short_side or 1)) < 1:
+            raise SegfolioError(f"RandomWindow: size {size}, short_side {short_side}; give at least 1 pixel")
+        self.size, self.scale, self.short_side = size, scale, short_side
+        self.hflip, self.vflip, self.rotation = hflip, vflip, rotation
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        pixels = to_pixels(sample.image)
+        height, width = pixels.shape[:2]
+        scale = rng.uniform(*self.scale) * (self.short_side / min(height, width) if self.short_side else 1.0)
+        size = self.size or (scaled(height, scale), scaled(width, scale))
+        window = _Window(
+            rows=_Span.draw(height, size[0], scale, rng),
+            columns=_Span.draw(width, size[1], scale, rng),
+            angle=rng.uniform(-self.rotation, self.rotation),
+            hflip=rng.random() < self.hflip,
+            vflip=rng.random() < self.vflip,
+        )
+        return moved(sample, window.image(pixels), window.labels)
+
+
+class _Span(NamedTuple):
+    """Along an axis of `source` pixels, `extent` from `start` become `length` from `first` on, of `size`."""
+
+    source: int
+    start: int
+    extent: int
+    first: int
+    length: int
+    size: int
+
+    @classmethod
+    def draw(cls, source: int, size: int, scale: float, rng: np.random.Generator) -> "_Span":
+        length = scaled(source, scale)
+        if length <= size:
+            return cls(source, 0, source, int(rng.integers(size - length + 1)), length, size)
+        extent = min(source, scaled(size, 1 / scale))
+        return cls(source, int(rng.integers(source - extent + 1)), extent, 0, size, size)
+
+    @property
+    def scale(self) -> float:
+        return self.length / self.extent
+
+    def affine(self, pixels: int) -> tuple[float, float]:
+        """Factor and offset of pixel indices, for an image that has this axis in so many pixels."""
+        factor = self.scale * self.source / pixels
+        return factor, self.first - self.start * self.scale + (factor - 1) / 2
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One drawn window; the same geometry for the image and for its label maps."""
+
+    rows: _Span
+    columns: _Span
+    angle: float
+    hflip: bool
+    vflip: bool
+
+    def image(self, pixels: Array) -> Array:
+        if self.angle:  # warpAffine does not antialias: what shrinks is shrunk first
+            height, width = (scaled(s.source, min(1.0, s.scale)) for s in (self.rows, self.columns))
+            return self._warp(resize(pixels, (height, width)), cv2.INTER_LINEAR)
+        return self._place(resize(self._source(pixels), (self.rows.length, self.columns.length)))
+
+    def labels(self, plane: Array, fill: int) -> Array:
+        if self.angle:
+            return self._warp(plane, cv2.INTER_NEAREST, fill)
+        return self._place(resize_labels(self._source(plane), (self.rows.length, self.columns.length)), fill)
+
+    def _source(self, pixels: Array) -> Array:
+        (_, y, height, *_), (_, x, width, *_) = self.rows, self.columns
+        return pixels[y : y + height, x : x + width]
+
+    def _place(self, part: Array, fill: int | None = None) -> Array:
+        """The resized part into the window; around it `fill`, or its mean colour."""
+        top, left = self.rows.first, self.columns.first
+        bottom, right = (s.size - s.first - s.length for s in (self.rows, self.columns))
+        if top or bottom or left or right:
+            color = cv2.mean(part) if fill is None else fill
+            part = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_CONSTANT, value=color)
+        return self._flip(part)
+
+    def _warp(self, pixels: Array, interpolation: int, fill: int | None = None) -> Array:
+        """The whole image or map, or a reduction of it, rotated into the window."""
+        (fy, y), (fx, x) = self.rows.affine(pixels.shape[0]), self.columns.affine(pixels.shape[1])
+        height, width = self.rows.size, self.columns.size
+        rotation = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), self.angle, 1.0)
+        matrix = rotation @ np.array([[fx, 0, x], [0, fy, y], [0, 0, 1]])
+        color = cv2.mean(pixels) if fill is None else fill
+        border = cv2.BORDER_CONSTANT
+        return self._flip(cv2.warpAffine(pixels, matrix, (width, height), None, interpolation, border, color))
+
+    def _flip(self, pixels: Array) -> Array:
+        if not (self.hflip or self.vflip):
+            return pixels
+        return cv2.flip(pixels, -1 if self.hflip and self.vflip else int(self.hflip))

@@ -1,0 +1,172 @@
+"""What a run was: the recipe, the code, the machine, the data. Kept as `record.json` in the run's folder."""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import segfolio
+from segfolio.errors import SegfolioError
+
+_PLACE = {  # where and how fast a run runs, not what it computes
+    "model": set[str](),
+    "data": {"root", "images", "num_workers", "cache", "seed"},
+    "trainer": {"accelerator", "default_root_dir", "enable_progress_bar", "log_every_n_steps", "logger"},
+}
+
+
+@dataclass
+class Record:
+    """A training (`<run>/record.json`) or a test of it (`<run>/test/record.json`).
+
+    Attributes:
+        experiment: `<paper>/<variant>`.
+        config: `recipe_hash` of the resolved config.
+        state: running, until it ends without an error.
+        protocol: how a test arrives at its figures, in words.
+        data: fingerprint of each split that was used.
+        commit: of the package's repository; None outside a checkout.
+        dirty: whether the package differed from that commit.
+        lock: sha256 of the repository's `requirements.lock`.
+        versions: of Python and the packages that compute.
+        hardware: CPU and GPU, their numbers and memory.
+        started: UTC; of the first session where the run was resumed.
+        finished: UTC.
+        sessions: 1 and the times that the run was resumed.
+        wall_time: seconds, over all sessions.
+        data_wait: share of training time in which there was no batch to work on.
+        samples_per_second: of training, over all processes.
+        peak_memory: GiB of the first process: on CUDA what was allocated, else its resident set.
+    """
+
+    experiment: str
+    config: str
+    seed: int
+    state: Literal["running", "finished"] = "running"
+    protocol: str = ""
+    data: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    dirty: bool | None = None
+    lock: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    world_size: int = 1
+    precision: str = ""
+    deterministic: bool = False
+    started: str = ""
+    finished: str = ""
+    sessions: int = 1
+    wall_time: float = 0.0
+    steps: int = 0
+    epochs: int = 0
+    data_wait: float | None = None
+    samples_per_second: float | None = None
+    peak_memory: float | None = None
+    wandb: str | None = None
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "record.json", asdict(self))
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Record":
+        """From its JSON; keys of another version are left out."""
+        return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record | None":
+        """The record in a folder, if there is one.
+
+        Raises:
+            SegfolioError: it is no record.
+        """
+        path = folder / "record.json"
+        if not path.exists():
+            return None
+        try:
+            return cls.of(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise SegfolioError(f"{path} is no record of a run ({error}); move it away") from None
+
+
+def recipe_hash(config: Mapping[str, Any]) -> str:
+    """sha256 of what a config computes, as written or resolved: `model`, `data` and `trainer`.
+
+    Left out are seed, the paper's claim, and what says where to run (`--data.root`, `--trainer.accelerator`).
+    """
+    recipe = {
+        part: {key: value for key, value in (config.get(part) or {}).items() if key not in place}
+        for part, place in _PLACE.items()
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def changes_recipe(key: str) -> bool:
+    """Whether an argument (`trainer.max_steps`) is part of the recipe."""
+    part, *rest = key.split(".")
+    return part in _PLACE and rest[:1] != [] and rest[0] not in _PLACE[part] or key in _PLACE
+
+
+def code() -> dict[str, Any]:
+    """`commit`, `dirty` and `lock` of the checkout that the package runs from; all None outside one."""
+    package = Path(segfolio.__file__).parent
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return {"commit": None, "dirty": None, "lock": None}
+    lock = Path(_git(package, "rev-parse", "--show-toplevel") or package) / "requirements.lock"
+    return {
+        "commit": _git(package, "rev-parse", "HEAD"),
+        "dirty": bool(_git(package, "status", "--porcelain", ".")),
+        "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def machine() -> dict[str, Any]:
+    """The CPU's model, cores and memory (GiB)."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+    }
+
+
+def throughput(metrics: Path) -> tuple[float, float] | None:
+    """Share of time spent waiting for data, and samples per second, over the whole of a `metrics.csv`.
+
+    Each row is weighted by the time it stands for: the steps since the row before over its samples per second.
+    """
+    if not metrics.exists():
+        return None
+    wait = time = steps = 0.0
+    last = -1
+    with metrics.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if not row.get("train/samples_per_second"):
+                continue
+            step = int(row["step"])
+            seconds = (step - last) / float(row["train/samples_per_second"])
+            wait += seconds * float(row["train/data_wait"])
+            time, steps, last = time + seconds, steps + step - last, step
+    return (wait / time, steps / time) if time else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Keys sorted, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(unfinished, path)

@@ -1,0 +1,74 @@
+"""Resuming a run: is what is asked for now what was asked for then?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from segfolio.errors import SegfolioError
+
+HARMLESS = (
+    "config",
+    "ckpt_path",
+    "weights_only",
+    "output",
+    "paper",
+    "resume",
+    "data.root",
+    "data.num_workers",
+    "data.images",
+    "data.cache",
+    "data.eval_batch_size",
+    "data.test_split",
+    "model.init_args.architecture.init_args.weights",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "trainer.max_time",
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.log_every_n_steps",
+    "trainer.num_sanity_val_steps",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.profiler",
+    "trainer.devices",  # what counts of it is the number of processes, which is compared
+    "trainer.num_nodes",
+    "trainer.default_root_dir",
+)
+"""Keys that may differ: they change neither a weight nor the data of the steps to come."""
+
+
+def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Compare the configs (and whatever else was recorded) of two sessions of one run.
+
+    Args:
+        then: nested, as the checkpoint keeps it.
+        now: nested, of the session that wants to go on.
+        allowed: keys, or the beginnings of keys, that the user lets differ.
+
+    Raises:
+        SegfolioError: with every key that differs, both values, and how to insist.
+    """
+    old, new = dict(flatten(then)), dict(flatten(now))
+    changed = [
+        key
+        for key in dict.fromkeys((*old, *new))
+        if old.get(key) != new.get(key) and not any(_covers(prefix, key) for prefix in (*HARMLESS, *allowed))
+    ]
+    if changed:
+        told = "; ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in changed)
+        raise SegfolioError(
+            f"the run cannot be resumed exactly: {told}; restore it, start a new run, or go on "
+            f"all the same with --resume.allow={','.join(changed)}"
+        )
+
+
+def flatten(nested: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` to `("a.b", 1)`; lists are values."""
+    if isinstance(nested, Mapping) and nested:
+        for key, value in nested.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, nested
+
+
+def _covers(prefix: str, key: str) -> bool:
+    return key == prefix or key.startswith(prefix + ".")

@@ -1,0 +1,80 @@
+"""The wrapper of segmentation_models.pytorch: padding, names, and what it says without a network."""
+
+from pathlib import Path
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from huggingface_hub import constants
+
+from segfolio.architectures.encoder_decoder.smp import SMP
+from segfolio.errors import SegfolioError
+
+ENCODER = "tu-test_resnet"
+
+
+def test_logits_are_the_librarys() -> None:
+    torch.manual_seed(0)
+    ours = SMP(3, encoder=ENCODER).eval()
+    theirs = smp.Unet(ENCODER, encoder_weights=None, classes=3).eval()
+    theirs.load_state_dict(ours.model.state_dict())
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(ours(images), theirs(images))
+
+
+def test_images_of_any_size_are_continued_by_their_border() -> None:
+    torch.manual_seed(0)
+    network = SMP(3, encoder=ENCODER).eval()
+    images = torch.randn(1, 3, 40, 65)
+    right = images[..., -1:].expand(-1, -1, -1, 31)
+    padded = torch.cat([images, right], -1)
+    padded = torch.cat([padded, padded[..., -1:, :].expand(-1, -1, 24, -1)], -2)
+    assert torch.equal(network(images), network.model(padded)[..., :40, :65])
+
+
+def test_decoder_arguments_reach_the_decoder() -> None:
+    network = SMP(
+        3, encoder=ENCODER, in_channels=4, decoder_arguments={"decoder_channels": [32, 16, 8, 8, 4]}
+    )
+    assert network.model.segmentation_head[0].in_channels == 4
+    assert network(torch.randn(2, 4, 32, 32)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"decoder": "unet++"}, r"'unet\+\+' is no decoder; .*unet"),
+        ({"encoder": "resnet43"}, "'resnet43' is no encoder; .*resnet34"),
+        ({"weights": "imagnet"}, "'imagnet' is no name of weights for encoder resnet34; .*imagenet"),
+        (
+            {"encoder": ENCODER, "weights": "imagenet"},
+            "no name of weights for encoder tu-test_resnet; .*r160_in1k",
+        ),
+        ({"decoder_arguments": {"decoder_chanels": [1]}}, "no argument of unet; .*decoder_channels"),
+        ({"decoder_arguments": {"activation": "softmax"}}, "'activation' is no argument of unet"),
+        (
+            {"decoder_arguments": {"decoder_channels": [8]}},
+            r"unet on encoder resnet34 with .*\[8\].* cannot be built",
+        ),
+        ({"decoder": "dpt"}, "dpt on encoder resnet34 cannot be built"),
+    ],
+)
+def test_mistakes(arguments: dict, message: str) -> None:
+    with pytest.raises(SegfolioError, match=message):
+        SMP(3, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "weights", "repository"),
+    [
+        ("resnet34", "imagenet", "smp-hub/resnet34.imagenet"),
+        (ENCODER, "r160_in1k", "timm/test_resnet.r160_in1k"),
+    ],
+)
+def test_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: str, weights: str, repository: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(SegfolioError, match=f"not in {tmp_path}, nor .*`hf download {repository}"):
+        SMP(3, encoder=encoder, weights=weights)

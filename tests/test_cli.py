@@ -1,0 +1,173 @@
+"""What a user types, and what the command answers."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+
+SMALL = [
+    *(
+        "-c",
+        REPOSITORY / "experiments/unet/shapes_small.yaml",
+        "--data.num_workers=0",
+        "--trainer.accelerator=cpu",
+    ),
+    *("--model.init_args.architecture.init_args.width=4"),
+    *("--data.dataset.init_args.size=[48, 64]", "--data.dataset.init_args.length=9"),
+]
+
+
+@pytest.fixture
+def trained(segfolio) -> Path:
+    """The run of a few steps, in the numbered folder where the command puts it."""
+    assert (
+        segfolio(
+            "fit", *SMALL, "--data.batch_size=2", "--trainer.max_steps=4", "--trainer.val_check_interval=2"
+        )
+        == 0
+    )
+    return Path("runs/unet/shapes_small/0")
+
+
+def test_a_run_leaves_config_metrics_checkpoints_and_pictures(trained):
+    assert Path("runs/unet/shapes_small/latest").resolve() == trained.resolve()
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["model"]["init_args"]["architecture"]["init_args"]["width"] == 4
+    rows = list(csv.DictReader((trained / "metrics.csv").open()))
+    columns = rows[0].keys()
+    assert {"train/loss", "train/loss_ce", "train/data_wait", "val/mIoU", "val/pixel_accuracy"} <= columns
+    assert [float(r["val/mIoU"]) for r in rows if r["val/mIoU"]]
+    assert {p.name for p in (trained / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert len(list((trained / "pictures").rglob("*.png"))) > 0
+    assert list(trained.glob("wandb/offline-run-*"))
+
+
+def test_the_last_checkpoint_is_of_the_last_step(segfolio):
+    """Also where training ends between two validations."""
+    arguments = (
+        "--trainer.max_steps=3",
+        "--trainer.val_check_interval=2",
+        "--data.batch_size=2",
+        "--output=run",
+    )
+    assert segfolio("fit", *SMALL, *arguments) == 0
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load("run/checkpoints/best.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_second_run_gets_its_own_folder(segfolio, trained):
+    assert segfolio("fit", *SMALL, "--trainer.max_steps=1", "--trainer.limit_val_batches=1") == 0
+    assert Path("runs/unet/shapes_small/latest").resolve().name == "1"
+
+
+def test_test_follows_from_the_checkpoint_alone(segfolio, trained, capsys):
+    assert segfolio("test", "--ckpt_path", trained / "checkpoints/last.ckpt") == 0
+    out = capsys.readouterr().out
+    figures = json.loads((trained / "test/figures.json").read_text())
+    assert f"{100 * figures['test/mIoU']:.1f}" in out
+    assert "paper" in out
+    assert "ours" in out
+    assert "circle" in out  # per class
+
+
+def test_predict_writes_a_folder_of_plain_images_at_their_own_sizes(segfolio, trained):
+    images = Path("photos")
+    images.mkdir()
+    for name, size in (("a.png", (50, 70, 3)), ("b.jpg", (33, 90, 3))):
+        cv2.imwrite(str(images / name), np.random.default_rng(0).integers(0, 255, size, np.uint8))
+    assert (
+        segfolio(
+            "predict",
+            "--ckpt_path",
+            trained / "checkpoints/last.ckpt",
+            "--data.images",
+            images,
+            "--output=out",
+        )
+        == 0
+    )
+    for name, size in (("a", (50, 70)), ("b", (33, 90))):
+        ids = cv2.imread(f"out/ids/{name}.png", cv2.IMREAD_UNCHANGED)
+        palette = Image.open(f"out/palette/{name}.png")
+        assert ids.shape == size
+        assert palette.mode == "P"
+        np.testing.assert_array_equal(np.asarray(palette), ids)
+        assert cv2.imread(f"out/overlay/{name}.png").shape == (*size, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["test", "--ckpt_path", "nowhere/last.ckpt"], "there is no checkpoint nowhere/last.ckpt"),
+        (["architektures"], "there is no command 'architektures'"),
+        (["fit", *SMALL, "--data.dataset=segfolio.data.datasets.CamVid", "--data.root=nowhere"], "nowhere"),
+        (["fit", *SMALL, "--data.bach_size=4"], "data.bach_size"),
+        (["fit", *SMALL, "--model.init_args.architecture.init_args.widht=4"], "widht"),
+        (["fit", *SMALL, "--data.batch_size=64"], "lower data.batch_size"),
+        (["fit", *SMALL, "--data.images=nowhere", "--model.init_args.loss_weights={cee: 2.0}"], "cee"),
+        (["fit", *SMALL, "--paper.expected={test/mIoU: 46.4}"], "46.4"),
+        (["fit", "-c", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_mistake_is_answered_by_a_sentence(segfolio, capsys, arguments, says):
+    assert segfolio(*arguments) == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert says in err[-1]
+    assert "Traceback" not in "".join(err)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(segfolio, trained, capsys):
+    config = REPOSITORY / "experiments/segnet/basic_camvid_367.yaml"
+    arguments = (
+        "--data.dataset=segfolio.data.datasets.Shapes",
+        "--model.init_args.losses.ce.init_args.weight=null",
+    )
+    assert segfolio("test", "-c", config, *arguments, "--ckpt_path", trained / "checkpoints/last.ckpt") == 2
+    assert "the checkpoint holds segfolio.architectures.encoder_decoder.unet.UNet" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_width_is_refused(segfolio, trained, capsys):
+    arguments = (
+        "--model.init_args.architecture.init_args.width=6",
+        "--ckpt_path",
+        trained / "checkpoints/last.ckpt",
+    )
+    assert segfolio("test", *SMALL, *arguments) == 2
+    assert "another shape" in capsys.readouterr().err
+
+
+def test_a_truncated_checkpoint_is_refused(segfolio, trained, capsys):
+    path = trained / "checkpoints/last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert segfolio("test", "--ckpt_path", path) == 2
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(segfolio, capsys):
+    arguments = (
+        "--model.init_args.optimizer.init_args.lr=1e30",
+        "--trainer.max_steps=20",
+        "--trainer.val_check_interval=1",
+    )
+    assert segfolio("fit", *SMALL, *arguments, "--data.batch_size=2", "--output=run") == 2
+    message = capsys.readouterr().err
+    assert "not finite at step" in message
+    assert "train" in message
+    weights = torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+def test_listings(segfolio, capsys):
+    assert segfolio("architectures") == 0
+    table = capsys.readouterr().out
+    assert "134.4" in table  # FCN-32s on VGG-16
+    assert segfolio("datasets") == 0
+    assert "CamVid" in capsys.readouterr().out

@@ -1,0 +1,18 @@
+"""The notebook runs from top to bottom, and what it trains has learned."""
+
+import re
+
+import nbformat
+from nbclient import NotebookClient
+
+from tests.conftest import REPOSITORY
+
+
+def test_quickstart():
+    notebook = nbformat.read(REPOSITORY / "notebooks/quickstart.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "commit the notebook without outputs"
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(REPOSITORY / "notebooks")}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    [miou] = re.findall(r"mIoU ([\d.]+)", "".join(output.get("text", "") for output in outputs))
+    assert float(miou) > 60
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 5
