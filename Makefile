@@ -30,10 +30,13 @@ test: $(READY) ## ruff, mypy and pytest
 bench: $(READY) ## ratios against peers, measured in the same run
 	$(PYTHON) -m benchmarks
 
+results: $(READY) ## experiments/RESULTS.md: the papers' figures and ours
+	$(SEGFOLIO) results --write
+
 lock: ## write requirements.lock from .venv
 	$(PYTHON) -m pip freeze --all --exclude-editable | grep -ivE '^(pip|setuptools|wheel)==' | sort -f > requirements.lock
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test bench lock clean
+.PHONY: help setup demo test bench results lock clean

@@ -65,9 +65,7 @@ def draw_camvid(root: Path, images: int = 20) -> None:
         ids = cv2.resize(rng.integers(0, 12, (9, 12), np.uint8), (480, 360), interpolation=cv2.INTER_NEAREST)
         texture = cv2.GaussianBlur(rng.normal(0, 40, (360, 480, 3)), (0, 0), 1.0)
         write_id_map(root / "trainannot" / f"{i}.png", ids)
-        write_image(
-            root / "train" / f"{i}.png", np.clip(20.0 * ids[..., None] + texture, 0, 255).astype(np.uint8)
-        )
+        write_image(root / "train" / f"{i}.png", np.clip(20.0 * ids[..., None] + texture, 0, 255).astype(np.uint8))
     (root / "train.txt").write_text("".join(f"train/{i}.png trainannot/{i}.png\n" for i in range(images)))
 
 
@@ -106,9 +104,7 @@ def measure(dataset: CamVid) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] = ()) -> dict[str, float]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "CamVid")
     root = parser.parse_args(arguments).root
     torch.set_num_threads(1)

@@ -14,8 +14,8 @@ from lightning.pytorch import Callback
 from torch.nn.functional import cross_entropy
 
 from segfolio.architectures.encoder_decoder.segnet import SegNetBasic
-from segfolio.data.module import DataModule
 from segfolio.data.datasets import Shapes
+from segfolio.data.module import DataModule
 from segfolio.experiment import Experiment
 
 AIMS = {"trainer / bare loop": "<= 1.03"}

@@ -29,10 +29,7 @@ SMALL = [
 def trained(segfolio) -> Path:
     """The run of a few steps, in the numbered folder where the command puts it."""
     assert (
-        segfolio(
-            "fit", *SMALL, "--data.batch_size=2", "--trainer.max_steps=4", "--trainer.val_check_interval=2"
-        )
-        == 0
+        segfolio("fit", *SMALL, "--data.batch_size=2", "--trainer.max_steps=4", "--trainer.val_check_interval=2") == 0
     )
     return Path("runs/unet/shapes_small/0")
 

@@ -78,7 +78,6 @@ def test_it_trains_two_steps_and_is_tested(path, segfolio, tmp_path, capsys):
             "--trainer.check_val_every_n_epoch=1",
             "--trainer.num_sanity_val_steps=0",
         ),
-
     )
     assert status == 0, capsys.readouterr().err
     assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt", "--trainer.limit_test_batches=2") == 0

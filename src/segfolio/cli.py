@@ -12,6 +12,9 @@ USAGE = f"""segfolio {__version__}: a folio of segmentation papers that run
   segfolio validate | test --ckpt_path RUN/checkpoints/last.ckpt
   segfolio predict --ckpt_path RUN/checkpoints/last.ckpt [--data.images DIR] [--output DIR]
 
+  segfolio replicate CONFIG [--seeds 0 1 2] [--data.root DIR] ...       fit and test per seed, goes on where it stopped
+  segfolio results [--write] [--html FILE]                              paper and ours
+
   segfolio architectures       name, family, paper, parameters, receptive field, stride
   segfolio datasets            classes, splits, licence, files
 
@@ -22,13 +25,21 @@ LOOPS = ("fit", "validate", "test", "predict")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 after a user's mistake, said in one sentence."""
+    """Run a command; returns the exit status: 0, 1 where a seed failed, 2 after a user's mistake, in one sentence."""
     command, *rest = arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         if command in LOOPS:
             from segfolio.experiment import run  # here and below: a listing need not wait for lightning
 
             run(arguments)
+        elif command == "replicate":
+            from segfolio.replicate import replicate
+
+            return replicate(rest)
+        elif command == "results":
+            from segfolio.ledger.command import results
+
+            results(rest)
         elif command in ("architectures", "datasets"):
             from segfolio import listing
 

@@ -16,8 +16,12 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from segfolio.callbacks.checkpoints import Checkpoints
+from segfolio.callbacks.data_wait import DataWait
 from segfolio.callbacks.guard import NonFiniteGuard
 from segfolio.callbacks.predictions import PredictionWriter
+from segfolio.callbacks.progress import ProgressBar
+from segfolio.callbacks.randomness import StepSeed
+from segfolio.callbacks.record import RunRecord
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
@@ -25,9 +29,10 @@ from segfolio.families.base import Family
 from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
 from segfolio.mistakes import explain
+from segfolio.resume import check_resumable
 from segfolio.runs import experiment_name, new_run, run_of
 from segfolio.table import table
-from segfolio.tracking import DataWait, ProgressBar, build_loggers
+from segfolio.tracking import build_loggers
 from segfolio.viz.callback import PredictionPictures
 
 # a label space comes whole from the dataset; else its fields would be asked for in the config
@@ -74,19 +79,24 @@ class Experiment(LightningCLI):
             raise SegfolioError(explain(str(error), keys)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--paper", type=Paper | None, default=None, help="The row that this experiment replicates."
-        )
+        parser.add_argument("--paper", type=Paper | None, default=None, help="The row that this experiment replicates.")
         parser.add_argument(
             "--output",
             type=str | None,
             default=None,
             help="Folder to write to; by default runs/<paper>/<variant>/<n>, and test/ or predictions/ inside it.",
         )
+        parser.add_argument(
+            "--resume.allow",
+            type=list[str],
+            default=[],
+            help="Keys of the config that may differ from those of the checkpoint that a fit goes on from.",
+        )
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
+        self.record = RunRecord(self.name, self._resolved())  # of what was asked for, the weights too
         config = self.config[self.subcommand]
         if self.subcommand != "fit":
             self.save_config_callback = None
@@ -101,8 +111,7 @@ class Experiment(LightningCLI):
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
         if loggers is None or loggers is True:
-            resolved = json.loads(self.parser.dump(self.config, format="json"))[self.subcommand]
-            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, resolved)
+            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self._resolved())
         wanted = {
             ProgressBar: given.enable_progress_bar is not False,
             Checkpoints: given.enable_checkpointing is not False,
@@ -112,18 +121,25 @@ class Experiment(LightningCLI):
         for callback in self.callbacks():
             if wanted.get(type(callback), True) and not any(isinstance(c, type(callback)) for c in callbacks):
                 callbacks.append(callback)
-        return super().instantiate_trainer(
-            default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs
-        )
+        return super().instantiate_trainer(default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs)
 
     def callbacks(self) -> list[Callback]:
         """What comes with every run, unless the config has its own of the kind or turns it off."""
         if self.subcommand == "predict":
             return [PredictionWriter(), ProgressBar()]
         if self.subcommand != "fit":
-            return [PredictionPictures(), ProgressBar()]
+            return [self.record, PredictionPictures(), ProgressBar()]
         learning_rate = LearningRateMonitor(logging_interval="step")
-        return [NonFiniteGuard(), DataWait(), learning_rate, PredictionPictures(), ProgressBar(), Checkpoints()]
+        return [
+            self.record,
+            StepSeed(self.datamodule.seed),
+            NonFiniteGuard(),
+            DataWait(),
+            learning_rate,
+            PredictionPictures(),
+            ProgressBar(),
+            Checkpoints(),
+        ]
 
     @property
     def name(self) -> str:
@@ -145,6 +161,23 @@ class Experiment(LightningCLI):
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[_RUN] = str(folder)
         return folder
+
+    def before_fit(self) -> None:
+        now = {**self._resolved(), "processes": self.trainer.world_size}
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints):
+                callback.run = now
+        config = self.config["fit"]
+        if config.ckpt_path:
+            checkpoint = torch.load(config.ckpt_path, map_location="cpu", weights_only=True, mmap=True)
+            check_resumable(checkpoint.get("run", {}), now, config.resume.allow)
+            for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
+                if hasattr(logger, "rewind"):
+                    logger.rewind(calls)
+
+    def _resolved(self) -> dict[str, Any]:
+        """The config with every default, as plain values."""
+        return json.loads(self.parser.dump(self.config, format="json"))[str(self.subcommand)]
 
     def after_fit(self) -> None:
         self._say(f"run: {self.trainer.default_root_dir}")
@@ -168,8 +201,7 @@ class Experiment(LightningCLI):
             (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
         kinds = list(dict.fromkeys(k.split("/")[0] for k in per_class))
         rows = [
-            (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds))
-            for name in self.model.labels.names
+            (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds)) for name in self.model.labels.names
         ]
         self._say(table(("class", *kinds), rows, right=range(1, len(kinds) + 1)))
         self._say("\n" + paper_and_ours(self.name, self._get(self.config_init, "paper"), figures))
@@ -201,35 +233,44 @@ def _no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
-    """Add `-c <run>/config.yaml` where a checkpoint of a run is given and no config.
+    """Put the path of the run's newest checkpoint in place of `--ckpt_path last`, and add
+    `-c <run>/config.yaml` where a checkpoint of a run is given and no config.
 
     Raises:
         SegfolioError: no such checkpoint, or one that cannot be read.
     """
     arguments = list(arguments)
-    flat = [part for argument in arguments for part in argument.split("=", 1)]
-    if "--ckpt_path" not in flat[:-1]:
+    checkpoint, config = _given(arguments, "--ckpt_path"), _given(arguments, "-c", "--config")
+    if checkpoint in (None, "null"):
         return arguments
-    checkpoint = Path(flat[flat.index("--ckpt_path") + 1])
-    if str(checkpoint) in ("best", "last", "null"):
+    path = Path(str(checkpoint))
+    if checkpoint == "last":
+        latest = Path("runs", experiment_name(Path(config or "config.yaml")), "latest")
+        path = Path(_given(arguments, "--output") or latest) / "checkpoints" / "last.ckpt"
+        arguments += ["--ckpt_path", str(path)]
+    _check_readable(path)
+    if config:
         return arguments
-    _check_readable(checkpoint)
-    if {"-c", "--config"} & set(flat):
-        return arguments
-    run_folder = run_of(checkpoint)
-    if run_folder is None:
-        raise SegfolioError(f"there is no config.yaml above {checkpoint}; give the experiment with -c CONFIG")
-    return [arguments[0], "-c", str(run_folder / "config.yaml"), *arguments[1:]]
+    above = run_of(path)
+    if above is None:
+        raise SegfolioError(f"there is no config.yaml above {path}; give the experiment with -c CONFIG")
+    return [arguments[0], "-c", str(above / "config.yaml"), *arguments[1:]]
+
+
+def _given(arguments: Sequence[str], *names: str) -> str | None:
+    """The value of `--name value` or `--name=value`; the last one counts."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            found = value if equals else following
+    return found
 
 
 def _check_readable(checkpoint: Path) -> None:
     if not checkpoint.is_file():
-        beside = (
-            sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
-        )
-        raise SegfolioError(
-            f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}"
-        )
+        beside = sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
+        raise SegfolioError(f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:

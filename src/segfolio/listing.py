@@ -56,9 +56,7 @@ def datasets(arguments: Sequence[str] = ()) -> str:
         splits = " / ".join(f"{split} {n}" for split, n in cls.info.splits.items()) or "yours"
         rows.append((name, classes, splits, ", ".join(cls.info.tasks), cls.info.licence))
         notes.append(f"{name}: {cls.info.title}\n  {cls.info.url}\n  {cls.info.layout}")
-    return (
-        table(("name", "classes", "images", "tasks", "licence"), rows, right=(1,)) + "\n\n" + "\n".join(notes)
-    )
+    return table(("name", "classes", "images", "tasks", "licence"), rows, right=(1,)) + "\n\n" + "\n".join(notes)
 
 
 def _none_expected(command: str, arguments: Sequence[str]) -> None:

@@ -33,9 +33,7 @@ def explain(report: str, keys: Iterable[str]) -> str:
             f"it takes {', '.join(accepted)}"
         )
     lines = [line.strip(" -") for line in report.splitlines()]
-    told = [
-        re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines if line and not _NOISE.search(line)
-    ]
+    told = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines if line and not _NOISE.search(line)]
     reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(line for line in told if line)).replace(":;", ":")
     return f"{place}: {reason}" if place else reason
 

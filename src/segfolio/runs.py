@@ -1,6 +1,7 @@
 """Where a run's files are: `runs/<paper>/<variant>/<n>`, and `latest` beside the numbers."""
 
 import os
+import re
 from pathlib import Path
 
 
@@ -9,7 +10,7 @@ def experiment_name(config: Path | None) -> str:
     if config is None:
         return "unnamed/config"
     path = config.resolve().with_suffix("")
-    if config.name == "config.yaml" and path.parent.name.isdigit():
+    if config.name == "config.yaml" and re.fullmatch(r"(seed)?\d+", path.parent.name):
         path = path.parent.parent
     return f"{path.parent.name}/{path.name}"
 

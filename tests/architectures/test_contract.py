@@ -93,9 +93,7 @@ def test_variants_are_built_without_memory(cls: type[nn.Module]) -> None:
 @every_network
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("size", [(64, 64), (65, 97)], ids=str)
-def test_logits_have_the_size_of_the_image(
-    cls: type[nn.Module], size: tuple[int, int], training: bool
-) -> None:
+def test_logits_have_the_size_of_the_image(cls: type[nn.Module], size: tuple[int, int], training: bool) -> None:
     for batch, num_classes in ((1, 5), (2, 1)):
         network = cls(num_classes, **cls.tiny).train(training)
         logits = network(torch.randn(batch, 3, *size))

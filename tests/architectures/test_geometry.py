@@ -23,9 +23,7 @@ def network() -> nn.Sequential:
         nn.Conv2d(1, 1, 3, bias=False),
         nn.ReLU(),
         nn.AvgPool2d(2, 2),
-        Branches(
-            nn.Conv2d(1, 1, 5, padding=2, bias=False), nn.Conv2d(1, 1, 3, padding=3, dilation=3, bias=False)
-        ),
+        Branches(nn.Conv2d(1, 1, 5, padding=2, bias=False), nn.Conv2d(1, 1, 3, padding=3, dilation=3, bias=False)),
         nn.Conv2d(2, 1, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(1),
     )

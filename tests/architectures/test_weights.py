@@ -50,9 +50,7 @@ def test_download_lands_in_the_cache_and_is_checked(hub: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("failure", [URLError("no route to host"), RuntimeError("invalid hash value")])
-def test_no_network_names_file_and_folder(
-    hub: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
+def test_no_network_names_file_and_folder(hub: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
     def download(*_: object, **__: object) -> None:
         raise failure
 

@@ -15,9 +15,7 @@ def after_step(loss: float) -> NonFiniteGuard:
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-@pytest.mark.parametrize(
-    "hook", ["on_train_batch_start", "on_validation_start", "on_train_end", "on_save_checkpoint"]
-)
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_start", "on_train_end", "on_save_checkpoint"])
 def test_it_stops_before_anything_else_happens(loss, hook):
     with pytest.raises(SegfolioError, match=r"not finite at step 12, images street_7, street_9"):
         getattr(after_step(loss), hook)()

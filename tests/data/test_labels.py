@@ -19,9 +19,7 @@ def test_decode_returns_the_ids_of_the_files_and_the_first_void_id():
 
 
 def test_every_id_survives_encode_and_decode():
-    labels = LabelSpace(
-        names=tuple(f"c{i}" for i in range(300)), ids=tuple(range(1000, 1300)), ignore_index=65535
-    )
+    labels = LabelSpace(names=tuple(f"c{i}" for i in range(300)), ids=tuple(range(1000, 1300)), ignore_index=65535)
     ids = np.arange(1000, 1300, dtype=np.uint16).reshape(10, 30)
     encoded = labels.encode(ids, "a.png")
     assert encoded.dtype == np.uint16
@@ -45,9 +43,7 @@ def test_255_can_be_a_class_in_the_files_while_ignore_index_is_255():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_an_unknown_id_names_file_id_and_what_is_known(dtype):
     ids = np.array([[7, 26, 99], [100, 101, 0]], dtype)
-    with pytest.raises(
-        SegfolioError, match=r"street/a\.png: label id 99-101 is not .*classes 7, 23, 26; void 0, 255"
-    ):
+    with pytest.raises(SegfolioError, match=r"street/a\.png: label id 99-101 is not .*classes 7, 23, 26; void 0, 255"):
         CITY.encode(ids, "street/a.png")
 
 

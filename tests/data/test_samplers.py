@@ -4,19 +4,13 @@ from segfolio.data.samplers import EvaluationSampler, TrainSampler
 from segfolio.errors import SegfolioError
 
 
-def steps(
-    world_size: int, batch_size: int, accumulate: int = 1, epoch: int = 0, length: int = 30
-) -> list[list]:
+def steps(world_size: int, batch_size: int, accumulate: int = 1, epoch: int = 0, length: int = 30) -> list[list]:
     """The draws of each optimiser step, over all processes in order."""
-    samplers = [
-        TrainSampler(length, batch_size, 7, rank, world_size, accumulate) for rank in range(world_size)
-    ]
+    samplers = [TrainSampler(length, batch_size, 7, rank, world_size, accumulate) for rank in range(world_size)]
     for sampler in samplers:
         sampler.set_epoch(epoch)
     draws = [list(s) for s in samplers]
-    forward = [
-        [d for share in draws for d in share[i : i + batch_size]] for i in range(0, len(draws[0]), batch_size)
-    ]
+    forward = [[d for share in draws for d in share[i : i + batch_size]] for i in range(0, len(draws[0]), batch_size)]
     return [sum(forward[i : i + accumulate], []) for i in range(0, len(forward), accumulate)]
 
 

@@ -12,8 +12,6 @@ def blocks(rng: np.random.Generator, ids: list[int], size: tuple[int, int], side
     return np.kron(coarse, np.ones((side, side), np.uint8))
 
 
-def noisy(
-    rng: np.random.Generator, pixels: npt.NDArray[np.integer], amount: int = 20
-) -> npt.NDArray[np.uint8]:
+def noisy(rng: np.random.Generator, pixels: npt.NDArray[np.integer], amount: int = 20) -> npt.NDArray[np.uint8]:
     """What a network could learn from: pixels that follow the ids, and noise."""
     return np.clip(pixels + rng.integers(-amount, amount + 1, pixels.shape), 0, 255).astype(np.uint8)

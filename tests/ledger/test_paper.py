@@ -6,9 +6,7 @@ from segfolio.ledger.paper import Paper
 
 
 def paper(**expected: float) -> Paper:
-    return Paper(
-        "T", "1511.00561", "a row", {k.replace("__", "/"): v for k, v in expected.items()}, tolerance=0.02
-    )
+    return Paper("T", "1511.00561", "a row", {k.replace("__", "/"): v for k, v in expected.items()}, tolerance=0.02)
 
 
 def test_a_figure_in_percent_is_refused():
@@ -31,9 +29,7 @@ def test_state_is_the_distance_against_the_tolerance(ours, expected):
 
 
 def test_the_table_shows_percent_and_never_a_figure_that_was_not_run():
-    text = paper_and_ours(
-        "segnet/x", paper(test__mIoU=0.464, test__fwIoU=0.6), {"test/mIoU": 0.3, "test/dice": 0.5}
-    )
+    text = paper_and_ours("segnet/x", paper(test__mIoU=0.464, test__fwIoU=0.6), {"test/mIoU": 0.3, "test/dice": 0.5})
     rows = {line.split()[0]: line.split() for line in text.splitlines()[3:]}
     assert rows["test/mIoU"][1:5] == ["46.4", "30.0", "-16.4", "outside"]
     assert rows["test/fwIoU"][1:] == ["60.0", "-"]

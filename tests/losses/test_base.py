@@ -54,9 +54,7 @@ def test_ignored_pixels_change_neither_value_nor_gradient(
 def test_a_batch_of_ignored_pixels_gives_zero_and_zero_gradients(
     loss: Loss, weighted: bool, logits: Tensor, target: Tensor, weight: Tensor
 ) -> None:
-    value, gradient = value_and_gradient(
-        loss, logits, torch.full_like(target, VOID), weight if weighted else None
-    )
+    value, gradient = value_and_gradient(loss, logits, torch.full_like(target, VOID), weight if weighted else None)
     assert value == 0
     assert (gradient == 0).all()
 
@@ -94,9 +92,7 @@ def test_descent_finds_the_target(loss: Loss, target: Tensor) -> None:
 
 @every_loss
 def test_a_uniform_pixel_weight_of_one_is_no_weight(loss: Loss, logits: Tensor, target: Tensor) -> None:
-    torch.testing.assert_close(
-        loss(logits, target, VOID, torch.ones(target.shape)), loss(logits, target, VOID)
-    )
+    torch.testing.assert_close(loss(logits, target, VOID, torch.ones(target.shape)), loss(logits, target, VOID))
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), Focal(), Focal(gamma=0.5), Dice()])

@@ -11,21 +11,15 @@ CLASS_WEIGHT = [0.5, 1.0, 3.0]
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_equals_torch_without_class_weights(
-    smoothing: float, reduction: str, logits: Tensor, target: Tensor
-) -> None:
+def test_equals_torch_without_class_weights(smoothing: float, reduction: str, logits: Tensor, target: Tensor) -> None:
     ours = CrossEntropy(reduction=reduction, label_smoothing=smoothing)(logits, target, VOID)
-    theirs = F.cross_entropy(
-        logits, target, ignore_index=VOID, reduction=reduction, label_smoothing=smoothing
-    )
+    theirs = F.cross_entropy(logits, target, ignore_index=VOID, reduction=reduction, label_smoothing=smoothing)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_class_weights_do_not_enter_the_divisor(logits: Tensor, target: Tensor) -> None:
     """SegNet's Caffe layer: the weighted sum over the number of valid pixels."""
-    weighted_sum = F.cross_entropy(
-        logits, target, torch.tensor(CLASS_WEIGHT), ignore_index=VOID, reduction="sum"
-    )
+    weighted_sum = F.cross_entropy(logits, target, torch.tensor(CLASS_WEIGHT), ignore_index=VOID, reduction="sum")
     ours = CrossEntropy(CLASS_WEIGHT)(logits, target, VOID)
     torch.testing.assert_close(ours, weighted_sum / (target != VOID).sum(), rtol=1e-6, atol=1e-6)
 

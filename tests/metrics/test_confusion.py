@@ -37,9 +37,7 @@ C, VOID = 6, 255
 FIGURES = ("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU", "dice")
 
 
-def random_maps(
-    seed: int, images: int = 4, absent: tuple[int, ...] = (), void: float = 0.1
-) -> tuple[Tensor, Tensor]:
+def random_maps(seed: int, images: int = 4, absent: tuple[int, ...] = (), void: float = 0.1) -> tuple[Tensor, Tensor]:
     """Predictions and targets `[B, 16, 20]` uint8 that agree on half of the pixels."""
     g = torch.Generator().manual_seed(seed)
     shape = (images, 16, 20)
@@ -58,9 +56,7 @@ def by_hand(prediction: Tensor, target: Tensor) -> Tensor:
     return matrix
 
 
-def merged(
-    metric: ConfusionMatrix | MIoUPerImage, shards: list[ConfusionMatrix] | list[MIoUPerImage]
-) -> None:
+def merged(metric: ConfusionMatrix | MIoUPerImage, shards: list[ConfusionMatrix] | list[MIoUPerImage]) -> None:
     """Make `metric` gather its states from `shards`, as `torch.distributed` would from other processes."""
     states = cycle([[getattr(shard, name) for shard in shards] for name in metric._defaults])
     metric.distributed_available_fn = lambda: True
@@ -159,9 +155,7 @@ def test_a_value_that_is_no_class_is_named(where: str, value: int) -> None:
         "target": torch.zeros(3, 3, dtype=torch.int64),
     }
     maps[where][1, 1] = value
-    with pytest.raises(
-        SegfolioError, match=rf"the {where} holds {value} where classes are 0 to 5 and 255 is ignored"
-    ):
+    with pytest.raises(SegfolioError, match=rf"the {where} holds {value} where classes are 0 to 5 and 255 is ignored"):
         confusion_matrix(**maps, num_classes=C, ignore_index=VOID)
 
 

@@ -106,13 +106,9 @@ def test_every_second_validation(tmp_path: Path) -> None:
     assert files(tmp_path / "pictures" / "val") == {"city/0": ["step_00000004.png", "step_00000012.png"]}
 
 
-def test_nothing_is_drawn_in_a_dry_run_or_without_a_map(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_drawn_in_a_dry_run_or_without_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer(tmp_path, PredictionPictures(), fast_dev_run=True).fit(Constant(), loader(), loader())
-    monkeypatch.setattr(
-        Constant, "test_step", lambda self, batch, i: [Prediction(n, SIZE) for n in batch.image_ids]
-    )
+    monkeypatch.setattr(Constant, "test_step", lambda self, batch, i: [Prediction(n, SIZE) for n in batch.image_ids])
     trainer(tmp_path, PredictionPictures()).test(Constant(), loader(), verbose=False)
     assert not (tmp_path / "pictures").exists()
 
@@ -127,9 +123,7 @@ def test_wandb_gets_panels_and_aligned_masks(tmp_path: Path) -> None:
     import wandb
 
     try:
-        t = trainer(
-            tmp_path, PredictionPictures(count=2), max_epochs=2, logger=build_loggers(tmp_path, "a run")
-        )
+        t = trainer(tmp_path, PredictionPictures(count=2), max_epochs=2, logger=build_loggers(tmp_path, "a run"))
         t.fit(Constant(), loader(), loader())
         run: Any = t.loggers[1].experiment  # type: ignore[attr-defined]
         summary = json.loads(json.dumps(dict(run.summary), default=lambda value: dict(value)))
@@ -146,7 +140,5 @@ def test_wandb_gets_panels_and_aligned_masks(tmp_path: Path) -> None:
     masks = {key: read_id_map(folder / mask["path"]) for key, mask in logged["masks"].items()}
     assert np.array_equal(masks["ground_truth"], truth(6))
     assert np.array_equal(masks["prediction"], np.ones(SIZE))
-    stored = sorted(
-        re.sub(r"_\d+_\w+\.png", "", str(f.relative_to(folder))) for f in folder.rglob("pictures/**/*.png")
-    )
+    stored = sorted(re.sub(r"_\d+_\w+\.png", "", str(f.relative_to(folder))) for f in folder.rglob("pictures/**/*.png"))
     assert stored == [f"media/images/val/pictures/city/{i}" for i in (0, 0, 6, 6)]

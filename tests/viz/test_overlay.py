@@ -51,9 +51,7 @@ def test_contours_are_opaque_and_one_pixel_wide_on_either_side() -> None:
 
 def test_grey_and_many_channels_are_shown_as_rgb() -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, 4, 5), np.uint8)
-    assert np.array_equal(
-        overlay(image[..., :1], INDICES, LABELS), overlay(image[..., [0, 0, 0]], INDICES, LABELS)
-    )
+    assert np.array_equal(overlay(image[..., :1], INDICES, LABELS), overlay(image[..., [0, 0, 0]], INDICES, LABELS))
     assert np.array_equal(overlay(image, INDICES, LABELS), overlay(image[..., :3], INDICES, LABELS))
 
 

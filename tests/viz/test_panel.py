@@ -95,12 +95,7 @@ def test_truth_and_prediction_are_drawn_in_their_own_places() -> None:
     columns = [np.flatnonzero((tile == c).all(-1).all(0)) for c in ((1, 2, 3), road, tree, WRONG)]
     assert [len(c) for c in columns] == [320] * 4
     assert (
-        columns[0].max()
-        < columns[1].min()
-        < columns[1].max()
-        < columns[2].min()
-        < columns[2].max()
-        < columns[3].min()
+        columns[0].max() < columns[1].min() < columns[1].max() < columns[2].min() < columns[2].max() < columns[3].min()
     )
 
 

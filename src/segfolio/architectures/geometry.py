@@ -91,9 +91,7 @@ def trace_field(module: nn.Module) -> Field:
             return inputs[0]
         elif node.op == "call_function" and node.target in FUNCTIONS:
             if len({field.stride for field in inputs}) > 1:
-                raise ValueError(
-                    f"branches of strides {[field.stride for field in inputs]} meet at {node.name}"
-                )
+                raise ValueError(f"branches of strides {[field.stride for field in inputs]} meet at {node.name}")
             fields[node] = Field(min(f.first for f in inputs), max(f.last for f in inputs), inputs[0].stride)
         elif node.op != "get_attr":
             raise TypeError(f"the receptive field through {node.target} is not known")

@@ -34,9 +34,7 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
     raise SegfolioError(NOT_FOUND.format(weights=weights, model=model, names=", ".join(known.__members__)))
 
 
-def load_weights(
-    module: nn.Module, state_dict: Mapping[str, Tensor], source: str, new: tuple[str, ...] = ()
-) -> None:
+def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: str, new: tuple[str, ...] = ()) -> None:
     """Load `state_dict` into `module`; every key must match.
 
     Args:

@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from segfolio.errors import SegfolioError
+
 
 class Checkpoints(Checkpoint):
     """Writes `<run>/checkpoints/last.ckpt` after every validation and at the end of training, and keeps the
@@ -16,12 +18,17 @@ class Checkpoints(Checkpoint):
 
     A file is written under another name and then renamed: a kill while writing loses the newest at most.
 
+    Checkpoints fall between optimiser steps, so that no accumulated gradient is lost. Beside what Lightning
+    keeps in one (weights, optimiser, scheduler, scaler, progress) there is `run`, what the session was asked
+    for, and `history`, how much each logger had been told.
+
     Args:
         every_n_steps: write `last.ckpt` that often in between, too.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
         self.every_n_steps = every_n_steps
+        self.run: dict[str, Any] = {}
         self.best: float | None = None
         self._saved_step = -1
 
@@ -30,6 +37,18 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = self.run
+        checkpoint["history"] = [getattr(logger, "calls", 0) for logger in trainer.loggers]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        every, accumulate = trainer.val_check_batch, trainer.accumulate_grad_batches
+        if isinstance(every, int) and every % accumulate:
+            raise SegfolioError(
+                f"validation after every {every} batches falls between two of the {accumulate} that one step "
+                f"accumulates; set trainer.val_check_interval to a multiple of {accumulate}"
+            )
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:

@@ -1,6 +1,6 @@
 """`RunRecord`: what a run was, kept beside what it found."""
 
-import os
+import platform
 import resource
 import sys
 import time
@@ -38,7 +38,7 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._start(trainer, "", {data.train_split, data.val_split})
+        self._start(trainer, {data.train_split, data.val_split})
 
     def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
         self._write(trainer)
@@ -49,20 +49,20 @@ class RunRecord(Callback):
         self._write(trainer, finished=True)
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        data, checkpoint = trainer.datamodule, Path(str(trainer.ckpt_path))  # type: ignore[attr-defined]
-        transforms = ", ".join(type(transform).__name__ for transform in data.eval_transforms)
-        number = f"{data.test_split} split, {len(data.split(data.test_split))} images, {checkpoint.name}"
-        protocol = "; ".join(filter(None, (number, transforms, pl_module.protocol)))
-        self._start(trainer, protocol, {data.test_split})
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "no checkpoint"
+        tested = f"{len(data.split(data.test_split))} images of {data.test_split}, {checkpoint}"
+        transforms = [type(transform).__name__ for transform in data.eval_transforms]
+        self._start(trainer, {data.test_split}, "; ".join([tested, *transforms, pl_module.protocol]))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, finished=True)
 
-    def _start(self, trainer: Trainer, protocol: str, splits: set[str]) -> None:
+    def _start(self, trainer: Trainer, splits: set[str], protocol: str = "") -> None:
         if not trainer.is_global_zero:
             return
-        folder, fitting = Path(trainer.default_root_dir), not protocol
-        earlier = Record.read(folder) if fitting and trainer.ckpt_path else None
+        data, resumed = trainer.datamodule, trainer.training and trainer.ckpt_path  # type: ignore[attr-defined]
+        earlier = Record.read(Path(trainer.default_root_dir)) if resumed else None
         self._begin = time.perf_counter()
         self._earlier = earlier or Record(self.experiment, "", 0, started=_now(), sessions=0)
         self._record = Record(
@@ -70,7 +70,7 @@ class RunRecord(Callback):
             config=recipe_hash(self.config),
             seed=int(self.config["seed_everything"]),
             protocol=protocol,
-            data={name: fingerprint(trainer.datamodule.split(name)) for name in sorted(splits)},  # type: ignore[attr-defined]
+            data={name: fingerprint(data.split(name)) for name in sorted(splits)},
             **code(),
             versions=_versions(),
             hardware={**machine(), **_gpus(trainer)},
@@ -101,9 +101,9 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    modules = {m.__name__: m.__version__ for m in (torch, torchvision, lightning, np, segfolio)}
+    modules = {m.__name__: str(m.__version__) for m in (torch, torchvision, lightning, np, segfolio)}
     cuda = {"cuda": torch.version.cuda} if torch.version.cuda else {}
-    return {"python": sys.version.split()[0], "opencv": cv2.__version__, **map_str(modules), **cuda}
+    return {"python": platform.python_version(), "opencv": cv2.__version__, **modules, **cuda}
 
 
 def _gpus(trainer: Trainer) -> dict[str, Any]:

@@ -71,9 +71,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
     def expect_files(self, root: str | Path | None, *names: str) -> Path:
         """The folder `root`, or a `SegfolioError` that says what it holds in place of the files `names`."""
         if root is None:
-            raise SegfolioError(
-                f"data.root is not set; expected the folder of {self.info.title}: {self.info.layout}"
-            )
+            raise SegfolioError(f"data.root is not set; expected the folder of {self.info.title}: {self.info.layout}")
         root = Path(root)
         if missing := [name for name in names if not (root / name).exists()]:
             found = listed(os.listdir(root)) if root.is_dir() else "no such folder"
@@ -104,13 +102,9 @@ class PairedFiles(SegmentationDataset):
         """Raise a `SegfolioError` if `pairs`, which `source` names, repeats an image or a file is missing."""
         counts = Counter(pair.image_id for pair in self.pairs)
         if twice := [image_id for image_id, n in counts.items() if n > 1]:
-            raise SegfolioError(
-                f"{source} names {len(twice)} images twice: {listed(twice, 3)}; name each once"
-            )
+            raise SegfolioError(f"{source} names {len(twice)} images twice: {listed(twice, 3)}; name each once")
         if missing := [str(path) for pair in self.pairs for path in pair[1:] if path and not path.is_file()]:
-            raise SegfolioError(
-                f"{source}: {len(missing)} files are missing: {listed(missing, 3)}; copy them again"
-            )
+            raise SegfolioError(f"{source}: {len(missing)} files are missing: {listed(missing, 3)}; copy them again")
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from segfolio.data.dataset import PairedFiles, SegmentationDataset
+from segfolio.data.sample import Target
 
 _DRAWN = 4
 """Samples of a dataset without files that are looked at."""
@@ -24,14 +25,13 @@ def fingerprint(dataset: SegmentationDataset) -> str:
     labels = {k: v for k, v in asdict(dataset.labels).items() if k != "palette"}  # colours are no data
     if not isinstance(dataset, PairedFiles):
         return _sha256([labels, *_drawn(dataset)])
-    pairs = dataset.pairs
-    files = list(dict.fromkeys(path for pair in pairs for path in pair[1:] if path))
-    known = _cache() / _sha256([labels, [pair.image_id for pair in pairs], _stamps(files)])
+    ids = [pair.image_id for pair in dataset.pairs]
+    files = [path for pair in dataset.pairs for path in pair[1:]]
+    known = _cache() / _sha256([labels, ids, list(map(_stamp, files))])
     if known.exists():
         return known.read_text()
     with ThreadPoolExecutor() as pool:
-        content: dict[Path | None, str | None] = dict(zip(files, pool.map(_content, files), strict=True))
-    found = _sha256([labels, [(p.image_id, content[p.image], content.get(p.mask)) for p in pairs]])
+        found = _sha256([labels, ids, list(pool.map(_content, files))])
     _keep(known, found)
     return found
 
@@ -41,23 +41,29 @@ def _drawn(dataset: SegmentationDataset) -> Iterable[Any]:
     yield f"{type(dataset).__module__}.{type(dataset).__qualname__}", len(dataset), arguments
     for i in range(min(_DRAWN, len(dataset))):
         sample = dataset[i]
-        maps = [sample.image, *([sample.target.semantic] if sample.target else [])]
-        yield sample.image_id, [hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in maps if m is not None]
+        target = sample.target or Target()
+        tensors = [sample.image, target.semantic, *(vars(target.segments).values() if target.segments else ())]
+        yield sample.image_id, [None if t is None else _bytes_sha256(t.numpy().tobytes()) for t in tensors]
 
 
-def _stamps(files: Sequence[Path]) -> list[tuple[str, int, int, int]]:
-    """Path, size and times; the time of the last change of state sees what keeps the other, as `cp -p` does."""
-    stats = ((path, path.stat()) for path in files)
-    return [(os.path.abspath(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in stats]
+def _stamp(path: Path | None) -> tuple[str, int, int, int] | None:
+    """Path, size, and both times: that of the last change sees what keeps the other, as `cp -p` does."""
+    if path is None:
+        return None
+    stat = path.stat()
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _content(path: Path | None) -> str | None:
+    return None if path is None else _bytes_sha256(path.read_bytes())
 
 
 def _sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return _bytes_sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def _bytes_sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _cache() -> Path:

@@ -93,7 +93,7 @@ class DataModule(LightningDataModule):
         if self.trainer:
             loop = self.trainer.fit_loop
             accumulate = self.trainer.accumulate_grad_batches
-            done = (loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready)
+            done = (self.trainer.current_epoch, loop.epoch_loop.batch_progress.current.ready)
         sampler = TrainSampler(len(dataset), self.batch_size, self.seed, *self._rank(), accumulate, done)
         return self._loader(Augmented(dataset, self.train_transforms, self.cache), self.batch_size, sampler)
 
@@ -101,7 +101,9 @@ class DataModule(LightningDataModule):
         """The training images once, as in evaluation but in training's batch size."""
         dataset = self.split(self.train_split)
         return self._loader(
-            ForEvaluation(dataset, self.eval_transforms), self.batch_size, EvaluationSampler(len(dataset), *self._rank())
+            ForEvaluation(dataset, self.eval_transforms),
+            self.batch_size,
+            EvaluationSampler(len(dataset), *self._rank()),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:

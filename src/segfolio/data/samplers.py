@@ -53,7 +53,8 @@ class TrainSampler(Sampler[Draw]):
                 f"(batch_size {batch_size} x {world_size} processes x {accumulate} accumulated); lower data.batch_size"
             )
         self.length, self.batch_size, self.seed, self.rank, self.world_size = length, batch_size, seed, rank, world_size
-        self.epoch, self.resume = 0, resume
+        self.resume = resume
+        self.epoch = resume[0]  # workers ask for the first draws before Lightning sets the epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -31,7 +31,8 @@ class Family(LightningModule):
 
     * `compute_losses(batch)`: named scalars, already weighted; their sum is minimised;
     * `predict(batch)`: one `Prediction` per image, at its original size;
-    * `make_metric()`: an `Evaluator`, and `main_metric`: which of its figures chooses the best checkpoint.
+    * `make_metric()`: an `Evaluator`, and `main_metric`: which of its figures chooses the best checkpoint;
+    * `protocol`: how a test arrives at its figures, in the words of the ledger.
 
     Args:
         labels: comes from the dataset.
@@ -44,6 +45,7 @@ class Family(LightningModule):
     """
 
     main_metric: str
+    protocol: str
     mean: Tensor
     std: Tensor
 
@@ -103,9 +105,7 @@ class Family(LightningModule):
         self.metric.reset()
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(
-            parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay)
-        )
+        optimizer = self.optimizer(parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay))
         apply_lr_factors(optimizer)
         if self.scheduler is None:
             return {"optimizer": optimizer}

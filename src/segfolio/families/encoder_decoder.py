@@ -38,6 +38,7 @@ class EncoderDecoder(Family):
     """
 
     main_metric = "mIoU"
+    protocol = "whole image, one view, at its original size; one confusion matrix"
 
     def __init__(
         self,
@@ -53,9 +54,7 @@ class EncoderDecoder(Family):
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
     ) -> None:
-        super().__init__(
-            labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay
-        )
+        super().__init__(labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay)
         self.losses, self.loss_weights, self.bn_mode = (
             nn.ModuleDict(losses),
             dict(loss_weights or {}),

@@ -6,9 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 
-def parameter_groups(
-    network: nn.Module, bias_lr_factor: float, bias_weight_decay: bool
-) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, bias_lr_factor: float, bias_weight_decay: bool) -> list[dict[str, Any]]:
     """Trainable parameters, biases apart where the recipe treats them otherwise."""
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     if bias_lr_factor == 1 and bias_weight_decay:

@@ -18,14 +18,15 @@ def paper_and_ours(name: str, paper: Paper | None, figures: Mapping[str, float])
     for key in dict.fromkeys((*expected, *figures)):
         theirs, ours = expected.get(key), figures.get(key)
         if theirs is None or ours is None:
-            rows.append((key, _percent(theirs), _percent(ours), "", ""))
+            rows.append((key, percent(theirs), percent(ours), "", ""))
             continue
         tolerance = paper.tolerance if paper else 0.0
-        verdict = f"{state(theirs, ours, tolerance)} (± {_percent(tolerance)})"
-        rows.append((key, _percent(theirs), _percent(ours), f"{100 * (ours - theirs):+.1f}", verdict))
+        verdict = f"{state(theirs, ours, tolerance)} (± {percent(tolerance)})"
+        rows.append((key, percent(theirs), percent(ours), percent(ours - theirs, "+"), verdict))
     heading = f"{name}: {paper.row}" if paper else name
     return heading + "\n" + table(("%", "paper", "ours", "difference", ""), rows, right=(1, 2, 3))
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def percent(value: float | None, sign: str = "") -> str:
+    """One digit after the point, `-` for None; `sign="+"` writes a plus."""
+    return "-" if value is None else f"{100 * value:{sign}.1f}"

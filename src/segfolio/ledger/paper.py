@@ -1,10 +1,16 @@
 """The `paper:` block of an experiment: what is claimed, where, and how near we must come."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
 
 from segfolio.errors import SegfolioError
+
+Status = Literal["trainable", "evaluate-only", "record-only"]
 
 STAGES = ("val", "test")
 FIGURES = (
@@ -28,7 +34,7 @@ class Paper:
         deviations: of our run from the paper's, each with its reason.
 
     Raises:
-        SegfolioError: an unknown figure, or one that is no ratio.
+        SegfolioError: an unknown figure or status, a figure or tolerance that is no ratio.
     """
 
     title: str
@@ -36,7 +42,7 @@ class Paper:
     row: str
     expected: dict[str, float] = field(default_factory=dict)
     tolerance: float = 0.01
-    status: Literal["trainable", "evaluate-only", "record-only"] = "trainable"
+    status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,3 +56,66 @@ class Paper:
                 raise SegfolioError(
                     f"paper.expected gives {key}: {value}; figures are ratios, such as 0.464 for 46.4 %"
                 )
+        if not 0 <= self.tolerance < 1:
+            raise SegfolioError(f"paper.tolerance is {self.tolerance}; it is a ratio, such as 0.02 for 2 points")
+        if self.status not in get_args(Status):
+            raise SegfolioError(f"paper.status is {self.status!r}, expected one of {', '.join(get_args(Status))}")
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """An experiment's YAML as it is written.
+
+    Raises:
+        SegfolioError: no such file, or no YAML of keys.
+    """
+    try:
+        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError) as error:
+        raise SegfolioError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SegfolioError(f"{path} holds {content!r}, expected the keys paper, model, data, trainer")
+    return content
+
+
+def paper_of(experiment: Mapping[str, Any], path: Path) -> Paper | None:
+    """The `paper:` block of an experiment, if it has one.
+
+    Raises:
+        SegfolioError: file and key that are wrong, and why.
+    """
+    block = experiment.get("paper")
+    if block is None:
+        return None
+    if not isinstance(block, dict):
+        raise SegfolioError(f"{path}: paper is {block!r}, expected the keys {', '.join(_TYPES)}")
+    if missing := [f.name for f in fields(Paper) if f.default is f.default_factory is MISSING and f.name not in block]:
+        raise SegfolioError(f"{path}: paper lacks {', '.join(missing)}")
+    for key, value in block.items():
+        if key not in _TYPES:
+            raise SegfolioError(f"{path}: paper has no {key!r}; it takes {', '.join(_TYPES)}")
+        expected, fits = _TYPES[key]
+        if not fits(value):
+            raise SegfolioError(f"{path}: paper.{key} is {value!r}, expected {expected}")
+    try:
+        return Paper(**block)
+    except SegfolioError as error:
+        raise SegfolioError(f"{path}: {error}") from None
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_TYPES = {  # what is expected, and whether a value is that
+    **dict.fromkeys(("title", "arxiv", "row", "status"), ("a text; put numbers in quotes", _text)),
+    "expected": (
+        "figures by log key, such as {test/mIoU: 0.464}",
+        lambda v: isinstance(v, dict) and all(map(_text, v)) and all(map(_number, v.values())),
+    ),
+    "tolerance": ("a number", _number),
+    "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
+}

@@ -108,8 +108,8 @@ def recipe_hash(config: Mapping[str, Any]) -> str:
 
 def changes_recipe(key: str) -> bool:
     """Whether an argument (`trainer.max_steps`) is part of the recipe."""
-    part, *rest = key.split(".")
-    return part in _PLACE and rest[:1] != [] and rest[0] not in _PLACE[part] or key in _PLACE
+    part, _, rest = key.partition(".")
+    return part in _PLACE and rest.partition(".")[0] not in _PLACE[part]
 
 
 def code() -> dict[str, Any]:

@@ -13,9 +13,7 @@ class Loss(nn.Module):
     its value or gradient, and is 0, with zero gradients, where every pixel is ignored.
     """
 
-    def forward(
-        self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None) -> Tensor:
         """A scalar.
 
         Args:

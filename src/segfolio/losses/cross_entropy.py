@@ -61,9 +61,5 @@ class CrossEntropy(Loss):
         self.reduction: Reduction = reduction
         self.label_smoothing = label_smoothing
 
-    def forward(
-        self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None
-    ) -> Tensor:
-        return cross_entropy(
-            logits, target, ignore_index, weight, self.weight, self.reduction, self.label_smoothing
-        )
+    def forward(self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None) -> Tensor:
+        return cross_entropy(logits, target, ignore_index, weight, self.weight, self.reduction, self.label_smoothing)

@@ -48,7 +48,5 @@ class Dice(Loss):
         self.smooth = smooth
         self.per_image = per_image
 
-    def forward(
-        self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None) -> Tensor:
         return soft_dice(logits, target, ignore_index, weight, self.smooth, self.per_image)

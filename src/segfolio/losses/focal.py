@@ -44,7 +44,5 @@ class Focal(Loss):
         self.gamma = gamma
         self.register_buffer("alpha", as_tensor(alpha), persistent=False)
 
-    def forward(
-        self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None = None) -> Tensor:
         return focal(logits, target, ignore_index, weight, self.gamma, self.alpha)

@@ -95,9 +95,7 @@ class PredictionPictures(Callback):
         self._pictures = []
         self._drawing = due and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
-    def _collect(
-        self, stage: str, outputs: list[Prediction], batch: Batch, batch_idx: int, batches: float
-    ) -> None:
+    def _collect(self, stage: str, outputs: list[Prediction], batch: Batch, batch_idx: int, batches: float) -> None:
         if not self._drawing:
             return
         for i in self._places(stage, batch, batch_idx, batches):
@@ -135,17 +133,15 @@ class PredictionPictures(Callback):
                 self._log(logger, stage, panels, labels, step)
         self._pictures = []
 
-    def _log(
-        self, logger: WandbLogger, stage: str, panels: list[Pixels], labels: LabelSpace, step: int
-    ) -> None:
+    def _log(self, logger: WandbLogger, stage: str, panels: list[Pixels], labels: LabelSpace, step: int) -> None:
         import wandb
 
-        logged: dict[str, Any] = {"trainer/global_step": step}
+        logged: dict[str, Any] = {}
         for picture, pixels in zip(self._pictures, panels, strict=True):
             logged[f"{stage}/pictures/{picture.image_id}"] = wandb.Image(pixels)
             if labels.ignore_index <= 0xFF:  # W&B's masks have 8 bits
                 logged[f"{stage}/masks/{picture.image_id}"] = self._masked(picture, labels)
-        logger.experiment.log(logged)
+        logger.log_metrics(logged, step)
 
     def _masked(self, picture: Picture, labels: LabelSpace) -> Any:
         """W&B's image with masks; all three in one size, which is what keeps them aligned."""

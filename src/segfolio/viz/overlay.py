@@ -45,9 +45,7 @@ def colorize(indices: Indices, labels: LabelSpace) -> Pixels:
     return labels.colors(VOID)[indices]
 
 
-def overlay(
-    image: Pixels, indices: Indices, labels: LabelSpace, alpha: float = 0.5, contours: bool = True
-) -> Pixels:
+def overlay(image: Pixels, indices: Indices, labels: LabelSpace, alpha: float = 0.5, contours: bool = True) -> Pixels:
     """Classes drawn over the image.
 
     Args:

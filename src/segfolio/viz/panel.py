@@ -44,9 +44,7 @@ def panel(
     scale = limit if limit < 1 else max(1, int(min(limit, TILE / width, 2 * TILE / height)))
     size = max(1, round(width * scale)), max(1, round(height * scale))
 
-    shown = (
-        fit(rgb(image), size) if scale <= 1 else cv2.resize(rgb(image), size, interpolation=cv2.INTER_NEAREST)
-    )
+    shown = fit(rgb(image), size) if scale <= 1 else cv2.resize(rgb(image), size, interpolation=cv2.INTER_NEAREST)
     guess = fit_map(prediction, size)
     tiles = [("image", shown), ("prediction", overlay(shown, guess, labels))]
     if truth is not None:
@@ -69,9 +67,7 @@ def _legend(truth: Indices | None, prediction: Indices, labels: LabelSpace) -> l
     return entries
 
 
-def _compose(
-    tiles: list[tuple[str, Pixels]], columns: int, legend: list[Entry], title: str, size: int
-) -> Pixels:
+def _compose(tiles: list[tuple[str, Pixels]], columns: int, legend: list[Entry], title: str, size: int) -> Pixels:
     """Set the tiles in a grid on white paper, the title above and the legend below; `size` is the type's."""
     font, big = ImageFont.load_default(size), ImageFont.load_default(round(size * 1.2))
     line = round(size * 1.7)

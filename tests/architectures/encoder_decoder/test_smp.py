@@ -33,9 +33,7 @@ def test_images_of_any_size_are_continued_by_their_border() -> None:
 
 
 def test_decoder_arguments_reach_the_decoder() -> None:
-    network = SMP(
-        3, encoder=ENCODER, in_channels=4, decoder_arguments={"decoder_channels": [32, 16, 8, 8, 4]}
-    )
+    network = SMP(3, encoder=ENCODER, in_channels=4, decoder_arguments={"decoder_channels": [32, 16, 8, 8, 4]})
     assert network.model.segmentation_head[0].in_channels == 4
     assert network(torch.randn(2, 4, 32, 32)).shape == (2, 3, 32, 32)
 

@@ -41,9 +41,7 @@ def test_an_impossible_hold_out_is_refused(root, val):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(
-        SegfolioError, match=r"lacks image, label of ISBI 2012 EM: found nothing, expected image/N"
-    ):
+    with pytest.raises(SegfolioError, match=r"lacks image, label of ISBI 2012 EM: found nothing, expected image/N"):
         ISBI2012(tmp_path, "train")
     isbi2012.write(tmp_path, size=(16, 16))
     (tmp_path / "label" / "7.png").unlink()

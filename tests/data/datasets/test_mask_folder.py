@@ -78,9 +78,7 @@ def test_images_without_mask_and_masks_without_image_are_counted_and_named(root)
 
 def test_classes_with_ids_of_their_own(tmp_path):
     path = tmp_path / "classes.yaml"
-    path.write_text(
-        "classes: {7: road, 26: car}\nvoid: [0]\nbackground: road\npalette: [[1, 2, 3], [4, 5, 6]]"
-    )
+    path.write_text("classes: {7: road, 26: car}\nvoid: [0]\nbackground: road\npalette: [[1, 2, 3], [4, 5, 6]]")
     labels = read_classes(path)
     assert (labels.names, labels.ids, labels.void_ids) == (("road", "car"), (7, 26), (0,))
     assert (labels.background, labels.palette) == ("road", ((1, 2, 3), (4, 5, 6)))

@@ -227,7 +227,7 @@ def _crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 def _trunk(backbone: str, width: float) -> nn.Sequential:
-    """The classifier without its last layer, convolutional, layers named as in the Caffe networks."""
+    """The classifier without its last layer, convolutional; VGG's layers are named as in Caffe."""
     if backbone == "vgg16":
         stages = [[(64, 3)] * 2, [(128, 3)] * 2, [(256, 3)] * 3, [(512, 3)] * 3, [(512, 3)] * 3]
         layers = _features(stages, width, stride=1, pool=2) | _classifier(512, 7, width)
@@ -247,9 +247,7 @@ def _trunk(backbone: str, width: float) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-def _features(
-    stages: list[list[tuple[int, int]]], width: float, stride: int, pool: int
-) -> dict[str, nn.Module]:
+def _features(stages: list[list[tuple[int, int]]], width: float, stride: int, pool: int) -> dict[str, nn.Module]:
     """Stages of convolutions (channels, kernel size), each closed by a pool; `stride` is the first one's."""
     layers: dict[str, nn.Module] = {"pad": nn.ZeroPad2d(PADDING)}
     channels = 3

@@ -41,9 +41,7 @@ class SegNet(nn.Module):
     variants: ClassVar[dict[str, dict[str, Any]]] = {"SegNet": {}}
     tiny: ClassVar[dict[str, Any]] = {"width": 8}
 
-    def __init__(
-        self, num_classes: int, in_channels: int = 3, width: int = 64, weights: str | None = None
-    ) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3, width: int = 64, weights: str | None = None) -> None:
         super().__init__()
         stages = [[width] * 2, [2 * width] * 2, [4 * width] * 3, [8 * width] * 3, [8 * width] * 3]
         pairs = list(zip([[], *stages[:-1]], stages, strict=True))
@@ -84,9 +82,7 @@ class SegNetBasic(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
         self.normalise = nn.LocalResponseNorm(5, alpha=1e-4)
-        self.encoder = nn.ModuleList(
-            _convs([i, width], 7, bias=False) for i in (in_channels, width, width, width)
-        )
+        self.encoder = nn.ModuleList(_convs([i, width], 7, bias=False) for i in (in_channels, width, width, width))
         self.decoder = nn.ModuleList(_convs([width, width], 7, bias=False, relu=False) for _ in range(4))
         self.classifier = nn.Conv2d(width, num_classes, 1)
         self.apply(_initialise)
@@ -115,9 +111,7 @@ def _unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
     return empty.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, size)
 
 
-def _convs(
-    widths: Sequence[int], kernel_size: int = 3, bias: bool = True, relu: bool = True
-) -> nn.Sequential:
+def _convs(widths: Sequence[int], kernel_size: int = 3, bias: bool = True, relu: bool = True) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers.append(nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=bias))

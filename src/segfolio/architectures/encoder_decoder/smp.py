@@ -85,9 +85,7 @@ class SMP(nn.Module):
             ) from error
         except (RuntimeError, TypeError, ValueError) as error:
             arguments = f" with {decoder_arguments}" if decoder_arguments else ""
-            raise SegfolioError(
-                f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}"
-            ) from error
+            raise SegfolioError(f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}") from error
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, num_classes, H, W]`, for any H and W."""

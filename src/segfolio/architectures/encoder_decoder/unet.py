@@ -56,9 +56,7 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(depth + 1)]
         inputs = [in_channels, *widths[:-1]]
         upwards = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.down = nn.ModuleList(
-            _two_convs(a, b, padding, batch_norm) for a, b in zip(inputs, widths, strict=True)
-        )
+        self.down = nn.ModuleList(_two_convs(a, b, padding, batch_norm) for a, b in zip(inputs, widths, strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in upwards)
         self.merge = nn.ModuleList(_two_convs(a, b, padding, batch_norm) for a, b in upwards)
         self.dropout = nn.Dropout(dropout)

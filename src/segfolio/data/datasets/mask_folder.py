@@ -40,9 +40,7 @@ class MaskFolder(PairedFiles):
         layout="classes.yaml, images/<split>/* and masks/<split>/*.png (or splits/<split>.txt)",
     )
 
-    def __init__(
-        self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3
-    ) -> None:
+    def __init__(self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3) -> None:
         root = self.expect_files(root, classes, "images", "masks")
         self.labels, self.channels = read_classes(root / classes), channels
         lists = {path.stem: path for path in (root / "splits").glob("*.txt")}

@@ -173,9 +173,7 @@ def _add_things(rng: np.random.Generator, picture: Array, semantic: Map) -> Segm
         if (hidden > 0.5 * areas).any():
             continue  # it would hide most of another
         picture *= 1 - 0.4 * cv2.GaussianBlur(_fill(points + _SHADOW, (h, w)), (0, 0), 2)  # its shadow
-        _lay(
-            picture, _color(rng, rng.random(), _VIVID) * _shade(_THINGS[kind], points, centre, (h, w)), cover
-        )
+        _lay(picture, _color(rng, rng.random(), _VIVID) * _shade(_THINGS[kind], points, centre, (h, w)), cover)
         kinds.append(kind)
         areas = np.append(areas - hidden, mask.sum())
         owner[mask] = len(kinds)
@@ -206,9 +204,7 @@ def _fixed(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     return np.round(points * 2**_SHIFT).astype(np.int32)
 
 
-def _shade(
-    thing: _Thing, points: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], size: Size
-) -> Array:
+def _shade(thing: _Thing, points: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], size: Size) -> Array:
     """Light from the upper left on the facets of a shape that rises to its centre, `[H, W]` around 1."""
     ends = np.roll(points, -1, 0)
     x, y = (ends - points).T / np.hypot(*(ends - points).T)

@@ -40,9 +40,7 @@ class ColorJitter:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
         if pixels.shape[2] not in (1, 3):
-            raise SegfolioError(
-                f"ColorJitter: {sample.image_id} has {pixels.shape[2]} channels; it needs RGB or grey"
-            )
+            raise SegfolioError(f"ColorJitter: {sample.image_id} has {pixels.shape[2]} channels; it needs RGB or grey")
         *strengths, hue = self.strengths
         factors = [rng.uniform(max(0.0, 1 - x), 1 + x) for x in strengths] + [rng.uniform(-hue, hue)]
         steps = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)

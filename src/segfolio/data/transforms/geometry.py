@@ -37,13 +37,9 @@ class Resize:
 
     def __init__(self, size: int | tuple[int, int], max_size: int | None = None, divisor: int = 1) -> None:
         if min(*(size if isinstance(size, tuple) else (size, size)), max_size or 1, divisor) < 1:
-            raise SegfolioError(
-                f"Resize: size {size}, max_size {max_size}, divisor {divisor}; give at least 1 pixel"
-            )
+            raise SegfolioError(f"Resize: size {size}, max_size {max_size}, divisor {divisor}; give at least 1 pixel")
         if max_size and isinstance(size, tuple):
-            raise SegfolioError(
-                "Resize: max_size limits the long side of a short side; leave one of the two out"
-            )
+            raise SegfolioError("Resize: max_size limits the long side of a short side; leave one of the two out")
         self.size, self.max_size, self.divisor = size, max_size, divisor
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -76,9 +72,7 @@ class ElasticDeformation:
 
     def __init__(self, grid: int = 3, sigma: float = 10.0) -> None:
         if grid < 2 or sigma < 0:
-            raise SegfolioError(
-                f"ElasticDeformation: grid {grid}, sigma {sigma}; give at least 2 nodes, 0 pixels"
-            )
+            raise SegfolioError(f"ElasticDeformation: grid {grid}, sigma {sigma}; give at least 2 nodes, 0 pixels")
         self.grid, self.sigma = grid, sigma
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:

@@ -69,6 +69,4 @@ def _cells(
         for i in range(1, count):
             yield components, i, tuple(boxes[i, :4].tolist())
     else:
-        raise SegfolioError(
-            f"BorderWeight: {sample.image_id} has neither segments nor a semantic map to find cells in"
-        )
+        raise SegfolioError(f"BorderWeight: {sample.image_id} has neither segments nor a semantic map to find cells in")

@@ -41,13 +41,9 @@ class RandomWindow:
         rotation: float = 0.0,
     ) -> None:
         if not 0 < scale[0] <= scale[1]:
-            raise SegfolioError(
-                f"RandomWindow: scale is {scale}; give the lower and the upper factor, both above 0"
-            )
+            raise SegfolioError(f"RandomWindow: scale is {scale}; give the lower and the upper factor, both above 0")
         if not (0 <= hflip <= 1 and 0 <= vflip <= 1):
-            raise SegfolioError(
-                f"RandomWindow: hflip {hflip}, vflip {vflip}; a probability lies between 0 and 1"
-            )
+            raise SegfolioError(f"RandomWindow: hflip {hflip}, vflip {vflip}; a probability lies between 0 and 1")
         if min((*(size or ()), short_side or 1)) < 1:
             raise SegfolioError(f"RandomWindow: size {size}, short_side {short_side}; give at least 1 pixel")
         self.size, self.scale, self.short_side = size, scale, short_side
