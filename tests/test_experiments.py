@@ -1,6 +1,8 @@
 """Every experiment: its block is valid, its classes exist, it trains two steps and is tested on fake data."""
 
+import copy
 import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -48,38 +50,37 @@ def test_every_architecture_is_named_by_an_experiment():
     assert named_by_experiments <= {class_path(cls) for cls in architecture_classes()}
 
 
-def fake_data(path: Path, folder: Path) -> list[str]:
-    """Arguments that put tiny data in the real layout in place of the experiment's own."""
-    data = CONTENT[path].get("data")
-    if data is None:  # record-only: the recipe is here, its dataset is not
-        return ["--data.dataset=segfolio.data.datasets.Shapes", "--data.batch_size=1", "--data.num_workers=0"]
+def made_small(path: Path, folder: Path) -> Path:
+    """The experiment with the tiniest network of its kind, on tiny data in the real layout, for two steps."""
+    content = copy.deepcopy(CONTENT[path])
+    network = content["model"]["init_args"]["architecture"]
+    cls = resolve(network["class_path"])
+    network["init_args"] = {
+        **network.get("init_args", {}),
+        **({"weights": None} if has_weights(cls) else {}),
+        **cls.tiny,
+    }
+    # record-only: the recipe is here, its dataset is not
+    data = content.setdefault("data", {"dataset": {"class_path": "segfolio.data.datasets.Shapes"}, "batch_size": 1})
     name = resolve(data["dataset"]["class_path"]).__module__.rpartition(".")[2]
     if name != "shapes":
-        importlib.import_module(f"tests.fake.{name}").write(folder)
-    return [
-        f"--data.root={folder}",
-        "--data.num_workers=0",
-        f"--data.batch_size={min(2, data['batch_size'])}",
-    ]
+        importlib.import_module(f"tests.fake.{name}").write(folder / "data")
+    data |= {"root": str(folder / "data"), "num_workers": 0, "batch_size": min(2, data["batch_size"])}
+    quick = {"max_steps": 2, "limit_val_batches": 2, "check_val_every_n_epoch": 1, "num_sanity_val_steps": 0}
+    content["trainer"] |= {**quick, "accelerator": "cpu", "accumulate_grad_batches": 1, "val_check_interval": None}
+    small = folder / path.parent.name / path.name
+    small.parent.mkdir()
+    small.write_text(yaml.safe_dump(content))
+    return small
+
+
+def has_weights(cls: type) -> bool:
+    return "weights" in inspect.signature(cls).parameters
 
 
 @pytest.mark.parametrize("path", WITH_MODEL, ids=named)
 def test_it_trains_two_steps_and_is_tested(path, segfolio, tmp_path, capsys):
-    given = architecture(path)
-    cls = resolve(given["class_path"])
-    tiny = {**cls.tiny, **({"weights": None} if given.get("init_args", {}).get("weights") else {})}
-    prefix = "--model.init_args.architecture.init_args"
-    small = [f"{prefix}.{key}={json.dumps(value)}" for key, value in tiny.items()]
-    status = segfolio(
-        *("fit", "-c", path, *fake_data(path, tmp_path / "data"), *small, "--output=run"),
-        *("--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.val_check_interval=null"),
-        *(
-            "--trainer.limit_val_batches=2",
-            "--trainer.check_val_every_n_epoch=1",
-            "--trainer.num_sanity_val_steps=0",
-        ),
-    )
-    assert status == 0, capsys.readouterr().err
+    assert segfolio("fit", "-c", made_small(path, tmp_path), "--output=run") == 0, capsys.readouterr().err
     assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt", "--trainer.limit_test_batches=2") == 0
     figures = json.loads(Path("run/test/figures.json").read_text())
     assert 0 <= figures["test/mIoU"] <= 1

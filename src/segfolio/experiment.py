@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,6 +160,7 @@ class Experiment(LightningCLI):
         else:
             folder = run / {"predict": "predictions"}.get(str(self.subcommand), str(self.subcommand))
         folder.mkdir(parents=True, exist_ok=True)
+        config.output = None  # of this command, and not of those that read the config it leaves
         os.environ[_RUN] = str(folder)
         return folder
 
@@ -177,7 +179,7 @@ class Experiment(LightningCLI):
 
     def _resolved(self) -> dict[str, Any]:
         """The config with every default, as plain values."""
-        return json.loads(self.parser.dump(self.config, format="json"))[str(self.subcommand)]
+        return json.loads(self.parser.dump(self.config, format="json", skip_unset=False))[str(self.subcommand)]
 
     def after_fit(self) -> None:
         self._say(f"run: {self.trainer.default_root_dir}")
@@ -239,7 +241,7 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     Raises:
         SegfolioError: no such checkpoint, or one that cannot be read.
     """
-    arguments = list(arguments)
+    arguments = [_null_in_braces(argument) for argument in arguments]
     checkpoint, config = _given(arguments, "--ckpt_path"), _given(arguments, "-c", "--config")
     if checkpoint in (None, "null"):
         return arguments
@@ -255,6 +257,15 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     if above is None:
         raise SegfolioError(f"there is no config.yaml above {path}; give the experiment with -c CONFIG")
     return [arguments[0], "-c", str(above / "config.yaml"), *arguments[1:]]
+
+
+def _null_in_braces(argument: str) -> str:
+    """`--a.architecture.init_args.b=null` as `--a.architecture={"init_args": {"b": null}}`.
+
+    jsonargparse 4.53 takes null for the text "None" where a class is called with further arguments.
+    """
+    match = re.fullmatch(r"(--.*\.architecture)\.init_args\.(\w+)=null", argument)
+    return f'{match[1]}={{"init_args": {{"{match[2]}": null}}}}' if match else argument
 
 
 def _given(arguments: Sequence[str], *names: str) -> str | None:

@@ -1,3 +1,5 @@
+from itertools import chain
+
 import pytest
 
 from segfolio.data.samplers import EvaluationSampler, TrainSampler
@@ -11,7 +13,7 @@ def steps(world_size: int, batch_size: int, accumulate: int = 1, epoch: int = 0,
         sampler.set_epoch(epoch)
     draws = [list(s) for s in samplers]
     forward = [[d for share in draws for d in share[i : i + batch_size]] for i in range(0, len(draws[0]), batch_size)]
-    return [sum(forward[i : i + accumulate], []) for i in range(0, len(forward), accumulate)]
+    return [list(chain(*forward[i : i + accumulate])) for i in range(0, len(forward), accumulate)]
 
 
 def test_order_and_keys_do_not_depend_on_the_number_of_processes():
@@ -43,7 +45,7 @@ def test_a_split_smaller_than_one_step_is_named():
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_sees_every_image_once(world_size):
     shares = [list(EvaluationSampler(7, rank, world_size)) for rank in range(world_size)]
-    assert sorted(sum(shares, [])) == list(range(7))
+    assert sorted(chain(*shares)) == list(range(7))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 

@@ -47,5 +47,5 @@ def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpac
         name = shapes[0]
         raise SegfolioError(
             f"{len(shapes)} parameters of the checkpoint have another shape, such as {name}: "
-            f"{list(stored[name].shape)} there, {list(built[name].shape)} here; use the config.yaml beside the checkpoint"
+            f"{list(stored[name].shape)} there, {list(built[name].shape)} here; use the config.yaml beside it"
         )

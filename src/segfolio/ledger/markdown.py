@@ -21,7 +21,7 @@ def plain(rows: Sequence[Row]) -> str:
     """The short table that the terminal shows."""
     header = ("experiment", "figure", "paper", "ours (seeds)", "difference", "state")
     cells = [
-        (_named(r), r.figure, percent(r.expected), spread(r.ours), percent(r.difference, "+"), r.state) for r in rows
+        (r.experiment, r.figure, percent(r.expected), spread(r.ours), percent(r.difference, "+"), r.state) for r in rows
     ]
     return table(header, cells, right=(2, 3, 4))
 
@@ -65,10 +65,6 @@ def _table(rows: Sequence[Row], title: str) -> str:
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     link = f" ([arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))" if arxiv else ""
     return f"## {title}{link}\n\n" + "\n".join(lines)
-
-
-def _named(row: Row) -> str:
-    return row.experiment + _overridden(row)
 
 
 def _overridden(row: Row) -> str:
