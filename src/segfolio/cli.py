@@ -48,15 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(USAGE if command != "--version" else __version__)
         else:
             raise SegfolioError(f"there is no command {command!r}; `segfolio --help` lists them")
-    except SegfolioError as error:
-        print(f"segfolio: {sentence(error)}", file=sys.stderr)
+    except Exception as error:
+        mistake = mistake_within(error)
+        if mistake is None:
+            raise
+        print(f"segfolio: {mistake}", file=sys.stderr)
         return 2
     return 0
 
 
-def sentence(error: SegfolioError) -> str:
-    """The message alone, where a loader's worker has wrapped it in its stack trace."""
-    return str(error).rpartition("segfolio.errors.SegfolioError: ")[2].strip()
+def mistake_within(error: BaseException | None) -> str | None:
+    """The sentence of the `SegfolioError` that an exception is, or came from; None if there is none.
+
+    A config's parser wraps what a constructor raises; a loader's worker sends it with its stack trace.
+    """
+    while error is not None and not isinstance(error, SegfolioError):
+        error = error.__cause__
+    return None if error is None else str(error).rpartition("segfolio.errors.SegfolioError: ")[2].strip()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def write_experiment(folder: Path, name: str = "net/row", **paper: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     block = {"title": "A Net", "arxiv": "1511.00561", "row": "a row", "deviations": ["none < some"], **paper}
     recipe = {"model": {"class_path": "Net"}, "data": {"batch_size": 2}, "trainer": {"max_steps": 9}}
-    path.write_text(yaml.safe_dump({"paper": block, "seed_everything": 0, **recipe}))
+    path.write_text(yaml.safe_dump({"paper": block, "seed_everything": 0, **recipe}, sort_keys=False))
     return path
 
 
@@ -28,7 +28,9 @@ def write_run(run: Path, figures: dict[str, float], trained: dict[str, Any] | No
     """A run that was trained until 10 o'clock and tested from 11 o'clock on."""
     base = {**WHOLE, "experiment": "net/row", "config": "c1", "seed": 0, "state": "finished"}
     (run / "test").mkdir(parents=True)
-    Record(**{**base, "protocol": "", "finished": "2030-01-01T10", "data": {"train": "f0"}, **(trained or {})}).write(run)
+    Record(**{**base, "protocol": "", "finished": "2030-01-01T10", "data": {"train": "f0"}, **(trained or {})}).write(
+        run
+    )
     Record(**{**base, "started": "2030-01-01T11", **test}).write(run / "test")
     (run / "test" / "figures.json").write_text(json.dumps(figures))
     return run

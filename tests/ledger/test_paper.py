@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from segfolio.errors import SegfolioError
 from segfolio.ledger.compare import paper_and_ours, state
-from segfolio.ledger.paper import Paper
+from segfolio.ledger.paper import Paper, paper_of, read_experiment
 
 
 def paper(**expected: float) -> Paper:
@@ -34,3 +36,36 @@ def test_the_table_shows_percent_and_never_a_figure_that_was_not_run():
     assert rows["test/mIoU"][1:5] == ["46.4", "30.0", "-16.4", "outside"]
     assert rows["test/fwIoU"][1:] == ["60.0", "-"]
     assert rows["test/dice"][1:] == ["-", "50.0"]
+
+
+BLOCK = {"title": "T", "arxiv": "1511.00561", "row": "a row"}
+
+
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        ([], r"paper is \[\], expected the keys title, arxiv, row"),
+        ({"title": "T"}, "paper lacks arxiv, row"),
+        ({**BLOCK, "arxiv": 1511.00561}, r"paper\.arxiv is 1511\.00561, expected a text"),
+        ({**BLOCK, "expectd": {}}, "paper has no 'expectd'; it takes title"),
+        ({**BLOCK, "expected": {"test/mIoU": "46 %"}}, r"paper\.expected is .* expected figures by log key"),
+        ({**BLOCK, "expected": {"test/mIoU": 46.4}}, r"test/mIoU: 46\.4; figures are ratios"),
+        ({**BLOCK, "tolerance": 2}, r"paper\.tolerance is 2; it is a ratio"),
+        ({**BLOCK, "status": "todo"}, r"paper\.status is 'todo', expected one of trainable"),
+        ({**BLOCK, "deviations": "none"}, "expected a list of texts"),
+    ],
+)
+def test_a_mistake_in_the_block_names_file_and_key(block, says):
+    with pytest.raises(SegfolioError, match=rf"^net/row\.yaml: .*{says}"):
+        paper_of({"paper": block}, Path("net/row.yaml"))
+
+
+def test_an_experiment_need_not_be_of_a_paper():
+    assert paper_of({"model": {}}, Path("mine.yaml")) is None
+
+
+@pytest.mark.parametrize("content", ["paper: [", "- a list", ""])
+def test_a_file_that_is_no_experiment_is_named(tmp_path, content):
+    (tmp_path / "row.yaml").write_text(content)
+    with pytest.raises(SegfolioError, match=r"row\.yaml (cannot be read as YAML|holds .* expected the keys)"):
+        read_experiment(tmp_path / "row.yaml")

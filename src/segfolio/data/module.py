@@ -116,14 +116,16 @@ class DataModule(LightningDataModule):
         if self.images is None:
             return self.test_dataloader()
         channels = self.split(next(iter(self._splits), self.test_split)).channels
-        return self._evaluation(ImageFolder(Path(self.images), self.labels, channels))
+        images = ImageFolder(Path(self.images), self.labels, channels)
+        images.check()
+        return self._evaluation(images, batch_size=1)  # sizes differ
 
-    def _evaluation(self, dataset: SegmentationDataset) -> DataLoader[Any]:
+    def _evaluation(self, dataset: SegmentationDataset, batch_size: int | None = None) -> DataLoader[Any]:
         rank, world_size = self._rank()
         if len(dataset) < world_size:
             raise SegfolioError(f"{len(dataset)} images cannot be shared by {world_size} processes; use fewer devices")
         sampler = EvaluationSampler(len(dataset), rank, world_size)
-        return self._loader(ForEvaluation(dataset, self.eval_transforms), self.eval_batch_size, sampler)
+        return self._loader(ForEvaluation(dataset, self.eval_transforms), batch_size or self.eval_batch_size, sampler)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -133,7 +135,7 @@ class DataModule(LightningDataModule):
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate,

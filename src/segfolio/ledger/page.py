@@ -28,7 +28,7 @@ _NUMBERS = ("paper", "ours", "difference")
 
 def page(rows: Sequence[Row]) -> str:
     """A self-contained page of the rows; `#sort=ours&order=descending&find=camvid` in its address is obeyed."""
-    pictures: dict[Path, str] = {}
+    pictured: set[Path] = set()
     heads = "".join(
         f'<th scope="col" aria-sort="none" data-key="{key}"{_number(key)}><button>{name}</button></th>'
         for key, name in _COLUMNS.items()
@@ -39,14 +39,14 @@ def page(rows: Sequence[Row]) -> str:
         for state, meaning in STATES.items()
         if (count := sum(row.state == state for row in rows))
     )
-    filled = {"heads": heads, "states": states, "rows": "\n".join(_row(row, pictures) for row in rows)}
+    filled = {"heads": heads, "states": states, "rows": "\n".join(_row(row, pictured) for row in rows)}
     text = _TEMPLATE.read_text()
     for name, content in filled.items():
         text = text.replace(f"<!-- {name} -->", content)
     return text
 
 
-def _row(row: Row, pictures: dict[Path, str]) -> str:
+def _row(row: Row, pictured: set[Path]) -> str:
     ours = row.ours.mean if row.ours else None
     difference = f"{percent(row.difference, '+')} {_gauge(row)}" if row.difference is not None else "-"
     cells = {
@@ -56,7 +56,7 @@ def _row(row: Row, pictures: dict[Path, str]) -> str:
         "ours": (ours, escape(spread(row.ours))),
         "difference": (row.difference, difference),
         "state": (list(STATES).index(row.state), f'<span class="{_slug(row.state)}">{row.state}</span>'),
-        "run": (row.protocol, _run(row, pictures)),
+        "run": (row.protocol, _run(row, pictured)),
     }
     tds = "".join(
         f'<td data-value="{"" if value is None else escape(str(value))}"{_number(key)}>{content}</td>'
@@ -69,24 +69,22 @@ def _experiment(row: Row) -> str:
     paper = row.paper
     title = escape(paper.title)
     link = f'<a href="https://arxiv.org/abs/{escape(paper.arxiv)}">{title}</a>' if paper.arxiv else title
-    notes = [f"with {text}" for text in row.overrides] + paper.deviations
-    more = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    details = f"<details><summary>{len(notes)} deviations</summary><ul>{more}</ul></details>" if notes else ""
-    changed = ' <em title="the recipe was changed">overridden</em>' if row.overrides else ""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in paper.deviations)
+    details = f"<details><summary>deviations</summary><ul>{notes}</ul></details>" if notes else ""
+    changed = f"<p><em>with {escape(', '.join(row.overrides))}</em></p>" if row.overrides else ""
     return f"<code>{escape(row.experiment)}</code>{changed}<p>{escape(paper.row)}</p><p>{link}</p>{details}"
 
 
-def _run(row: Row, pictures: dict[Path, str]) -> str:
+def _run(row: Row, pictured: set[Path]) -> str:
     if row.ours is None:
         return ""
     seeds = f"seeds {', '.join(map(str, row.seeds))}"
     facts = f"<p>{escape(row.protocol)}</p><p>{escape(row.hardware)}; {seeds}; <code>{row.commit}</code></p>"
-    if row.picture is None:
+    if row.picture is None or row.picture in pictured:
         return facts
-    if row.picture not in pictures:
-        pictures[row.picture] = _data_uri(row.picture)
+    pictured.add(row.picture)
     alt = f"image, truth, prediction and error of {escape(row.picture.stem)}"
-    return f'{facts}<img src="{pictures[row.picture]}" alt="{alt}" loading="lazy" tabindex="0">'
+    return f'{facts}<img src="{_data_uri(row.picture)}" alt="{alt}" loading="lazy" tabindex="0">'
 
 
 def _gauge(row: Row) -> str:
