@@ -256,7 +256,8 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     above = run_of(path)
     if above is None:
         raise SegfolioError(f"there is no config.yaml above {path}; give the experiment with -c CONFIG")
-    return [arguments[0], "-c", str(above / "config.yaml"), *arguments[1:]]
+    # its `output` was the folder of the training
+    return [arguments[0], "-c", str(above / "config.yaml"), "--output=null", *arguments[1:]]
 
 
 def _null_in_braces(argument: str) -> str:

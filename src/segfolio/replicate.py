@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def replicate(arguments: Sequence[str]) -> int:
     parser.add_argument("config", type=Path, help="an experiment's YAML")
     parser.add_argument("--seeds", type=int, nargs="+", help="by default the seed_everything of the YAML")
     parser.add_argument("--output", type=Path, help="folder of the runs; by default runs/<paper>/<variant>")
-    given, overrides = parser.parse_known_args(arguments)
+    ours, overrides = divided(arguments)
+    given = parser.parse_args(ours)
     replication = Replication(given.config, overrides, given.output)
     failed = {}
     for seed in given.seeds or [replication.seed]:
@@ -74,10 +76,8 @@ class Replication:
         self.recipe = recipe_hash(self.resolved)
         self.results_path = results_path(config, self.recipe, changes)
         self.results = Results(experiment_name(config), recipe_hash(written), changes, {})
-        if self.results_path.exists():
-            earlier = Results.read(self.results_path)
-            if earlier.recipe == self.results.recipe:
-                self.results.seeds.update(earlier.seeds)
+        if self.results_path.exists() and (earlier := Results.read(self.results_path)).recipe == self.results.recipe:
+            self.results = earlier
         runs = Path("runs", self.results.experiment)
         self.output = output or (runs / self.recipe[:8] if changes else runs)
 
@@ -153,11 +153,22 @@ class Replication:
             )
 
     def _keep(self, seed: int, done: Seed) -> None:
-        self.results.seeds[seed] = done
-        same = {k: s for k, s in self.results.seeds.items() if s.record.data == done.record.data}
-        self.results.seeds.clear()
-        self.results.seeds.update(same)
+        seeds = {**self.results.seeds, seed: done}
+        same = {k: s for k, s in seeds.items() if s.record.data == done.record.data}
+        self.results = replace(self.results, seeds=same)
         self.results.write(self.results_path)
+
+
+def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is said to replicate itself, and what it hands on."""
+    ours: list[str] = []
+    overrides: list[str] = []
+    part = ours
+    for argument in arguments:
+        if argument.startswith("-") and not argument[1:2].isdigit():
+            part = ours if argument.partition("=")[0] in ("--seeds", "--output", "--help", "-h") else overrides
+        part.append(argument)
+    return ours, overrides
 
 
 def as_pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ def write_experiment(folder: Path, name: str = "net/row", **paper: Any) -> Path:
 def write_run(run: Path, figures: dict[str, float], trained: dict[str, Any] | None = None, **test: Any) -> Path:
     """A run that was trained until 10 o'clock and tested from 11 o'clock on."""
     base = {**WHOLE, "experiment": "net/row", "config": "c1", "seed": 0, "state": "finished"}
-    (run / "test").mkdir(parents=True)
+    (run / "test").mkdir(parents=True, exist_ok=True)
     Record(**{**base, "protocol": "", "finished": "2030-01-01T10", "data": {"train": "f0"}, **(trained or {})}).write(
         run
     )

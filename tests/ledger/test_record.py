@@ -32,8 +32,14 @@ def test_the_recipe_is_what_is_computed_not_where(change, same):
 
 @pytest.mark.parametrize(
     ("key", "changes"),
-    [("trainer.max_steps", True), ("data", True), ("data.root", False), ("data.dataset.init_args.root", True)]
-    + [("trainer.accelerator", False), ("output", False), ("resume.allow", False)],
+    [
+        ("trainer.max_steps", True),
+        ("data", True),
+        ("data.dataset.init_args.root", True),
+        ("data.root", False),
+        ("trainer.accelerator", False),
+        ("output", False),
+    ],
 )
 def test_an_override_is_named_where_it_changes_the_recipe(key, changes):
     assert changes_recipe(key) == changes

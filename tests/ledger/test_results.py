@@ -41,8 +41,10 @@ def test_a_run_that_is_not_tested_to_the_end_is_not_finished(tmp_path, trained, 
     assert finished_seed(write_run(tmp_path / "run", {"test/mIoU": 0.4}, trained, **test), tmp_path) is None
 
 
-def test_a_run_without_figures_is_not_finished(tmp_path):
-    (write_run(tmp_path / "run", {}) / "test/figures.json").unlink()
+@pytest.mark.parametrize("content", [None, '{"test/mIoU": 0.'])
+def test_a_run_without_whole_figures_is_not_finished(tmp_path, content):
+    figures = write_run(tmp_path / "run", {}) / "test/figures.json"
+    figures.unlink() if content is None else figures.write_text(content)
     assert finished_seed(tmp_path / "run", tmp_path) is None
 
 

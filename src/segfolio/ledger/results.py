@@ -95,9 +95,13 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
     ended = trained.state == tested.state == "finished" and tested.started >= trained.finished
     if not ended or tested.config != trained.config:
         return None
+    try:
+        found = json.loads(figures.read_text())
+    except ValueError:  # killed while it was written
+        return None
     trained.protocol = tested.protocol
     trained.data = {**trained.data, **tested.data}
-    return Seed(_whole_split(json.loads(figures.read_text())), trained, os.path.relpath(run, results_folder))
+    return Seed(_whole_split(found), trained, os.path.relpath(run, results_folder))
 
 
 def _whole_split(figures: Mapping[str, Any]) -> dict[str, float]:
