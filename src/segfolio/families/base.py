@@ -70,7 +70,11 @@ class Family(LightningModule):
 
     def forward(self, images: Tensor) -> Any:
         """The network's output for uint8 images `[B, C, H, W]`."""
-        return self.network((images - self.mean) / self.std)
+        return self.network(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 `[B, C, H, W]` to float32 of the network's range."""
+        return images.float().sub_(self.mean).div_(self.std)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.compute_losses(batch)

@@ -99,7 +99,7 @@ class EncoderDecoder(Family):
     def _recompute(self) -> None:
         batches = self.trainer.datamodule.statistics_dataloader()  # type: ignore[attr-defined]
         images = (self.transfer_batch_to_device(batch, self.device, 0).images for batch in batches)
-        recompute_statistics(self.network, ((x - self.mean) / self.std for x in images))
+        recompute_statistics(self.network, map(self.normalize, images))
 
 
 def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -37,18 +37,21 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
     # one bin more at either end for what is no class, so that it cannot pass for one
     low, high = min(ignore_index, 0) - 1, max(ignore_index, num_classes - 1) + 1
     columns = num_classes + 2
-    index = _bins(prediction, -1, num_classes).add_(_bins(target, low, high), alpha=columns)
+    size = (high - low + 1) * columns
+    small = size <= 0x7FFF and prediction.dtype.itemsize == target.dtype.itemsize == 1
+    dtype = torch.int16 if small else torch.int32  # memory is what takes the time
+    index = _bins(prediction, -1, num_classes, dtype).add_(_bins(target, low, high, dtype), alpha=columns)
     # without weights bincount is exact, and deterministic on CUDA
-    counts = torch.bincount(index.flatten(), minlength=(high - low + 1) * columns).view(-1, columns)
+    counts = torch.bincount(index.flatten(), minlength=size).view(-1, columns)
     matrix = counts[-low : num_classes - low, 1:-1]
     if matrix.sum() + counts[ignore_index - low].sum() != target.numel():
         raise SegfolioError(_outside(prediction, target, num_classes, ignore_index))
     return matrix.contiguous()
 
 
-def _bins(x: Tensor, low: int, high: int) -> Tensor:
-    """Values less `low`, as int32; what lies below or above comes to the first or last."""
-    return x.to(torch.int32, copy=True).clamp_(low, high).sub_(low)
+def _bins(x: Tensor, low: int, high: int, dtype: torch.dtype) -> Tensor:
+    """Values less `low`; what lies below or above comes to the first or last."""
+    return x.to(dtype, copy=True).clamp_(low, high).sub_(low)
 
 
 def _outside(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> str:

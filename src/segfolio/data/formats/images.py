@@ -5,6 +5,7 @@ Orientation tags are not applied, so that an image and its mask stay aligned.
 
 import io
 import os
+import zlib
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from segfolio.errors import SegfolioError
+
+try:
+    import pyspng
+except ImportError:  # no wheel for this platform: OpenCV decodes
+    pyspng = None
 
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
@@ -29,7 +35,10 @@ def read_image(path: Path, channels: int = 3) -> npt.NDArray[np.uint8]:
     """
     if channels not in _READ:
         raise SegfolioError(f"channels is {channels}; images are read with 1 (grey) or 3 (RGB)")
-    pixels = _decode(path, _load(path), _READ[channels] | cv2.IMREAD_ANYDEPTH)
+    data = _load(path)
+    pixels = _fast_png(data, kind=2) if channels == 3 else None
+    if pixels is None:
+        pixels = _decode(path, data, _READ[channels] | cv2.IMREAD_ANYDEPTH)
     if pixels.dtype != np.uint8:
         raise SegfolioError(
             f"{path} holds {pixels.dtype} values, expected uint8; which range to keep is yours to say: "
@@ -58,6 +67,8 @@ def read_id_map(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
             f"{path} has been converted to colours ({'RGB' if kind == 2 else 'with alpha'}), expected class "
             "ids in one channel; export it as a grey or palette PNG"
         )
+    if (pixels := _fast_png(data, kind=0)) is not None:
+        return pixels
     ids = _decode(path, data, cv2.IMREAD_UNCHANGED)
     return ids // (255 // (2**bits - 1)) if bits < 8 else ids  # OpenCV stretches 1, 2 and 4 bits to 0-255
 
@@ -128,6 +139,33 @@ def _decode(path: Path, data: bytes, flags: int) -> npt.NDArray[np.uint8]:
     if pixels is None:
         raise SegfolioError(f"{path} cannot be decoded: it is damaged or no image; copy or export it again")
     return pixels
+
+
+def _fast_png(data: bytes, kind: int) -> npt.NDArray[np.uint8] | None:
+    """Decode a PNG of 8 bits and the given colour type (0 grey, 2 RGB); None for all that OpenCV is to judge.
+
+    pyspng needs a quarter less time than OpenCV, but reads damaged files without a word.
+    """
+    if pyspng is None or not data.startswith(_PNG) or data[24:26] != bytes((8, kind)) or not _checksums_hold(data):
+        return None
+    try:
+        pixels = pyspng.load(data)
+    except RuntimeError:
+        return None
+    return pixels if pixels.ndim == 2 + kind // 2 and pixels.shape[2:] in ((), (3,)) else None
+
+
+def _checksums_hold(data: bytes) -> bool:
+    """Whether every chunk of a PNG is whole (PNG specification 5.3)."""
+    view, start = memoryview(data), len(_PNG)
+    while start + 12 <= len(data):
+        end = start + 8 + int.from_bytes(view[start : start + 4])
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            return False
+        if view[start + 4 : start + 8] == b"IEND":
+            return True
+        start = end + 4
+    return False
 
 
 def _encode(path: Path, pixels: npt.NDArray[np.integer]) -> None:
