@@ -19,7 +19,7 @@ from segfolio.data.module import DataModule
 from segfolio.experiment import Experiment
 
 AIMS = {"trainer / bare loop": "<= 1.03"}
-STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 24, 4, 4, 4, (180, 240)
+STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 24, 4, 4, 2, (120, 160)
 
 CONFIG = f"""
 seed_everything: 0

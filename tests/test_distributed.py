@@ -11,7 +11,12 @@ import pytest
 from tests.conftest import REPOSITORY
 
 ARGUMENTS = [
-    *("-c", str(REPOSITORY / "experiments/unet/shapes_small.yaml"), "--data.num_workers=0", "--trainer.accelerator=cpu"),
+    *(
+        "-c",
+        str(REPOSITORY / "experiments/unet/shapes_small.yaml"),
+        "--data.num_workers=0",
+        "--trainer.accelerator=cpu",
+    ),
     *("--data.dataset.init_args.size=[48, 64]", "--data.dataset.init_args.test=7", "--data.dataset.init_args.val=5"),
     *("--model.init_args.architecture.init_args.width=4", "--data.eval_batch_size=1"),
     "--trainer.enable_progress_bar=false",

@@ -31,6 +31,7 @@ class Checkpoints(Checkpoint):
         self.run: dict[str, Any] = {}
         self.best: float | None = None
         self._saved_step = -1
+        self._entries_due = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -40,7 +41,7 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = self.run
-        checkpoint["history"] = [getattr(logger, "calls", 0) for logger in trainer.loggers]
+        checkpoint["history"] = [getattr(logger, "calls", 0) + self._entries_due for logger in trainer.loggers]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         every, accumulate = trainer.val_check_batch, trainer.accumulate_grad_batches
@@ -52,7 +53,10 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            # Lightning logs the step when all callbacks are done with it
+            self._entries_due = int(trainer.global_step % trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
             self._save(trainer)
+            self._entries_due = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
