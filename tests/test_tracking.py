@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 from segfolio import tracking
 from segfolio.tracking import MetricsFile, Wandb, build_loggers
 from tests.tiny import logged
+from tests.wandb_file import history
 
 
 def test_the_file_has_every_entry_at_once_and_a_new_run_starts_anew(tmp_path: Path) -> None:
@@ -32,25 +34,26 @@ def test_a_resumed_file_goes_on_behind_the_checkpoint(tmp_path: Path) -> None:
     assert resumed.calls == 4
 
 
-def test_wandb_is_not_told_again_what_it_knows(tmp_path: Path) -> None:
+def test_a_resumed_wandb_run_has_every_entry_once(tmp_path: Path) -> None:
+    """Whatever the killed process had written: here it is all there, and one entry past the checkpoint."""
     import wandb
 
     try:
         killed = Wandb(tmp_path, "x", "p", None)
-        for step in range(3):
+        for step in range(4):
             killed.log_metrics({"a": float(step)}, step=step)
         name = killed.experiment.id
         wandb.finish()
         resumed = Wandb(tmp_path, "x", "p", None)
-        resumed.rewind(1)
-        told = []
-        resumed.experiment.log = lambda metrics, step, commit: told.append((step, metrics["a"]))
-        for step in range(1, 5):
+        resumed.rewind(3)
+        for step in range(3, 6):
             resumed.log_metrics({"a": float(step)}, step=step)
         assert resumed.experiment.id == name
-        assert told == [(3, 3.0), (4, 4.0)]
     finally:
         wandb.finish()
+    entries = history(tmp_path / "wandb")
+    assert [number for number, _ in entries] == list(range(6))
+    assert [json.loads(values["a"]) for _, values in entries] == list(range(6))
 
 
 def test_each_run_folder_is_a_run_of_its_own_in_wandb(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Where a run's scalars and pictures go: a CSV always, Weights & Biases online or offline."""
 
 import csv
+import json
+import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +68,11 @@ class MetricsFile(CSVLogger):
 
 
 class Wandb(WandbLogger):
-    """Lightning's W&B logger, offline where online is not possible.
+    """Lightning's W&B logger, offline where online is not possible, and exact across kills.
 
-    Entries are numbered. An entry that a killed run has sent already is not sent again when it is replayed:
-    exact resumption repeats it to the bit, and W&B's history has neither gap nor double.
+    W&B writes in blocks, and what a killed process had not written is lost. So every entry goes to a journal
+    first, `<run_dir>/wandb/journal.jsonl`. A run that goes on keeps its id; entries that W&B lacks are told
+    again from the journal (scalars and panels; switchable masks are not), none is told twice.
     """
 
     def __init__(self, run_dir: Path, name: str, project: str, config: dict[str, Any] | None) -> None:
@@ -80,14 +84,15 @@ class Wandb(WandbLogger):
             resume="allow",
             settings={"silent": True, "console": "off", "init_timeout": INIT_TIMEOUT},
         )
-        self.calls = self._sent = 0
-        self._folder = run_dir / "wandb"
-        self._resumed = False
+        self.calls = 0
+        self._run_dir, self._folder = run_dir, run_dir / "wandb"
+        self._journal = self._folder / "journal.jsonl"
+        self._kept: list[str] = []
 
     def rewind(self, calls: int) -> None:
-        sent = self._folder / "sent"
-        self.calls, self._sent = calls, int(sent.read_text()) if sent.exists() else calls
-        self._resumed = True
+        if self._journal.exists():
+            self._kept = self._journal.read_text().splitlines(keepends=True)[:calls]
+        self.calls = len(self._kept)
 
     @property
     @rank_zero_experiment
@@ -99,7 +104,7 @@ class Wandb(WandbLogger):
         if wandb.run is not None:  # of an earlier run in this process
             wandb.finish()
         self._wandb_init.pop("anonymous", None)  # Lightning passes it, W&B complains of it
-        self._wandb_init["id"] = self._id = self._run_id()
+        self._wandb_init["id"] = self._id = self._start_journal()
         try:
             self._wandb_init["mode"] = _mode()
             run = super().experiment
@@ -111,24 +116,50 @@ class Wandb(WandbLogger):
             run = super().experiment
         if not run.disabled:
             rank_zero_info(f"W&B: {f'offline, in {Path(run.dir).parent}' if run.offline else run.url}")
+        self._tell_again(run)
         return run
 
-    def _run_id(self) -> str:
-        """The id of the run that goes on here, or a new one."""
-        file = self._folder / "id"
-        if not (self._resumed and file.exists()):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(uuid.uuid4().hex[:8])
-        return file.read_text()
+    def _start_journal(self) -> str:
+        """The id of the run that goes on here, or of a new one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        id_file = self._folder / "id"
+        if not self._kept or not id_file.exists():
+            id_file.write_text(uuid.uuid4().hex[:8])
+        self._journal.write_text("".join(self._kept))
+        return id_file.read_text()
+
+    def _tell_again(self, run: Any) -> None:
+        import wandb
+
+        if self._kept and run.offline:  # one segment in place of those that are torn
+            for torn in self._folder.glob(f"offline-run-*-{self._id}"):
+                if torn != Path(run.dir).parent:
+                    shutil.rmtree(torn)
+        for number, line in enumerate(self._kept[run.step :], run.step):  # online, W&B knows how far it came
+            entry = json.loads(line)
+            files = {key: self._run_dir / name for key, name in entry["files"].items()}
+            pictures = {key: wandb.Image(str(file)) for key, file in files.items() if file.exists()}
+            run.log({**entry["values"], **pictures}, step=number, commit=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Scalars, or W&B's media, as the next entry of the history."""
-        number, self.calls = self.calls, self.calls + 1
-        if number < self._sent:
-            return
-        self.experiment.log({**metrics, "trainer/global_step": step}, step=number, commit=True)
-        (self._folder / "sent").write_text(str(self.calls))
+        self._log({**metrics, "trainer/global_step": step}, {}, {})
+
+    @rank_zero_only
+    def log_pictures(self, files: Mapping[str, Path], masked: Mapping[str, Any], step: int) -> None:
+        """PNG files below the run's folder, and W&B's images with masks, as one entry."""
+        self._log({"trainer/global_step": step}, files, masked)
+
+    def _log(self, values: dict[str, Any], files: Mapping[str, Path], masked: Mapping[str, Any]) -> None:
+        import wandb
+
+        run = self.experiment
+        names = {key: str(file.relative_to(self._run_dir)) for key, file in files.items()}
+        with self._journal.open("a") as journal:
+            journal.write(json.dumps({"values": values, "files": names}) + "\n")
+        pictures = {key: wandb.Image(str(file)) for key, file in files.items()}
+        run.log({**values, **pictures, **masked}, step=self.calls, commit=True)
+        self.calls += 1
 
 
 def _mode() -> str:

@@ -130,7 +130,13 @@ class _Phase:
         parts = f"{self.name}  {bar}{{n_fmt}}/{{total_fmt}}  {{elapsed}}<{{remaining}}  {{rate_noinv_fmt}}"
         total = self.total if math.isfinite(self.total) else None
         elapsed = time.monotonic() - self.start
-        progress = tqdm.format_meter(self.done, total, elapsed, initial=self.first or 0, bar_format=parts)
+        progress = tqdm.format_meter(
+            self.done,
+            total,  # type: ignore[arg-type]  # the stub does not know that it may be unknown
+            elapsed,
+            initial=self.first or 0,
+            bar_format=parts,
+        )
         return "  ".join([progress, *filter(None, figures)])
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 
 from segfolio.data.formats.images import write_image
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
+from segfolio.tracking import Wandb
 from segfolio.viz.overlay import Indices, Pixels, at_original_size, fit, fit_map
 from segfolio.viz.panel import panel
 
@@ -122,26 +122,18 @@ class PredictionPictures(Callback):
         self._drawing = False
         self._chosen.setdefault(stage, {p.image_id for p in self._pictures})
         folder, step = Path(trainer.default_root_dir) / "pictures" / stage, trainer.global_step
-        panels = []
+        files = {}
         for p in self._pictures:
             title = p.image_id if stage == "test" else f"{p.image_id} · step {step}"
             name = p.image_id if stage == "test" else f"{p.image_id}/step_{step:08d}"
-            panels.append(panel(p.image, p.truth, p.prediction, labels, title, self.max_width))
-            write_image(folder / f"{name}.png", panels[-1])
+            files[f"{stage}/pictures/{p.image_id}"] = file = folder / f"{name}.png"
+            write_image(file, panel(p.image, p.truth, p.prediction, labels, title, self.max_width))
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and panels:
-                self._log(logger, stage, panels, labels, step)
+            if isinstance(logger, Wandb) and files:
+                drawn = self._pictures if labels.ignore_index <= 0xFF else []  # W&B's masks have 8 bits
+                masked = {f"{stage}/masks/{p.image_id}": self._masked(p, labels) for p in drawn}
+                logger.log_pictures(files, masked, step)
         self._pictures = []
-
-    def _log(self, logger: WandbLogger, stage: str, panels: list[Pixels], labels: LabelSpace, step: int) -> None:
-        import wandb
-
-        logged: dict[str, Any] = {}
-        for picture, pixels in zip(self._pictures, panels, strict=True):
-            logged[f"{stage}/pictures/{picture.image_id}"] = wandb.Image(pixels)
-            if labels.ignore_index <= 0xFF:  # W&B's masks have 8 bits
-                logged[f"{stage}/masks/{picture.image_id}"] = self._masked(picture, labels)
-        logger.log_metrics(logged, step)
 
     def _masked(self, picture: Picture, labels: LabelSpace) -> Any:
         """W&B's image with masks; all three in one size, which is what keeps them aligned."""
