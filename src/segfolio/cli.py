@@ -1,5 +1,6 @@
 """The `segfolio` command."""
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -60,8 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def mistake_within(error: BaseException | None) -> str | None:
     """The sentence of the `SegfolioError` that an exception is, or came from; None if there is none.
 
-    A config's parser wraps what a constructor raises; a loader's worker sends it with its stack trace.
+    A config's parser wraps what a constructor raises; a loader's worker sends it with its stack trace. The
+    operation at which `trainer.deterministic` makes torch stop is told as a mistake, too.
     """
+    if match := re.match(r"(\S+) does not have a deterministic implementation", str(error)):
+        return (
+            f"torch has no deterministic form of {match[1]} on this device, which trainer.deterministic asks for; "
+            "go on without it by --trainer.deterministic=warn, or compute on --trainer.accelerator=cpu"
+        )
     while error is not None and not isinstance(error, SegfolioError):
         error = error.__cause__
     return None if error is None else str(error).rpartition("segfolio.errors.SegfolioError: ")[2].strip()

@@ -23,6 +23,7 @@ from segfolio.callbacks.predictions import PredictionWriter
 from segfolio.callbacks.progress import ProgressBar
 from segfolio.callbacks.randomness import StepSeed
 from segfolio.callbacks.record import RunRecord
+from segfolio.data.fingerprint import fingerprint
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
@@ -89,9 +90,9 @@ class Experiment(LightningCLI):
         )
         parser.add_argument(
             "--resume.allow",
-            type=list[str],
-            default=[],
-            help="Keys of the config that may differ from those of the checkpoint that a fit goes on from.",
+            type=str,
+            default="",
+            help="Keys, divided by commas, that may differ from those of the checkpoint that a fit goes on from.",
         )
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
@@ -165,14 +166,16 @@ class Experiment(LightningCLI):
         return folder
 
     def before_fit(self) -> None:
-        now = {**self._resolved(), "processes": self.trainer.world_size}
+        found = fingerprint(self.datamodule.split(self.datamodule.train_split))
+        now = {**self._resolved(), "processes": self.trainer.world_size, "data_fingerprint": found}
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 callback.run = now
         config = self.config["fit"]
         if config.ckpt_path:
             checkpoint = torch.load(config.ckpt_path, map_location="cpu", weights_only=True, mmap=True)
-            check_resumable(checkpoint.get("run", {}), now, config.resume.allow)
+            check_resumable(checkpoint.get("run", {}), now, config.resume.allow.split(","))
+            config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
                 if hasattr(logger, "rewind"):
                     logger.rewind(calls)

@@ -47,6 +47,13 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
     Raises:
         SegfolioError: with every key that differs, both values, and how to insist.
     """
+    if "run" in allowed:
+        return
+    if not then:
+        raise SegfolioError(
+            "the checkpoint does not say what its run was asked for, so that nothing can be compared; start a "
+            "new run, or go on all the same with --resume.allow=run"
+        )
     old, new = dict(flatten(then)), dict(flatten(now))
     changed = [
         key

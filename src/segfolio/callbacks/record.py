@@ -76,7 +76,7 @@ class RunRecord(Callback):
             hardware={**machine(), **_gpus(trainer)},
             world_size=trainer.world_size,
             precision=str(trainer.precision),
-            deterministic=torch.are_deterministic_algorithms_enabled(),
+            deterministic=torch.get_deterministic_debug_mode() == 2,  # not where torch only warns
             started=self._earlier.started,
             sessions=self._earlier.sessions + 1,
         )
