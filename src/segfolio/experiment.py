@@ -1,7 +1,6 @@
 """One experiment: a config, the loop that it asks for, and the folder that the run leaves."""
 
 import json
-import logging
 import os
 import pickle
 import re
@@ -31,6 +30,7 @@ from segfolio.families.base import Family
 from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
 from segfolio.mistakes import explain
+from segfolio.quiet import quiet
 from segfolio.resume import check_resumable
 from segfolio.runs import experiment_name, new_run, run_of
 from segfolio.table import table
@@ -95,7 +95,7 @@ class Experiment(LightningCLI):
             help="Keys, divided by commas, that may differ from those of the checkpoint that a fit goes on from.",
         )
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
 
     def before_instantiate_classes(self) -> None:
         self.record = RunRecord(self.name, self._resolved())  # of what was asked for, the weights too
@@ -106,6 +106,8 @@ class Experiment(LightningCLI):
                 architecture = config.model.init_args.architecture.init_args
                 if "weights" in architecture:
                     architecture.weights = None
+        if self.subcommand in ("validate", "test"):
+            config.verbose = False  # the table is ours
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
 
@@ -156,6 +158,10 @@ class Experiment(LightningCLI):
         run = run_of(Path(checkpoint)) if checkpoint else None
         if config.output:
             folder = Path(config.output)
+            if self.subcommand == "fit" and not checkpoint and (folder / "config.yaml").exists():
+                raise SegfolioError(
+                    f"{folder} holds a run; go on with it by --ckpt_path last, or choose another --output"
+                )
         elif self.subcommand == "fit" or run is None:
             folder = run or new_run(self.name)
         else:
@@ -200,7 +206,7 @@ class Experiment(LightningCLI):
         """Print and keep what the evaluation found."""
         found = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(f"{stage}/")}
         figures = {k: v for k, v in found.items() if k.count("/") == 1}
-        per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k.count("/") == 2}
+        per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k.count("/") > 1}
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -224,7 +230,7 @@ def run(arguments: Sequence[str]) -> None:
         SegfolioError: a user's mistake.
     """
     started_here = _RUN not in os.environ
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    quiet()
     torch.set_float32_matmul_precision("high")
     try:
         Experiment(with_config_of_run(arguments))
@@ -233,8 +239,10 @@ def run(arguments: Sequence[str]) -> None:
             os.environ.pop(_RUN, None)
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()
+def _a_number(seed: int | bool) -> int:
+    if isinstance(seed, bool):
+        raise SegfolioError(f"seed_everything is {str(seed).lower()}; give a number, such as 0: every run is seeded")
+    return seed
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
@@ -289,9 +297,10 @@ def _check_readable(checkpoint: Path) -> None:
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise SegfolioError(
-            f"{checkpoint} cannot be read as a checkpoint of weights alone ({str(error).splitlines()[0]}); "
-            "it is incomplete, of another kind, or holds pickled code, which is refused"
-        ) from error
+        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = f"it holds pickled code ({code[1]}), which is refused; save it as tensors and plain values"
+        else:
+            reason = f"it is incomplete or of another kind ({type(error).__name__})"
+        raise SegfolioError(f"{checkpoint} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise SegfolioError(f"{checkpoint} is no checkpoint of a run (it has no `state_dict`)")

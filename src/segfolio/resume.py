@@ -42,17 +42,17 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
     Args:
         then: nested, as the checkpoint keeps it.
         now: nested, of the session that wants to go on.
-        allowed: keys, or the beginnings of keys, that the user lets differ.
+        allowed: keys, or the beginnings of keys, that the user lets differ; `all` stands for every key.
 
     Raises:
         SegfolioError: with every key that differs, both values, and how to insist.
     """
-    if "run" in allowed:
+    if "all" in allowed:
         return
     if not then:
         raise SegfolioError(
             "the checkpoint does not say what its run was asked for, so that nothing can be compared; start a "
-            "new run, or go on all the same with --resume.allow=run"
+            "new run, or go on all the same with --resume.allow=all"
         )
     old, new = dict(flatten(then)), dict(flatten(now))
     changed = [

@@ -16,8 +16,13 @@ def experiment_name(config: Path | None) -> str:
 
 
 def new_run(name: str, root: Path = Path("runs")) -> Path:
-    """Make the next numbered folder of an experiment and point `latest` to it."""
+    """Make the next numbered folder of an experiment and point `latest` to it.
+
+    Where several processes were started at once, the first one does; the others write nothing to it.
+    """
     experiment = root / name
+    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
+        return experiment / "latest"
     experiment.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(p.name) for p in experiment.iterdir() if p.name.isdigit()), default=-1)
     while True:

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segfolio.data.dataset import FilePair
 from segfolio.data.datasets import CamVid
 from segfolio.data.formats.images import write_id_map, write_image
-from segfolio.data.headers import check_headers
+from segfolio.data.headers import FilePair, check_headers
 from segfolio.errors import SegfolioError
 
 

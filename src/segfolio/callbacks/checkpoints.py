@@ -1,5 +1,6 @@
 """`Checkpoints`: `last.ckpt` and `best.ckpt` of a run, each whole or not there."""
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -61,10 +62,10 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        score = trainer.callback_metrics.get(f"val/{pl_module.main_metric}")
-        improved = score is not None and (self.best is None or float(score) > self.best)
+        score = float(trainer.callback_metrics.get(f"val/{pl_module.main_metric}", math.nan))
+        improved = not math.isnan(score) and (self.best is None or score > self.best)
         if improved:
-            self.best = float(score)  # type: ignore[arg-type]
+            self.best = score
         path = self._save(trainer, again=True)
         if improved and trainer.is_global_zero:
             replace_by_copy(path, path.with_name("best.ckpt"))

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.formats.images import read_id_map, read_image
+from segfolio.data.headers import FilePair, check_headers
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
@@ -82,14 +83,6 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         return root
 
 
-class FilePair(NamedTuple):
-    """An image file and the id map that belongs to it, if there is one."""
-
-    image_id: str
-    image: Path
-    mask: Path | None
-
-
 class PairedFiles(SegmentationDataset):
     """A dataset of image files with an id map beside each: the reading that CamVid, ISBI and users share.
 
@@ -110,8 +103,6 @@ class PairedFiles(SegmentationDataset):
         return len(self.pairs)
 
     def check(self) -> None:
-        from segfolio.data.headers import check_headers
-
         check_headers(self.pairs, self.channels)
 
     def read(self, index: int) -> Sample:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from segfolio.data.dataset import FilePair
 from segfolio.data.formats.images import is_cut_short
 from segfolio.errors import SegfolioError
 
@@ -17,6 +16,14 @@ _NAMED = 3  # files that a message names of each problem
 _GREY = {"1", "L", "LA"}
 _ALPHA = {"LA", "PA", "RGBA"}
 _IDS = {"1", "L", "P", "I", "I;16", "I;16B"}
+
+
+class FilePair(NamedTuple):
+    """An image file and the id map that belongs to it, if there is one."""
+
+    image_id: str
+    image: Path
+    mask: Path | None
 
 
 def check_headers(pairs: Sequence[FilePair], channels: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Sample
-from segfolio.data.samplers import Draw, EvaluationSampler, TrainSampler
+from segfolio.data.samplers import Draw, EvaluationSampler, TrainSampler, WholeBatchSampler
 from segfolio.data.transforms import Transform
 from segfolio.errors import SegfolioError
 
@@ -98,13 +99,10 @@ class DataModule(LightningDataModule):
         return self._loader(Augmented(dataset, self.train_transforms, self.cache), self.batch_size, sampler)
 
     def statistics_dataloader(self) -> DataLoader[Any]:
-        """The training images once, as in evaluation but in training's batch size."""
+        """The training images once, as in evaluation but in training's batch size; all of one size."""
         dataset = self.split(self.train_split)
-        return self._loader(
-            ForEvaluation(dataset, self.eval_transforms),
-            self.batch_size,
-            EvaluationSampler(len(dataset), *self._rank()),
-        )
+        sampler = WholeBatchSampler(len(dataset), self.batch_size, *self._rank())
+        return self._loader(ForEvaluation(dataset, self.eval_transforms), self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._evaluation(self.split(self.val_split))
@@ -131,7 +129,7 @@ class DataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(
-        self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler
+        self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler | WholeBatchSampler
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
@@ -174,12 +172,11 @@ class ForEvaluation(Dataset[Sample]):
         self.dataset, self.transforms = dataset, transforms
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.dataset[index]
-        target, sample.target = sample.target, None
+        whole = self.dataset[index]
+        sample = replace(whole, target=None)
         for transform in self.transforms:
             sample = transform(sample, np.random.default_rng(index))
-        sample.target = target
-        return sample
+        return replace(sample, target=whole.target)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

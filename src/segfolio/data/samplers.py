@@ -71,6 +71,20 @@ class TrainSampler(Sampler[Draw]):
                 yield Draw(int(order[position]), (self.seed, self.epoch, position))
 
 
+class WholeBatchSampler(Sampler[int]):
+    """Every image exactly once, in batches that do not depend on the number of processes: they take turns."""
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        starts = range(rank * batch_size, length, world_size * batch_size)
+        self.share = [i for start in starts for i in range(start, min(start + batch_size, length))]
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+
 class EvaluationSampler(Sampler[int]):
     """Every image exactly once over all processes; shares differ by at most one image."""
 

@@ -73,8 +73,8 @@ class Family(LightningModule):
         return self.network(self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 `[B, C, H, W]` to float32 of the network's range."""
-        return images.float().sub_(self.mean).div_(self.std)
+        """uint8 `[B, C, H, W]` to the network's type and range."""
+        return images.to(self.mean.dtype).sub_(self.mean).div_(self.std)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.compute_losses(batch)

@@ -28,8 +28,9 @@ class EncoderDecoder(Family):
         losses: by the name under which each is logged.
         loss_weights: factor of each loss; 1 where none is given.
         bn_mode: batch statistics in evaluation. `running`: the averages of training, as usual. `recompute`:
-            over the whole training set before every validation and test (SegNet). `batch`: of the batch at
-            hand (FC-DenseNet); figures then depend on `eval_batch_size`.
+            over the whole training set, whose images are of one size, before every validation, test and
+            prediction (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
+            `eval_batch_size`.
 
     For the other arguments see `Family`.
 
@@ -95,6 +96,8 @@ class EncoderDecoder(Family):
     def on_test_start(self) -> None:
         if self.bn_mode == "recompute":
             self._recompute()
+
+    on_predict_start = on_test_start
 
     def _recompute(self) -> None:
         batches = self.trainer.datamodule.statistics_dataloader()  # type: ignore[attr-defined]

@@ -142,7 +142,8 @@ class ConfusionMatrix(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Scalars `mIoU`, `pixel_accuracy`, `mean_accuracy`, `fwIoU` and `dice`."""
         figures = (mIoU, pixel_accuracy, mean_accuracy, fwIoU, dice)
-        return {figure.__name__: figure(self.matrix) for figure in figures}
+        matrix = self.matrix.cpu()  # float64, which not every device has
+        return {figure.__name__: figure(matrix) for figure in figures}
 
 
 class MIoUPerImage(Metric):

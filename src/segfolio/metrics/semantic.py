@@ -30,5 +30,5 @@ class SemanticMetric(ConfusionMatrix):
             ("accuracy", accuracy_per_class),
             ("dice", dice_per_class),
         ):
-            figures |= {f"{kind}/{n}": v for n, v in zip(self.names, per_class(self.matrix), strict=True)}
+            figures |= {f"{kind}/{n}": v for n, v in zip(self.names, per_class(self.matrix.cpu()), strict=True)}
         return figures

@@ -86,7 +86,7 @@ def test_classes_with_ids_of_their_own(tmp_path):
 
 def test_more_classes_than_bytes(tmp_path):
     (tmp_path / "classes.yaml").write_text(f"names: [{', '.join(f'c{i}' for i in range(300))}]")
-    assert read_classes(tmp_path / "classes.yaml").ignore_index == 65535
+    assert read_classes(tmp_path / "classes.yaml").ignore_index == 300
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from segfolio.data.dataset import DatasetInfo, FilePair, PairedFiles
+from segfolio.data.dataset import DatasetInfo, PairedFiles
+from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from segfolio.data.dataset import DatasetInfo, FilePair, PairedFiles, files_by_id, listed
+from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
+from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 
@@ -106,7 +107,7 @@ def read_classes(path: Path) -> LabelSpace:
             things=tuple(content.get("things", ())),
             background=content.get("background"),
             palette=tuple(content.get("palette", ())),
-            ignore_index=255 if len(classes) <= 255 else 0xFFFF,
+            ignore_index=max(255, len(classes)),
         )
     except SegfolioError as error:
         raise SegfolioError(f"{path}: {error}") from None
