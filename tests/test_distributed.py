@@ -63,3 +63,16 @@ def test_metrics_of_several_processes_are_those_of_one(trained, devices):
     one, several = (json.loads((trained / f / "figures.json").read_text()) for f in ("one", f"of{devices}"))
     assert one == several
     assert 0 < one["test/mIoU"] < 1
+
+
+def test_processes_started_by_torchrun_share_one_run(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "segfolio.cli"]
+    steps = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=1", "--data.batch_size=2"]
+    done = subprocess.run(
+        [*launcher, "fit", *ARGUMENTS, *steps, "--trainer.limit_val_batches=0"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "runs/unet/shapes_small").iterdir()) == ["0", "latest"]
+    assert (tmp_path / "runs/unet/shapes_small/0/checkpoints/last.ckpt").is_file()

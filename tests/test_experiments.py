@@ -84,3 +84,10 @@ def test_it_trains_two_steps_and_is_tested(path, segfolio, tmp_path, capsys):
     assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt", "--trainer.limit_test_batches=2") == 0
     figures = json.loads(Path("run/test/figures.json").read_text())
     assert 0 <= figures["test/mIoU"] <= 1
+
+
+@pytest.mark.parametrize("path", [p for p in WITH_MODEL if "data" in CONTENT[p]], ids=named)
+def test_it_is_accepted_as_it_stands(path, segfolio, capsys):
+    assert segfolio("fit", "-c", path, "--print_config") == 0, capsys.readouterr().err
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["trainer"]["max_steps"] == CONTENT[path]["trainer"].get("max_steps", -1)

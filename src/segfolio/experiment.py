@@ -32,7 +32,7 @@ from segfolio.ledger.paper import Paper
 from segfolio.mistakes import explain
 from segfolio.quiet import quiet
 from segfolio.resume import check_resumable
-from segfolio.runs import experiment_name, new_run, run_of
+from segfolio.runs import experiment_name, is_first_process, new_run, run_of
 from segfolio.table import table
 from segfolio.tracking import build_loggers
 from segfolio.viz.callback import PredictionPictures
@@ -166,7 +166,8 @@ class Experiment(LightningCLI):
             folder = run or new_run(self.name)
         else:
             folder = run / {"predict": "predictions"}.get(str(self.subcommand), str(self.subcommand))
-        folder.mkdir(parents=True, exist_ok=True)
+        if is_first_process():
+            folder.mkdir(parents=True, exist_ok=True)
         config.output = None  # of this command, and not of those that read the config it leaves
         os.environ[_RUN] = str(folder)
         return folder

@@ -15,13 +15,18 @@ def experiment_name(config: Path | None) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the first of those that torchrun or SLURM started."""
+    return not int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
 def new_run(name: str, root: Path = Path("runs")) -> Path:
     """Make the next numbered folder of an experiment and point `latest` to it.
 
     Where several processes were started at once, the first one does; the others write nothing to it.
     """
     experiment = root / name
-    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
+    if not is_first_process():
         return experiment / "latest"
     experiment.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(p.name) for p in experiment.iterdir() if p.name.isdigit()), default=-1)

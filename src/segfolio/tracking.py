@@ -32,7 +32,6 @@ def build_loggers(
         name: of the run in W&B.
         config: shown by W&B as the run's configuration.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
     return [MetricsFile(run_dir), Wandb(run_dir, name, project, config)]
 
 
