@@ -1,7 +1,7 @@
 """`Family`: the skeleton of every training and evaluation loop."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,20 +10,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction, Target
+from segfolio.data.sample import Batch, Prediction
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
+from segfolio.metrics import Evaluator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class Evaluator(Protocol):
-    """What a family's metric offers: predictions and truths in, named figures out."""
-
-    def update(self, prediction: Prediction, target: Target) -> None: ...
-    def compute(self) -> dict[str, Tensor]: ...
-    def reset(self) -> None: ...
 
 
 class Family(LightningModule):
@@ -80,8 +73,7 @@ class Family(LightningModule):
         losses = self.compute_losses(batch)
         loss = torch.stack(list(losses.values())).sum()
         named = {f"train/loss_{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(named, batch_size=len(batch))
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log_dict({"train/loss": loss.detach(), **named}, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
@@ -102,10 +94,7 @@ class Family(LightningModule):
         self._log_metric("test")
 
     def _log_metric(self, stage: str) -> None:
-        figures = {f"{stage}/{name}": value for name, value in self.metric.compute().items()}
-        main = f"{stage}/{self.main_metric}"
-        self.log(main, figures.pop(main), prog_bar=True)
-        self.log_dict(figures)
+        self.log_dict({f"{stage}/{name}": value for name, value in self.metric.compute().items()})
         self.metric.reset()
 
     def configure_optimizers(self) -> Any:
