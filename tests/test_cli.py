@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image
 
 from tests.conftest import REPOSITORY
+from tests.fake import camvid
 
 SMALL = [
     *("-c", REPOSITORY / "experiments/unet/shapes_small.yaml", "--data.num_workers=0", "--trainer.accelerator=cpu"),
@@ -96,6 +98,18 @@ def test_predict_writes_a_folder_of_plain_images_at_their_own_sizes(segfolio, tr
         assert cv2.imread(f"out/overlay/{name}.png").shape == (*size, 3)
 
 
+def test_a_prediction_needs_the_run_and_no_dataset(segfolio, tmp_path):
+    camvid.write(tmp_path / "data")
+    config = REPOSITORY / "experiments/unet/camvid_sample60.yaml"
+    small = ("--model.init_args.architecture.init_args.width=4", "--trainer.max_steps=1", "--data.num_workers=0")
+    limits = ("--data.root", tmp_path / "data", "--data.batch_size=1", "--trainer.limit_val_batches=0", "--output=run")
+    assert segfolio("fit", "-c", config, *small, *limits) == 0
+    shutil.move(tmp_path / "data" / "test", tmp_path / "photos")
+    shutil.rmtree(tmp_path / "data")
+    assert segfolio("predict", "--ckpt_path=run/checkpoints/last.ckpt", "--data.images=photos", "--output=out") == 0
+    assert len(list(Path("out/ids").glob("*.png"))) == len(list(Path("photos").glob("*.png"))) > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -108,6 +122,18 @@ def test_predict_writes_a_folder_of_plain_images_at_their_own_sizes(segfolio, tr
         (["fit", *SMALL, "--data.images=nowhere", "--model.init_args.loss_weights={cee: 2.0}"], "cee"),
         (["fit", *SMALL, "--paper.expected={test/mIoU: 46.4}"], "46.4"),
         (["fit", "-c", "nowhere.yaml"], "nowhere.yaml"),
+        (["fit"], "needs an experiment: -c CONFIG"),
+        (["fit", *SMALL, "--trainer.max_step=4"], "did you mean 'trainer.max_steps'"),
+        (
+            [
+                "fit",
+                *SMALL,
+                "--model.init_args.architecture.class_path=segfolio.architectures.encoder_decoder.unet.UNett",
+            ],
+            "did you mean 'UNet'",
+        ),
+        (["fit", *SMALL, "--model.init_args.architecture.init_args.padding=circular"], "circular"),
+        (["fit", *SMALL, "--seed_everything=true"], "give a number"),
     ],
 )
 def test_a_mistake_is_answered_by_a_sentence(segfolio, capsys, arguments, says):

@@ -4,17 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from segfolio.runs import experiment_name, new_run, run_of
+from segfolio.runs import experiment_name, mark_latest, new_run, run_of
 
 
-def test_runs_are_numbered_and_latest_is_the_newest(tmp_path: Path) -> None:
+def test_runs_are_numbered_and_latest_is_the_one_marked_last(tmp_path: Path) -> None:
     runs = [new_run("segnet/camvid", tmp_path) for _ in range(3)]
-    assert runs == [tmp_path / "segnet/camvid" / number for number in "012"]
     latest = tmp_path / "segnet/camvid/latest"
-    assert latest.resolve() == runs[2]
+    assert runs == [tmp_path / "segnet/camvid" / number for number in "012"]
+    assert not latest.exists()
+    for run in (runs[0], runs[2], runs[2], runs[1]):
+        mark_latest(run)
+        assert latest.resolve() == run
     assert {p.name for p in latest.parent.iterdir()} == {"0", "1", "2", "latest"}
     assert new_run("segnet/other", tmp_path).name == "0"
-    assert latest.resolve() == runs[2]
+
+
+def test_a_run_with_a_folder_of_its_own_is_nobodys_latest(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    mark_latest(tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
 def test_numbers_go_on_behind_the_highest_whatever_else_is_there(tmp_path: Path) -> None:
@@ -27,11 +35,10 @@ def test_two_runs_that_start_together_get_two_folders(tmp_path: Path, monkeypatc
     """Both look before either has made its folder."""
     monkeypatch.setattr(Path, "iterdir", lambda self: iter(()))
     assert [new_run("a/b", tmp_path).name for _ in range(2)] == ["0", "1"]
-    assert (tmp_path / "a/b/latest").resolve().name == "1"
 
 
 def test_latest_survives_a_move_of_all_runs(tmp_path: Path) -> None:
-    new_run("a/b", tmp_path / "runs")
+    mark_latest(new_run("a/b", tmp_path / "runs"))
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/a/b/latest").resolve() == tmp_path / "elsewhere/a/b/0"
 
@@ -63,7 +70,7 @@ def test_the_name_of_an_experiment_is_its_folder_and_file(config: str, name: str
 
 
 def test_a_config_of_the_latest_run_has_the_experiments_name(tmp_path: Path) -> None:
-    new_run("segnet/camvid_367", tmp_path)
+    mark_latest(new_run("segnet/camvid_367", tmp_path))
     assert experiment_name(tmp_path / "segnet/camvid_367/latest/config.yaml") == "segnet/camvid_367"
 
 
@@ -73,6 +80,7 @@ def test_without_a_config_a_run_is_unnamed() -> None:
 
 def test_the_run_of_a_checkpoint_is_where_its_config_lies(tmp_path: Path) -> None:
     run = new_run("a/b", tmp_path)
+    mark_latest(run)
     checkpoint = tmp_path / "a/b/latest/checkpoints/last.ckpt"
     assert run_of(checkpoint) is None
     (run / "config.yaml").touch()

@@ -2,8 +2,6 @@
 
 import json
 import os
-import pickle
-import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from segfolio.arguments import with_config_of_run
 from segfolio.callbacks.checkpoints import Checkpoints
 from segfolio.callbacks.data_wait import DataWait
 from segfolio.callbacks.guard import NonFiniteGuard
@@ -68,6 +67,7 @@ class Experiment(LightningCLI):
             load_from_checkpoint_support=False,
             parser_kwargs={
                 "exit_on_error": False,
+                "allow_abbrev": False,  # --trainer.max_step is a mistake
                 **{loop: {"exit_on_error": False} for loop in self.subcommands()},
             },
             args=list(arguments),
@@ -110,8 +110,16 @@ class Experiment(LightningCLI):
             config.verbose = False  # the table is ours
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
+            if config.data.images and config.ckpt_path:  # the checkpoint knows all that the dataset would tell
+                stored = torch.load(config.ckpt_path, map_location="cpu", weights_only=True, mmap=True)["segfolio"]
+                config.data.images_labels = {
+                    "class_path": "segfolio.data.labels.LabelSpace",
+                    "init_args": stored["labels"],
+                }
+                config.data.images_channels = len(config.model.init_args.mean)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
         if loggers is None or loggers is True:
@@ -173,6 +181,7 @@ class Experiment(LightningCLI):
         return folder
 
     def before_fit(self) -> None:
+        self.datamodule.train_sampler(self.trainer)
         found = fingerprint(self.datamodule.split(self.datamodule.train_split))
         now = {**self._resolved(), "processes": self.trainer.world_size, "data_fingerprint": found}
         for callback in self.trainer.checkpoint_callbacks:
@@ -244,64 +253,3 @@ def _a_number(seed: int | bool) -> int:
     if isinstance(seed, bool):
         raise SegfolioError(f"seed_everything is {str(seed).lower()}; give a number, such as 0: every run is seeded")
     return seed
-
-
-def with_config_of_run(arguments: Sequence[str]) -> list[str]:
-    """Put the path of the run's newest checkpoint in place of `--ckpt_path last`, and add
-    `-c <run>/config.yaml` where a checkpoint of a run is given and no config.
-
-    Raises:
-        SegfolioError: no such checkpoint, or one that cannot be read.
-    """
-    arguments = [_null_in_braces(argument) for argument in arguments]
-    checkpoint, config = _given(arguments, "--ckpt_path"), _given(arguments, "-c", "--config")
-    if checkpoint in (None, "null"):
-        return arguments
-    path = Path(str(checkpoint))
-    if checkpoint == "last":
-        latest = Path("runs", experiment_name(Path(config or "config.yaml")), "latest")
-        path = Path(_given(arguments, "--output") or latest) / "checkpoints" / "last.ckpt"
-        arguments += ["--ckpt_path", str(path)]
-    _check_readable(path)
-    if config:
-        return arguments
-    above = run_of(path)
-    if above is None:
-        raise SegfolioError(f"there is no config.yaml above {path}; give the experiment with -c CONFIG")
-    # its `output` was the folder of the training
-    return [arguments[0], "-c", str(above / "config.yaml"), "--output=null", *arguments[1:]]
-
-
-def _null_in_braces(argument: str) -> str:
-    """`--a.architecture.init_args.b=null` as `--a.architecture={"init_args": {"b": null}}`.
-
-    jsonargparse 4.53 takes null for the text "None" where a class is called with further arguments.
-    """
-    match = re.fullmatch(r"(--.*\.architecture)\.init_args\.(\w+)=null", argument)
-    return f'{match[1]}={{"init_args": {{"{match[2]}": null}}}}' if match else argument
-
-
-def _given(arguments: Sequence[str], *names: str) -> str | None:
-    """The value of `--name value` or `--name=value`; the last one counts."""
-    found = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        name, equals, value = argument.partition("=")
-        if name in names:
-            found = value if equals else following
-    return found
-
-
-def _check_readable(checkpoint: Path) -> None:
-    if not checkpoint.is_file():
-        beside = sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
-        raise SegfolioError(f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}")
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            reason = f"it holds pickled code ({code[1]}), which is refused; save it as tensors and plain values"
-        else:
-            reason = f"it is incomplete or of another kind ({type(error).__name__})"
-        raise SegfolioError(f"{checkpoint} cannot be read as a checkpoint: {reason}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise SegfolioError(f"{checkpoint} is no checkpoint of a run (it has no `state_dict`)")

@@ -32,7 +32,16 @@ def explain(report: str, keys: Iterable[str]) -> str:
             f"{place}: {cls.rpartition('.')[2]} takes no {match[1]!r}{_nearest(match[1], accepted)}; "
             f"it takes {', '.join(accepted)}"
         )
-    lines = [line.strip(" -") for line in report.splitlines()]
+    if match := re.search(r"Got value: ([\w.]+)$|Namespace\(class_path='([\w.]+)'", report):
+        name = match[1] or match[2]
+        if "." in name and not _exists(name):
+            module, _, cls = name.rpartition(".")
+            return f"{place}: there is no class {name}{_nearest(cls, _names(module))}"
+    lines = [
+        re.sub(r"Type \S*Callable\[.*?expects a function or a callable class: ", "", line)
+        for line in report.splitlines()
+    ]
+    lines = [re.sub(r"\. Got value: Namespace\(.*", "", line).strip(" -") for line in lines]
     told = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines if line and not _NOISE.search(line)]
     reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(line for line in told if line)).replace(":;", ":")
     return f"{place}: {reason}" if place else reason
@@ -49,3 +58,15 @@ def _arguments(dotted: str) -> list[str]:
         return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
     except (ImportError, AttributeError, ValueError):
         return []
+
+
+def _names(module: str) -> list[str]:
+    try:
+        return dir(importlib.import_module(module))
+    except ImportError:
+        return []
+
+
+def _exists(dotted: str) -> bool:
+    module, _, name = dotted.rpartition(".")
+    return name in _names(module)

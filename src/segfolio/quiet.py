@@ -9,13 +9,17 @@ NOISE = (
     ".*LightningCLI's args parameter.*",  # the arguments are those of the command line, completed
     ".*does not have many workers.*",  # two cores have no more
     ".*The number of training batches .* is smaller than the logging interval.*",
+    ".*when logging on epoch level in distributed setting.*",  # the metrics have added up by then
+    ".*add the following callbacks.*",  # a checkpoint names callbacks that a prediction does not need
 )
+CHATTER = ("Tip: For seamless", "TPU available")
 
 
 def quiet() -> None:
-    """Leave out the messages in `NOISE`, and Lightning's advertisements."""
+    """Leave out the messages in `NOISE` and `CHATTER`, and the source lines that Python shows with a warning."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip: For seamless" not in record.getMessage()
+        lambda record: not any(said in record.getMessage() for said in CHATTER)
     )
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

@@ -21,7 +21,7 @@ def is_first_process() -> bool:
 
 
 def new_run(name: str, root: Path = Path("runs")) -> Path:
-    """Make the next numbered folder of an experiment and point `latest` to it.
+    """Make the next numbered folder of an experiment.
 
     Where several processes were started at once, the first one does; the others write nothing to it.
     """
@@ -36,11 +36,16 @@ def new_run(name: str, root: Path = Path("runs")) -> Path:
             break
         except FileExistsError:  # another run started meanwhile
             number += 1
-    latest = experiment / "latest"
-    unfinished = experiment / f".latest-{number}"
-    unfinished.symlink_to(str(number))
-    os.replace(unfinished, latest)
     return experiment / str(number)
+
+
+def mark_latest(run: Path) -> None:
+    """Point `latest` beside a numbered run to it; a run is that from its first checkpoint on."""
+    if run.name.isdigit():
+        unfinished = run.parent / f".latest-{run.name}"
+        unfinished.unlink(missing_ok=True)
+        unfinished.symlink_to(run.name)
+        os.replace(unfinished, run.parent / "latest")
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -68,6 +68,11 @@ def test_last_is_of_the_last_step_also_between_two_validations(tmp_path: Path) -
     assert steps(tmp_path) == {"best.ckpt": 4, "last.ckpt": 7}
 
 
+def test_a_numbered_run_is_the_latest_from_its_first_checkpoint_on(tmp_path: Path) -> None:
+    fit(tmp_path / "3", (0.3,))
+    assert (tmp_path / "latest").resolve() == tmp_path / "3"
+
+
 def test_a_resumed_run_remembers_its_best(tmp_path: Path) -> None:
     fit(tmp_path, (0.3, 0.7))
     fit(tmp_path, (0.3, 0.7, 0.6), resume=str(tmp_path / "checkpoints/last.ckpt"))

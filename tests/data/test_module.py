@@ -15,8 +15,9 @@ from torch import Tensor
 
 from segfolio.data.datasets import CamVid, Shapes
 from segfolio.data.formats.images import write_image
+from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule, ForEvaluation, collate
-from segfolio.data.sample import Batch
+from segfolio.data.sample import Batch, Sample
 from segfolio.data.transforms import ColorJitter, RandomWindow, Resize
 from segfolio.errors import SegfolioError
 from tests.fake import camvid
@@ -32,6 +33,11 @@ def module(**arguments: Any) -> DataModule:
 def paint(value: int) -> Any:
     """A transform that fills the image."""
     return lambda sample, rng: replace(sample, image=torch.full_like(sample.image, value))
+
+
+def blind(sample: Sample, rng: Any) -> Sample:
+    assert sample.target is None
+    return sample
 
 
 def content(batches: Iterable[Batch]) -> list[tuple[list[str], Tensor, Tensor]]:
@@ -53,7 +59,7 @@ def test_each_loader_has_its_own_transforms() -> None:
 
 
 def test_evaluation_transforms_change_the_image_and_not_the_truth() -> None:
-    batches = list(module(eval_transforms=[Resize((24, 40))], eval_batch_size=3).val_dataloader())
+    batches = list(module(eval_transforms=[blind, Resize((24, 40))], eval_batch_size=3).val_dataloader())
     assert batches[0].images.shape == (3, 3, 24, 40)
     assert batches[0].original_sizes == [SIZE] * 3
     for i, target in enumerate(batches[0].targets):
@@ -94,11 +100,10 @@ def test_labels_open_no_more_files_than_the_loop_needs() -> None:
         return SHAPES(root, split)
 
     assert module(dataset=dataset).labels is Shapes.labels
-    assert module(dataset=dataset, images="anywhere").labels is Shapes.labels
     data = module(dataset=dataset)
     data.setup("validate")
     assert data.labels is Shapes.labels
-    assert opened == ["train", "test", "val"]
+    assert opened == ["train", "val"]
 
 
 AUGMENTATION = [RandomWindow((32, 40), scale=(0.5, 2.0), hflip=0.5), ColorJitter(0.4, 0.4, 0.4, 0.1)]
@@ -115,6 +120,16 @@ def test_training_batches_do_not_depend_on_how_they_are_loaded(other: dict[str, 
         assert same(*epochs[-1])
         assert len(epochs[-1][0]) == 3
     assert not same(epochs[0][0], epochs[1][0])
+
+
+def test_the_same_image_is_augmented_anew_in_every_epoch_and_under_every_seed() -> None:
+    views = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        one = {"dataset": partial(SHAPES, train=1), "batch_size": 1, "seed": seed}
+        loader = module(train_transforms=AUGMENTATION, **one).train_dataloader()
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        views.append(next(iter(loader)).images)
+    assert [torch.equal(views[0], view) for view in views] == [True, False, False, True]
 
 
 def test_evaluation_batches_do_not_depend_on_workers() -> None:
@@ -153,6 +168,16 @@ def test_plain_images_are_predicted_one_by_one_at_their_own_sizes(tmp_path: Path
     assert [(b.image_ids, b.original_sizes) for b in batches] == [([name], [size]) for name, size in sizes.items()]
     assert [b.images.unique().tolist() for b in batches] == [[1], [2]]
     assert all(b.images.shape == (1, 3, 32, 32) and b.targets == [] for b in batches)
+
+
+def test_with_labels_and_channels_plain_images_are_predicted_without_the_dataset(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.full((8, 9, 3), 7, np.uint8))
+    labels = LabelSpace(("cell",))
+    data = module(dataset=None, images=str(tmp_path), images_labels=labels, images_channels=1)
+    data.setup("predict")
+    (batch,) = data.predict_dataloader()
+    assert data.labels is labels
+    assert batch.images.tolist() == torch.full((1, 1, 8, 9), 7).tolist()
 
 
 def test_a_truncated_mask_is_named_before_training_and_by_the_loops_that_read_it(tmp_path: Path) -> None:

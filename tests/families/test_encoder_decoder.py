@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.tv_tensors import Mask
 
+from segfolio.callbacks.checkpoints import Checkpoints
 from segfolio.data.datasets import Shapes
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
@@ -161,23 +163,24 @@ def trainer(**arguments: Any) -> Trainer:
 
 
 @pytest.mark.parametrize(("bn_mode", "recomputed"), [("recompute", True), ("running", False)])
-def test_statistics_are_recomputed_over_the_training_set_before_every_evaluation(
-    bn_mode: Literal["recompute", "running"], recomputed: bool
+def test_statistics_are_recomputed_over_the_training_set_at_its_end_and_before_evaluation(
+    bn_mode: Literal["recompute", "running"], recomputed: bool, tmp_path: Path
 ) -> None:
-    model, data, loops = family(labels=Shapes.labels, bn_mode=bn_mode), shapes(), trainer()
+    model, data = family(labels=Shapes.labels, bn_mode=bn_mode), shapes()
+    loops = trainer(callbacks=[Checkpoints()], enable_checkpointing=True, default_root_dir=tmp_path, max_steps=3)
 
-    def is_plain_mean() -> bool:
-        convolution, norm = model.network[0], model.network[1]  # type: ignore[index]
+    def is_plain_mean(found: Tensor) -> bool:
         with torch.no_grad():
-            batches = [convolution(model.normalize(b.images)).mean((0, 2, 3)) for b in data.statistics_dataloader()]
-        return torch.allclose(norm.running_mean, torch.stack(batches).mean(0), atol=1e-5)
+            features = (model.network[0](model.normalize(b.images)) for b in data.statistics_dataloader())  # type: ignore[index]
+            return torch.allclose(found, torch.stack([f.mean((0, 2, 3)) for f in features]).mean(0), atol=1e-5)
 
-    loops.fit(model, data)
-    assert is_plain_mean() == recomputed
-    for evaluate in (loops.validate, loops.test, loops.predict):
+    loops.fit(model, data)  # the last validation is after two of the three steps
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert is_plain_mean(last["state_dict"]["network.1.running_mean"]) == recomputed
+    for evaluate in (loops.validate, loops.test):
         model.network[1].reset_running_stats()  # type: ignore[index]
         evaluate(model, data)
-        assert is_plain_mean() == recomputed, evaluate.__name__
+        assert is_plain_mean(model.network[1].running_mean) == recomputed, evaluate.__name__  # type: ignore[index]
 
 
 def test_bf16_trains_and_evaluates_as_float32_does() -> None:

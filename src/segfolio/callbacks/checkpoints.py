@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from segfolio.errors import SegfolioError
+from segfolio.families.base import Family
+from segfolio.runs import mark_latest
 
 
 class Checkpoints(Checkpoint):
@@ -71,7 +73,9 @@ class Checkpoints(Checkpoint):
             replace_by_copy(path, path.with_name("best.ckpt"))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        if isinstance(pl_module, Family):
+            pl_module.before_last_checkpoint()
+        self._save(trainer, again=True)
 
     def _save(self, trainer: Trainer, again: bool = False) -> Path:
         path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
@@ -81,6 +85,7 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(unfinished, weights_only=False)
         if trainer.is_global_zero:
             os.replace(unfinished, path)
+            mark_latest(path.parents[1])
         self._saved_step = trainer.global_step
         return path
 

@@ -47,6 +47,6 @@ class NonFiniteGuard(Callback):
         finite, self._finite = self._finite, None
         if finite is not None and not finite:
             raise SegfolioError(
-                f"the loss is not finite at step {self._step}, images {', '.join(self._image_ids)}; the last "
-                "checkpoint precedes it: lower the learning rate, clip gradients, or look at these images"
+                f"the loss is not finite at step {self._step}, images {', '.join(self._image_ids)}; no "
+                "checkpoint was written since: lower the learning rate, clip gradients, or look at these images"
             )

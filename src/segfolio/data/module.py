@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from segfolio.data.dataset import SegmentationDataset
@@ -35,6 +35,8 @@ class DataModule(LightningDataModule):
         eval_batch_size: larger than 1 only where all images of the split have one size.
         num_workers: processes that load; by default one per core but one, at most 8.
         images: a folder of plain images for `predict`; by default `test_split` is predicted.
+        images_labels, images_channels: of what was learned, so that `images` need no dataset; `segfolio predict`
+            takes them from the checkpoint.
         cache: keep the decoded images of the training split in memory (each process and worker its own).
         seed: of order and augmentation; `seed_everything` unless given.
 
@@ -55,6 +57,8 @@ class DataModule(LightningDataModule):
         val_split: str = "val",
         test_split: str = "test",
         images: str | None = None,
+        images_labels: LabelSpace | None = None,
+        images_channels: int | None = None,
         cache: bool = False,
         seed: int = 0,
     ) -> None:
@@ -65,11 +69,13 @@ class DataModule(LightningDataModule):
         self.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if num_workers is None else num_workers
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.cache, self.seed = cache, seed
+        self.images_labels, self.images_channels = images_labels, images_channels
+        self._checked: set[str] = set()
         self._splits: dict[str, SegmentationDataset] = {}
 
     @property
     def labels(self) -> LabelSpace:
-        return self.split(next(iter(self._splits), self.test_split if self.images else self.train_split)).labels
+        return self.images_labels or self.split(next(iter(self._splits), self.train_split)).labels
 
     def split(self, name: str) -> SegmentationDataset:
         """The dataset of one split, its files found."""
@@ -85,18 +91,25 @@ class DataModule(LightningDataModule):
             "test": {self.test_split},
             "predict": set() if self.images else {self.test_split},
         }[stage]
-        for name in sorted(names):
+        for name in sorted(names - self._checked):
             self.split(name).check()
+        self._checked |= names
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self.split(self.train_split)
+        return self._loader(
+            Augmented(dataset, self.train_transforms, self.cache), self.batch_size, self.train_sampler(self.trainer)
+        )
+
+    def train_sampler(self, trainer: Trainer | None) -> TrainSampler:
+        """Who draws what, from where the trainer is; raises a `SegfolioError` where there is too little to draw."""
         accumulate, done = 1, (0, 0)
-        if self.trainer:
-            loop = self.trainer.fit_loop
-            accumulate = self.trainer.accumulate_grad_batches
-            done = (self.trainer.current_epoch, loop.epoch_loop.batch_progress.current.ready)
-        sampler = TrainSampler(len(dataset), self.batch_size, self.seed, *self._rank(), accumulate, done)
-        return self._loader(Augmented(dataset, self.train_transforms, self.cache), self.batch_size, sampler)
+        if trainer:
+            accumulate = trainer.accumulate_grad_batches
+            done = (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+        length = len(self.split(self.train_split))
+        rank = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return TrainSampler(length, self.batch_size, self.seed, *rank, accumulate, done)
 
     def statistics_dataloader(self) -> DataLoader[Any]:
         """The training images once, as in evaluation but in training's batch size; all of one size."""
@@ -113,7 +126,7 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         if self.images is None:
             return self.test_dataloader()
-        channels = self.split(next(iter(self._splits), self.test_split)).channels
+        channels = self.images_channels or self.split(self.train_split).channels
         images = ImageFolder(Path(self.images), self.labels, channels)
         images.check()
         return self._evaluation(images, batch_size=1)  # sizes differ

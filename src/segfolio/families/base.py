@@ -107,6 +107,9 @@ class Family(LightningModule):
             "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"},
         }
 
+    def before_last_checkpoint(self) -> None:
+        """What the weights need at the end of training, before they are written for good."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segfolio"] = describe(self.network, self.labels)
 

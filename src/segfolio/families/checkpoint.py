@@ -1,5 +1,6 @@
 """What a checkpoint says of itself, and whether it fits the network at hand."""
 
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ def describe(network: nn.Module, labels: LabelSpace) -> dict[str, Any]:
     return {
         "version": __version__,
         "architecture": f"{type(network).__module__}.{type(network).__qualname__}",
-        "classes": list(labels.names),
+        "labels": asdict(labels),
     }
 
 
@@ -30,9 +31,10 @@ def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpac
             f"the checkpoint holds {there['architecture']} but the config builds {here['architecture']}; "
             "use the config.yaml beside the checkpoint"
         )
-    if there.get("classes", here["classes"]) != here["classes"]:
+    then, now = (list(side["labels"]["names"]) if "labels" in side else None for side in (there, here))
+    if then not in (None, now):
         raise SegfolioError(
-            f"the checkpoint was trained on the classes {there['classes']} but the dataset has {here['classes']}; "
+            f"the checkpoint was trained on the classes {then} but the dataset has {now}; "
             "evaluate it on the dataset it was trained on, or remap the classes"
         )
     prefix = "network."

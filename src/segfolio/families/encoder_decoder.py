@@ -28,8 +28,8 @@ class EncoderDecoder(Family):
         losses: by the name under which each is logged.
         loss_weights: factor of each loss; 1 where none is given.
         bn_mode: batch statistics in evaluation. `running`: the averages of training, as usual. `recompute`:
-            over the whole training set, whose images are of one size, before every validation, test and
-            prediction (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
+            over the whole training set, whose images are of one size, before every validation and test,
+            and at the end of training (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
             `eval_batch_size`.
 
     For the other arguments see `Family`.
@@ -97,7 +97,7 @@ class EncoderDecoder(Family):
         if self.bn_mode == "recompute":
             self._recompute()
 
-    on_predict_start = on_test_start
+    before_last_checkpoint = on_test_start
 
     def _recompute(self) -> None:
         batches = self.trainer.datamodule.statistics_dataloader()  # type: ignore[attr-defined]
