@@ -166,9 +166,17 @@ def test_overrides_have_a_folder_and_results_of_their_own(commands, segfolio):
 
 
 def test_a_record_only_experiment_is_refused(tmp_path, segfolio, capsys):
-    write_experiment(tmp_path, status="record-only", deviations=["the data is not to be had"])
+    write_experiment(tmp_path, status="record-only", deviations=["another optimiser"])
     assert segfolio("replicate", "experiments/net/row.yaml") == 2
-    assert "row.yaml is record-only and cannot be run: the data is not to be had" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.endswith("row.yaml is record-only: it holds the paper's figures and cannot be run here\n")
+
+
+def test_a_test_of_a_part_is_refused_before_the_training(commands, segfolio, capsys):
+    commands.config["trainer"]["limit_test_batches"] = 5
+    assert segfolio("replicate", "experiments/net/row.yaml", "--trainer.limit_test_batches", 5) == 2
+    assert "replicate tests the whole split; leave out trainer.limit_test_batches" in capsys.readouterr().err
+    assert commands.said == []
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ class Experiment(LightningCLI):
             (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds)) for name in self.model.labels.names
         ]
         self._say(table(("class", *kinds), rows, right=range(1, len(kinds) + 1)))
-        self._say("\n" + paper_and_ours(self.name, self._get(self.config_init, "paper"), figures))
+        self._say("\n" + paper_and_ours(self.name, self._get(self.config_init, "paper"), figures, self.record.caveat))
         self._say(f"\npictures and figures: {folder}")
 
     def _say(self, text: str) -> None:

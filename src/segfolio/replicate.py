@@ -62,17 +62,20 @@ class Replication:
             other recipe that overrides make of it.
 
     Raises:
-        SegfolioError: a record-only experiment, an override that is not one, a config that fit would refuse.
+        SegfolioError: a record-only experiment, an override that is not one, a config that fit would refuse, a
+            limit to the images of the test.
     """
 
     def __init__(self, config: Path, overrides: Sequence[str], output: Path | None = None) -> None:
         written = read_experiment(config)
         paper = paper_of(written, config)
         if paper and paper.status == "record-only":
-            raise SegfolioError(f"{config} is record-only and cannot be run: {'; '.join(paper.deviations)}")
+            raise SegfolioError(f"{config} is record-only: it holds the paper's figures and cannot be run here")
         self.config, self.arguments = config, list(overrides)
         self.seed = int(written.get("seed_everything", 0))
         changes = tuple(f"{k}={v}" for k, v in as_pairs(self.arguments) if changes_recipe(k))
+        if self.resolved["trainer"].get("limit_test_batches") is not None:
+            raise SegfolioError(f"{config}: replicate tests the whole split; leave out trainer.limit_test_batches")
         self.recipe = recipe_hash(self.resolved)
         self.results_path = results_path(config, self.recipe, changes)
         self.results = Results(experiment_name(config), recipe_hash(written), changes, {})

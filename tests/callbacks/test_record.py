@@ -2,9 +2,15 @@
 
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import yaml
+
+import segfolio.callbacks.record
 from segfolio.ledger.record import Record
 from tests.conftest import REPOSITORY
+from tests.fake import camvid
 
 SMALL = [
     *("fit", "-c", REPOSITORY / "experiments/unet/shapes_small.yaml", "--output=run"),
@@ -14,8 +20,16 @@ SMALL = [
 ]
 
 
-def read() -> Record:
-    record = Record.read(Path("run"))
+@pytest.fixture
+def warned(monkeypatch) -> list[str]:
+    said: list[str] = []
+    warnings = SimpleNamespace(warn=lambda sentence, stacklevel: said.append(sentence))
+    monkeypatch.setattr(segfolio.callbacks.record, "warnings", warnings)
+    return said
+
+
+def read(folder: str = "run") -> Record:
+    record = Record.read(Path(folder))
     assert record is not None
     return record
 
@@ -41,3 +55,39 @@ def test_a_run_that_fails_stays_unfinished(segfolio):
     assert segfolio(*SMALL, *arguments) == 2
     assert read().state == "running"
     assert read().finished == ""
+
+
+def test_a_test_of_a_part_is_recorded_as_that(segfolio, warned, capsys):
+    sizes = ("--data.dataset.init_args.test=5", "--data.eval_batch_size=2")
+    assert segfolio(*SMALL, *sizes, "--trainer.max_steps=1", "--trainer.limit_val_batches=0") == 0
+    test = ("test", "--ckpt_path=run/checkpoints/last.ckpt")
+    assert segfolio(*test, "--trainer.limit_test_batches=1") == 0
+    assert capsys.readouterr().out.count("\npartial: 2 of 5 images\n") == 1
+    assert read("run/test").partial == "2 of 5 images"
+    assert read("run/test").protocol.startswith("2 of 5 images of test, last.ckpt; whole image")
+    assert segfolio(*test) == 0  # the last batch holds one
+    assert "partial" not in capsys.readouterr().out
+    assert read("run/test").partial == ""
+    assert read("run/test").protocol.startswith("5 images of test, last.ckpt; whole image")
+    assert warned == []  # Shapes has as many images as it is told to
+
+
+def test_data_of_another_size_than_published_is_told_and_not_compared(segfolio, warned, tmp_path, capsys):
+    camvid.write(tmp_path / "data", train=2, val=1, test=2)
+    config = yaml.safe_load((REPOSITORY / "experiments/unet/camvid_sample60.yaml").read_text())
+    config["paper"]["expected"] = {"test/mIoU": 0.464}
+    Path("row.yaml").write_text(yaml.safe_dump(config))
+    small = ("--model.init_args.architecture.init_args.width=4", "--trainer.max_steps=1", "--data.num_workers=0")
+    limits = ("--data.root", tmp_path / "data", "--data.batch_size=1", "--trainer.limit_val_batches=0", "--output=run")
+    assert segfolio("fit", "-c", "row.yaml", *small, *limits) == 0
+    train, val = "CamVid train has 2 images here, 367 as published", "CamVid val has 1 image here, 101 as published"
+    unlike = "figures are not comparable with the paper's"
+    assert warned == [f"{train}; {val}: {unlike}"]
+    assert read().other_data == {"train": train, "val": val}
+    assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt") == 0
+    test = "CamVid test has 2 images here, 233 as published"
+    assert warned[1:] == [f"{train}; {val}; {test}: {unlike}"]
+    out = capsys.readouterr().out
+    assert out.count("other data\n") == 1  # where a verdict would stand
+    assert f"\nother data: {train}; {val}; {test}\n" in out
+    assert "outside" not in out

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torchvision.tv_tensors import Image, Mask
 
-from segfolio.data.dataset import PairedFiles, files_by_id, listed
+from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
 from segfolio.data.formats.images import write_id_map, write_image
 from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
@@ -56,8 +58,31 @@ def test_an_unknown_id_is_named_with_its_file(pair):
 def test_check_reads_the_headers(pair):
     Tiny(pair).check()
     pair.mask.unlink()
-    with pytest.raises(SegfolioError, match=r"1 missing: .*mask\.png"):
+    with pytest.raises(SegfolioError, match=r"^1 pair of image and mask: 1 mask missing: .*mask\.png"):
         Tiny(pair).check()
+
+
+@pytest.mark.parametrize(
+    ("published", "adjustable", "says"),
+    [
+        ({"train": 367}, False, "Tiny train has 1 image here, 367 as published"),
+        ({"train": 367}, True, None),  # arguments decide
+        ({"train": 1}, False, None),
+        ({"val": 367}, False, None),
+        ({}, False, None),  # a user's own files
+    ],
+)
+def test_a_split_of_another_size_than_published_is_told(pair, monkeypatch, published, adjustable, says):
+    assert Tiny(pair).unlike_published("train") is None  # without `info`
+    info = DatasetInfo("Tiny", "", "", published, adjustable)
+    monkeypatch.setattr(Tiny, "info", info, raising=False)
+    assert Tiny(pair).unlike_published("train") == says
+
+
+def test_the_kind_of_a_missing_file_is_told(pair):
+    gone = pair._replace(image_id="two", image=Path("a.png"), mask=Path("b.png"))
+    with pytest.raises(SegfolioError, match=r"^list: 2 images missing: a\.png, a\.png; 1 mask missing: b\.png;"):
+        Tiny(pair, gone, gone._replace(image_id="three", mask=None)).expect_pairs(Path("list"))
 
 
 def test_files_are_found_in_order_by_relative_path_without_suffix(tmp_path):

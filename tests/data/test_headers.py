@@ -58,17 +58,17 @@ def spoil(path, how):
 @pytest.mark.parametrize(
     ("which", "how", "message"),
     [
-        ("image", "delete", r"of 5 images and their masks, 1 missing: \S*3\.png$"),
-        ("mask", "delete", r"1 missing: \S*3_ids\.png$"),
-        ("image", "empty", r"1 empty, cut short or no image \(copy them again\): \S*3\.png$"),
-        ("image", "text", r"1 empty, cut short or no image .*3\.png$"),
-        ("image", "cut", r"1 empty, cut short or no image .*3\.png$"),
-        ("mask", "cut", r"1 empty, cut short or no image .*3_ids\.png$"),
-        ("mask", "resize", r"1 masks of another size than their image: \S*3_ids\.png \(9x6, image 8x6\)$"),
-        ("image", "deep grey", r"1 of more than 8 bits per channel \(scale them to 0-255\): \S*3\.png$"),
-        ("image", "deep rgb", r"1 of more than 8 bits per channel .*3\.png$"),
-        ("mask", "colour", r"1 masks without ids \(.*\): \S*3_ids\.png \(RGB PNG\)$"),
-        ("mask", "jpeg", r"1 masks without ids .*3_ids\.png \(L JPEG\)$"),
+        ("image", "delete", r"^5 pairs of image and mask: 1 image missing: \S*3\.png$"),
+        ("mask", "delete", r"1 mask missing: \S*3_ids\.png$"),
+        ("image", "empty", r"1 image empty, cut short or of no known format \(copy again\): \S*3\.png$"),
+        ("image", "text", r"1 image empty, cut short .*3\.png$"),
+        ("image", "cut", r"1 image empty, cut short .*3\.png$"),
+        ("mask", "cut", r"1 mask empty, cut short .*3_ids\.png$"),
+        ("mask", "resize", r"1 mask of another size than the image: \S*3_ids\.png \(9x6, image 8x6\)$"),
+        ("image", "deep grey", r"1 image of more than 8 bits per channel \(scale to 0-255\): \S*3\.png$"),
+        ("image", "deep rgb", r"1 image of more than 8 bits per channel .*3\.png$"),
+        ("mask", "colour", r"1 mask without ids \(.*\): \S*3_ids\.png \(RGB PNG\)$"),
+        ("mask", "jpeg", r"1 mask without ids .*3_ids\.png \(L JPEG\)$"),
     ],
 )
 def test_each_problem_names_its_file(pairs, which, how, message):
@@ -84,8 +84,8 @@ def test_all_problems_come_at_once_with_counts_and_the_first_three_files(pairs):
     with pytest.raises(SegfolioError) as error:
         check_headers(pairs, 3)
     message = str(error.value)
-    assert "4 missing: " in message
-    assert "2_ids.png, ...; 1 masks of another size" in message
+    assert "4 masks missing: " in message
+    assert "2_ids.png, ...; 1 mask of another size" in message
     assert "3_ids.png" not in message
 
 
@@ -98,9 +98,9 @@ def test_masks_of_every_kind_that_holds_ids_pass(pairs, mode):
 @pytest.mark.parametrize(
     ("channels", "mode", "message"),
     [
-        (3, "L", r"^2 of 5 images are grey, which is repeated to 3 channels; the first is \S*1\.png$"),
-        (3, "RGBA", r"^2 of 5 images have an alpha channel, which is dropped; the first is \S*1\.png$"),
-        (1, None, r"^5 of 5 images are in colour, which is turned to grey; the first is \S*0\.png$"),
+        (3, "L", r"^2 of 5 images: grey, which is repeated to 3 channels; the first is \S*1\.png$"),
+        (3, "RGBA", r"^2 of 5 images: alpha channel, which is dropped; the first is \S*1\.png$"),
+        (1, None, r"^5 of 5 images: colour, which is turned to grey; the first is \S*0\.png$"),
     ],
 )
 def test_what_is_allowed_but_odd_is_one_warning(pairs, channels, mode, message):

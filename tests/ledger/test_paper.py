@@ -38,6 +38,16 @@ def test_the_table_shows_percent_and_never_a_figure_that_was_not_run():
     assert rows["test/dice"][1:] == ["-", "50.0"]
 
 
+@pytest.mark.parametrize("caveat", ["partial: 5 of 20 images", "other data: T has 20 images here, 233 as published"])
+def test_what_is_not_comparable_gets_no_verdict(caveat):
+    text = paper_and_ours("segnet/x", paper(test__mIoU=0.464), {"test/mIoU": 0.464, "test/dice": 0.5}, caveat)
+    rows = {line.split()[0]: line.split() for line in text.splitlines()[3:5]}
+    assert rows["test/mIoU"] == ["test/mIoU", "46.4", "46.4", *caveat.partition(":")[0].split()]
+    assert rows["test/dice"] == ["test/dice", "-", "50.0"]
+    assert text.endswith(f"\n\n{caveat}")
+    assert "within" not in text
+
+
 BLOCK = {"title": "T", "arxiv": "1511.00561", "row": "a row"}
 
 

@@ -67,6 +67,13 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert Record.read(tmp_path / "elsewhere") is None
 
 
+def test_the_caveat_is_what_forbids_a_comparison():
+    other = {"train": "T train has 60 images here, 367 as published", "val": "T val has 1 image here, 2 as published"}
+    assert Record("net/row", "c1", 3).caveat == ""
+    assert Record("net/row", "c1", 3, other_data=other).caveat == f"other data: {other['train']}; {other['val']}"
+    assert Record("net/row", "c1", 3, partial="5 of 20 images", other_data=other).caveat == "partial: 5 of 20 images"
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_a_file_that_is_no_record_is_named(tmp_path, content):
     (tmp_path / "record.json").write_text(content)

@@ -20,10 +20,13 @@ def test_the_spread_is_that_of_a_sample():
 
 
 def test_a_finished_run_joins_training_and_test(tmp_path):
-    run = write_run(tmp_path / "runs/net/row/seed0", {"test/mIoU": 0.4, "test/IoU/car": 0.1})
+    figures = {"test/mIoU": 0.4, "test/IoU/car": 0.1}
+    trained = {"other_data": {"train": "60 of 367"}}
+    run = write_run(tmp_path / "runs/net/row/seed0", figures, trained, other_data={"test": "20 of 233"})
     seed = finished_seed(run, tmp_path / "experiments/net")
     assert seed.figures == {"test/mIoU": 0.4}  # of the whole split
     assert seed.record.data == {"train": "f0", "test": "f1"}
+    assert seed.record.other_data == {"train": "60 of 367", "test": "20 of 233"}
     assert seed.record.protocol == "whole image"
     assert seed.run == "../../runs/net/row/seed0"
 
@@ -35,6 +38,7 @@ def test_a_finished_run_joins_training_and_test(tmp_path):
         ({}, {"state": "running"}),
         ({}, {"config": "c2"}),  # tested with other arguments
         ({}, {"started": "2030-01-01T09"}),  # tested, then trained on
+        ({}, {"partial": "5 of 20 images"}),
     ],
 )
 def test_a_run_that_is_not_tested_to_the_end_is_not_finished(tmp_path, trained, test):

@@ -29,6 +29,19 @@ def test_a_claim_is_compared_with_the_mean(tmp_path, replicated, miou, state):
     assert rows[0].protocol == "whole image"
 
 
+def test_a_claim_is_not_compared_with_figures_on_other_data(tmp_path, replicated):
+    other = {"test": "T test has 20 images here, 233 as published"}
+    replicated(write_experiment(tmp_path, "net/row", **CLAIM), 0.464, other_data=other)
+    replicated(write_experiment(tmp_path, "net/sample"), 0.4, other_data=other)
+    rows, _ = ledger(tmp_path / "experiments")
+    assert [(r.state, r.expected, r.difference) for r in rows] == [
+        ("other data", 0.464, None),
+        ("unrun", 0.7, None),
+        ("no claim", None, None),
+    ]
+    assert [r.ours.mean for r in rows if r.ours] == [0.464, 0.4]
+
+
 def test_where_nothing_is_claimed_the_main_figure_is_shown(tmp_path, replicated):
     replicated(write_experiment(tmp_path), 0.4, dirty=True)
     (row,), _ = ledger(tmp_path / "experiments")

@@ -4,6 +4,7 @@ import platform
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,16 @@ from lightning.pytorch.loggers import WandbLogger
 
 import segfolio
 from segfolio.data.fingerprint import fingerprint
+from segfolio.data.headers import counted
+from segfolio.data.sample import Batch
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
+from segfolio.runs import run_of
 
 
 class RunRecord(Callback):
     """Writes `record.json` into the run's folder: at the start, with every checkpoint, and when the end is reached.
 
-    A resumed run goes on with its record.
+    A resumed run goes on with its record. Data of another size than published is told, once, and recorded.
 
     Args:
         experiment: `<paper>/<variant>`.
@@ -35,6 +39,12 @@ class RunRecord(Callback):
     def __init__(self, experiment: str, config: Mapping[str, Any]) -> None:
         self.experiment, self.config = experiment, config
         self._record: Record | None = None  # of the first process alone
+        self._tested = 0  # images, of this process
+
+    @property
+    def caveat(self) -> str:
+        """Why figures of this run are not to be compared with a paper's, once it has ended; "" where they are."""
+        return self._record.caveat if self._record else ""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -50,27 +60,41 @@ class RunRecord(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "no checkpoint"
-        tested = f"{len(data.split(data.test_split))} images of {data.test_split}, {checkpoint}"
-        transforms = [type(transform).__name__ for transform in data.eval_transforms]
-        self._start(trainer, {data.test_split}, "; ".join([tested, *transforms, pl_module.protocol]))
+        run = run_of(Path(trainer.ckpt_path)) if trainer.ckpt_path else None
+        self._tested = 0
+        self._start(trainer, {data.test_split}, trained=Record.read(run) if run else None)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+        self._tested += len(batch.image_ids)
+
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        tested = int(trainer.strategy.reduce(torch.tensor(self._tested, device=pl_module.device), reduce_op="sum"))
+        if self._record is None:
+            return
+        if tested != (whole := len(data.split(data.test_split))):
+            self._record.partial = f"{tested} of {counted(whole, 'image')}"
+        images = self._record.partial or counted(whole, "image")
+        checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "no checkpoint"
+        transforms = [type(transform).__name__ for transform in data.eval_transforms]
+        words = [f"{images} of {data.test_split}, {checkpoint}", *transforms, pl_module.protocol]
+        self._record.protocol = "; ".join(words)
         self._write(trainer, finished=True)
 
-    def _start(self, trainer: Trainer, splits: set[str], protocol: str = "") -> None:
+    def _start(self, trainer: Trainer, splits: set[str], trained: Record | None = None) -> None:
         if not trainer.is_global_zero:
             return
         data, resumed = trainer.datamodule, trainer.training and trainer.ckpt_path  # type: ignore[attr-defined]
         earlier = Record.read(Path(trainer.default_root_dir)) if resumed else None
+        unlike = {name: said for name in sorted(splits) if (said := data.split(name).unlike_published(name))}
         self._begin = time.perf_counter()
         self._earlier = earlier or Record(self.experiment, "", 0, started=_now(), sessions=0)
         self._record = Record(
             experiment=self.experiment,
             config=recipe_hash(self.config),
             seed=int(self.config["seed_everything"]),
-            protocol=protocol,
             data={name: fingerprint(data.split(name)) for name in sorted(splits)},
+            other_data={**(trained.other_data if trained else {}), **unlike},
             **code(),
             versions=_versions(),
             hardware={**machine(), **_gpus(trainer)},
@@ -80,6 +104,9 @@ class RunRecord(Callback):
             started=self._earlier.started,
             sessions=self._earlier.sessions + 1,
         )
+        if other := self._record.other_data:
+            said = "; ".join(other.values())
+            warnings.warn(f"{said}: figures are not comparable with the paper's", stacklevel=2)
         self._write(trainer)
 
     def _write(self, trainer: Trainer, finished: bool = False) -> None:

@@ -11,7 +11,7 @@ import torch
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.formats.images import read_id_map, read_image
-from segfolio.data.headers import FilePair, check_headers
+from segfolio.data.headers import FilePair, check_headers, counted
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
@@ -28,6 +28,7 @@ class DatasetInfo:
         url: where it is described, and where its files come from.
         licence: in the publisher's words.
         splits: images of each split as published.
+        adjustable: whether the dataset's arguments decide, and `splits` is their default.
         tasks: of semantic, instance, panoptic.
         layout: the files below `root`, in a line or two.
     """
@@ -36,6 +37,7 @@ class DatasetInfo:
     url: str
     licence: str
     splits: dict[str, int] = field(default_factory=dict)
+    adjustable: bool = False
     tasks: tuple[str, ...] = ("semantic",)
     layout: str = ""
 
@@ -63,6 +65,14 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
 
     def check(self) -> None:
         """Look at every file without decoding it, before training; raises a `SegfolioError`."""
+
+    def unlike_published(self, split: str) -> str | None:
+        """Where this, the dataset's `split`, has another number of images than was published: both, in words."""
+        if not hasattr(self, "info") or self.info.adjustable:
+            return None
+        if (published := self.info.splits.get(split, len(self))) == len(self):
+            return None
+        return f"{self.info.title} {split} has {counted(len(self), 'image')} here, {published} as published"
 
     def expect_split(self, split: str, splits: Collection[str]) -> None:
         """Raise a `SegfolioError` for a split that is not one of `splits`."""
@@ -95,9 +105,15 @@ class PairedFiles(SegmentationDataset):
         """Raise a `SegfolioError` if `pairs`, which `source` names, repeats an image or a file is missing."""
         counts = Counter(pair.image_id for pair in self.pairs)
         if twice := [image_id for image_id, n in counts.items() if n > 1]:
-            raise SegfolioError(f"{source} names {len(twice)} images twice: {listed(twice, 3)}; name each once")
-        if missing := [str(path) for pair in self.pairs for path in pair[1:] if path and not path.is_file()]:
-            raise SegfolioError(f"{source}: {len(missing)} files are missing: {listed(missing, 3)}; copy them again")
+            number = counted(len(twice), "image")
+            raise SegfolioError(f"{source} names {number} twice: {listed(twice, 3)}; name each once")
+        said = []
+        for kind in ("image", "mask"):
+            paths = filter(None, (getattr(pair, kind) for pair in self.pairs))
+            if missing := [str(path) for path in paths if not path.is_file()]:
+                said.append(f"{counted(len(missing), kind)} missing: {listed(missing, 3)}")
+        if said:
+            raise SegfolioError(f"{source}: {'; '.join(said)}; copy the data again")
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -38,24 +38,30 @@ def check_headers(pairs: Sequence[FilePair], channels: int) -> None:
         SegfolioError: missing, unreadable or truncated files, images of more than 8 bits, masks that hold
             no ids or differ from their image in size; it names the first files of each and counts them.
     """
-    problems, remarks = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    problems = defaultdict[tuple[str, str], list[str]](list)  # places, by kind of file and what is wrong with it
+    remarks = defaultdict[tuple[str, str], list[str]](list)
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # it guards decoders
     try:
         with ThreadPoolExecutor(8) as pool:
             for findings in pool.map(lambda pair: list(_inspect(pair, channels)), pairs):
-                for fatal, what, where in findings:
-                    (problems if fatal else remarks)[what].append(where)
+                for fatal, kind, what, where in findings:
+                    (problems if fatal else remarks)[kind, what].append(where)
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     if problems:
         said = (
-            f"{len(where)} {what}: {', '.join(where[:_NAMED])}{', ...' if len(where) > _NAMED else ''}"
-            for what, where in problems.items()
+            f"{counted(len(where), kind)} {what}: {', '.join(where[:_NAMED])}{', ...' if len(where) > _NAMED else ''}"
+            for (kind, what), where in problems.items()
         )
-        raise SegfolioError(f"of {len(pairs)} images and their masks, {'; '.join(said)}")
-    for what, paths in remarks.items():
-        warnings.warn(f"{len(paths)} of {len(pairs)} images {what}; the first is {paths[0]}", stacklevel=2)
+        raise SegfolioError(f"{counted(len(pairs), 'pair')} of image and mask: {'; '.join(said)}")
+    for (_, what), paths in remarks.items():
+        warnings.warn(f"{len(paths)} of {counted(len(pairs), 'image')}: {what}; the first is {paths[0]}", stacklevel=2)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 mask`, `2 masks`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class _Header(NamedTuple):
@@ -78,29 +84,31 @@ def _read(path: Path) -> _Header:
     return header
 
 
-def _inspect(pair: FilePair, channels: int) -> Iterator[tuple[bool, str, str]]:
-    """Whether it is fatal, what, where."""
-    headers: dict[Path, _Header] = {}
-    for path in filter(None, (pair.image, pair.mask)):
+def _inspect(pair: FilePair, channels: int) -> Iterator[tuple[bool, str, str, str]]:
+    """Whether it is fatal, of which kind of file, what, where."""
+    headers: dict[str, _Header] = {}
+    for kind, path in (("image", pair.image), ("mask", pair.mask)):
+        if path is None:
+            continue
         try:
-            headers[path] = _read(path)
+            headers[kind] = _read(path)
         except FileNotFoundError:
-            yield True, "missing", str(path)
+            yield True, kind, "missing", str(path)
         except (OSError, SyntaxError, ValueError):
-            yield True, "empty, cut short or no image (copy them again)", str(path)
-    if image := headers.get(pair.image):
+            yield True, kind, "empty, cut short or of no known format (copy again)", str(path)
+    if image := headers.get("image"):
         if image.deep:
-            yield True, "of more than 8 bits per channel (scale them to 0-255)", str(pair.image)
+            yield True, "image", "of more than 8 bits per channel (scale to 0-255)", str(pair.image)
         if image.mode in _ALPHA:
-            yield False, "have an alpha channel, which is dropped", str(pair.image)
+            yield False, "image", "alpha channel, which is dropped", str(pair.image)
         if channels == 3 and image.mode in _GREY:
-            yield False, "are grey, which is repeated to 3 channels", str(pair.image)
+            yield False, "image", "grey, which is repeated to 3 channels", str(pair.image)
         if channels == 1 and image.mode not in _GREY:
-            yield False, "are in colour, which is turned to grey", str(pair.image)
-    if pair.mask and (mask := headers.get(pair.mask)):
+            yield False, "image", "colour, which is turned to grey", str(pair.image)
+    if mask := headers.get("mask"):
         if mask.format != "PNG" or mask.mode not in _IDS:
-            what = "masks without ids (export class ids as grey or palette PNG)"
-            yield True, what, f"{pair.mask} ({mask.mode} {mask.format})"
+            what = "without ids (export class ids as grey or palette PNG)"
+            yield True, "mask", what, f"{pair.mask} ({mask.mode} {mask.format})"
         if image and mask.size != image.size:
             sizes = "{}x{}, image {}x{}".format(*mask.size, *image.size)
-            yield True, "masks of another size than their image", f"{pair.mask} ({sizes})"
+            yield True, "mask", "of another size than the image", f"{pair.mask} ({sizes})"

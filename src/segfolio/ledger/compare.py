@@ -11,20 +11,26 @@ def state(expected: float, ours: float, tolerance: float) -> str:
     return "within" if abs(ours - expected) <= tolerance + 5e-4 else "outside"
 
 
-def paper_and_ours(name: str, paper: Paper | None, figures: Mapping[str, float]) -> str:
-    """A table in percent: what the paper reports, what this run reached, and whether that is within tolerance."""
-    expected = paper.expected if paper else {}
+def paper_and_ours(name: str, paper: Paper | None, figures: Mapping[str, float], caveat: str = "") -> str:
+    """A table in percent: what the paper reports, what this run reached, and whether that is within tolerance.
+
+    Args:
+        caveat: the record's; where there is one it stands in for difference and verdict.
+    """
+    expected, tolerance = (paper.expected, paper.tolerance) if paper else ({}, 0.0)
     rows = []
     for key in dict.fromkeys((*expected, *figures)):
         theirs, ours = expected.get(key), figures.get(key)
-        if theirs is None or ours is None:
-            rows.append((key, percent(theirs), percent(ours), "", ""))
-            continue
-        tolerance = paper.tolerance if paper else 0.0
-        verdict = f"{state(theirs, ours, tolerance)} (± {percent(tolerance)})"
-        rows.append((key, percent(theirs), percent(ours), percent(ours - theirs, "+"), verdict))
+        difference = verdict = ""
+        if theirs is not None and ours is not None:
+            verdict = caveat.partition(":")[0]
+            if not caveat:
+                difference = percent(ours - theirs, "+")
+                verdict = f"{state(theirs, ours, tolerance)} (± {percent(tolerance)})"
+        rows.append((key, percent(theirs), percent(ours), difference, verdict))
     heading = f"{name}: {paper.row}" if paper else name
-    return heading + "\n" + table(("%", "paper", "ours", "difference", ""), rows, right=(1, 2, 3))
+    text = heading + "\n" + table(("%", "paper", "ours", "difference", ""), rows, right=(1, 2, 3))
+    return f"{text}\n\n{caveat}" if caveat else text
 
 
 def percent(value: float | None, sign: str = "") -> str:

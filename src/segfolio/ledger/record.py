@@ -30,7 +30,9 @@ class Record:
         config: `recipe_hash` of the resolved config.
         state: running, until it ends without an error.
         protocol: how a test arrives at its figures, in words.
+        partial: how much of the split a test saw, in words; "" where that is all of it.
         data: fingerprint of each split that was used.
+        other_data: of each split that is not as large as published, both sizes in words.
         commit: of the package's repository; None outside a checkout.
         dirty: whether the package differed from that commit.
         lock: sha256 of the repository's `requirements.lock`.
@@ -50,7 +52,9 @@ class Record:
     seed: int
     state: Literal["running", "finished"] = "running"
     protocol: str = ""
+    partial: str = ""
     data: dict[str, str] = field(default_factory=dict)
+    other_data: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     dirty: bool | None = None
     lock: str | None = None
@@ -69,6 +73,13 @@ class Record:
     samples_per_second: float | None = None
     peak_memory: float | None = None
     wandb: str | None = None
+
+    @property
+    def caveat(self) -> str:
+        """Why its figures are not to be compared with a paper's, `<state>: <reason>`; "" where they are."""
+        if self.partial:
+            return f"partial: {self.partial}"
+        return f"other data: {'; '.join(self.other_data.values())}" if self.other_data else ""
 
     def write(self, folder: Path) -> None:
         write_json(folder / "record.json", asdict(self))

@@ -88,12 +88,12 @@ def results_path(experiment: Path, config: str, overrides: Iterable[str]) -> Pat
 
 
 def finished_seed(run: Path, results_folder: Path) -> Seed | None:
-    """The seed that a run's folder holds, if it was trained to the end and tested after that."""
+    """The seed that a run's folder holds, if it was trained to the end and then tested on the whole split."""
     trained, tested, figures = Record.read(run), Record.read(run / "test"), run / "test" / "figures.json"
     if trained is None or tested is None or not figures.exists():
         return None
     ended = trained.state == tested.state == "finished" and tested.started >= trained.finished
-    if not ended or tested.config != trained.config:
+    if not ended or tested.partial or tested.config != trained.config:
         return None
     try:
         found = json.loads(figures.read_text())
@@ -101,6 +101,7 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
         return None
     trained.protocol = tested.protocol
     trained.data = {**trained.data, **tested.data}
+    trained.other_data = {**trained.other_data, **tested.other_data}
     return Seed(_whole_split(found), trained, os.path.relpath(run, results_folder))
 
 

@@ -13,6 +13,7 @@ from segfolio.ledger.results import Results, Spread, withheld
 STATES = {
     "within": "as near to the paper's figure as the experiment demands",
     "outside": "further from it",
+    "other data": "run on more or fewer images than were published, which is no replication",
     "no claim": "run, and nothing to compare it with",
     "overridden": "run with a changed recipe, which is named",
     "unrun": "no run that can be shown",
@@ -53,7 +54,9 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        return None if self.ours is None or self.expected is None else self.ours.mean - self.expected
+        if self.ours is None or self.expected is None or self.state == "other data":
+            return None
+        return self.ours.mean - self.expected
 
 
 def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
@@ -114,14 +117,19 @@ def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Ro
         if ours is None:
             yield Row(_name(path), paper, figure, expected, None, "unrun")
             continue
-        verdict = "no claim" if expected is None else state(expected, ours.mean, paper.tolerance)
+        if expected is None:
+            verdict = "overridden" if results.overrides else "no claim"
+        elif any(seed.record.other_data for seed in seeds):
+            verdict = "other data"
+        else:
+            verdict = state(expected, ours.mean, paper.tolerance)
         yield Row(
             experiment=_name(path),
             paper=paper,
             figure=figure,
             expected=expected,
             ours=ours,
-            state="overridden" if results.overrides else verdict,
+            state=verdict,
             overrides=results.overrides,
             protocol=_each(seed.record.protocol for seed in seeds),
             seeds=tuple(sorted(results.seeds)),

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
+import segfolio.architectures.encoder_decoder.smp as wrapper
 from segfolio.architectures.encoder_decoder.smp import SMP
 from segfolio.errors import SegfolioError
 
@@ -76,3 +79,38 @@ def test_no_network(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SegfolioError, match=f"not in {tmp_path}, nor .*`hf download {repository}"):
         SMP(3, encoder=encoder, weights=weights)
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What was asked of a hub that is out of reach."""
+    asked: list[str] = []
+
+    def ask(url: str, timeout: float) -> None:
+        asked.append(url)
+        raise ConnectionError
+
+    monkeypatch.setattr(wrapper, "get_hf_file_metadata", ask)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return asked
+
+
+def test_one_attempt_is_made_to_reach_the_hub(attempts: list[str]) -> None:
+    with pytest.raises(SegfolioError, match=r"`hf download smp-hub/resnet34\.imagenet --revision \w{40}` where"):
+        SMP(3, weights="imagenet")
+    assert len(attempts) == 1
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_weights_in_the_cache_are_read_without_asking(attempts: list[str], tmp_path: Path) -> None:
+    repository = tmp_path / "models--timm--test_resnet.r160_in1k"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(snapshot.name)
+    weights = timm.create_model("test_resnet").state_dict()
+    save_file(weights, snapshot / "model.safetensors")
+    network = SMP(3, encoder=ENCODER, weights="r160_in1k")
+    assert torch.equal(network.model.encoder.model.state_dict()["conv1.0.weight"], weights["conv1.0.weight"])
+    assert attempts == []

@@ -40,7 +40,7 @@ def test_classes_are_segnets():
         (lambda root: (root / "train.txt").write_text("a.png\n"), r"train\.txt line 1 is 'a\.png', expected"),
         (
             lambda root: (root / "trainannot/fake_train_0001.png").unlink(),
-            r"train\.txt: 1 files are missing: \S*trainannot/fake_train_0001\.png;",
+            r"train\.txt: 1 mask missing: \S*trainannot/fake_train_0001\.png;",
         ),
         (
             lambda root: (root / "train.txt").write_text((root / "train.txt").read_text() * 2),

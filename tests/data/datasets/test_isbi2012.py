@@ -45,7 +45,7 @@ def test_missing_files_are_named(tmp_path):
         ISBI2012(tmp_path, "train")
     isbi2012.write(tmp_path, size=(16, 16))
     (tmp_path / "label" / "7.png").unlink()
-    with pytest.raises(SegfolioError, match=r"1 files are missing: \S*label/7\.png;"):
+    with pytest.raises(SegfolioError, match=r"1 mask missing: \S*label/7\.png;"):
         ISBI2012(tmp_path, "train")
     assert len(ISBI2012(tmp_path, "val")) == 6
 

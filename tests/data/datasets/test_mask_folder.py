@@ -42,10 +42,10 @@ def test_a_list_is_a_split_in_its_own_order(root):
     dataset = MaskFolder(root, "fold1")
     assert [dataset[i].image_id for i in range(len(dataset))] == ["val/1", "train/2"]
     (root / "splits/fold1.txt").write_text("val/1\nval/1\n")
-    with pytest.raises(SegfolioError, match=r"fold1\.txt names 1 images twice: val/1;"):
+    with pytest.raises(SegfolioError, match=r"fold1\.txt names 1 image twice: val/1;"):
         MaskFolder(root, "fold1")
     (root / "splits/fold1.txt").write_text("val/1.jpg\n")
-    with pytest.raises(SegfolioError, match=r"1 of 1 have no image: val/1\.jpg; .* in lists without suffix"):
+    with pytest.raises(SegfolioError, match=r"no image for 1 of 1: val/1\.jpg; .* in lists without suffix"):
         MaskFolder(root, "fold1")
 
 
@@ -70,9 +70,7 @@ def test_a_wrong_root_says_what_is_missing_and_what_was_found(tmp_path):
 def test_images_without_mask_and_masks_without_image_are_counted_and_named(root):
     (root / "masks/train/0.png").unlink()
     (root / "masks/train/1.png").rename(root / "masks/train/one.png")
-    with pytest.raises(
-        SegfolioError, match="1 of 4 have no image: one; 2 of 4 have no PNG mask: 0, 1; images and masks"
-    ):
+    with pytest.raises(SegfolioError, match="no image for 1 of 4: one; no PNG mask for 2 of 4: 0, 1; images and masks"):
         MaskFolder(root, "train")
 
 

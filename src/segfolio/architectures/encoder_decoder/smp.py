@@ -17,12 +17,14 @@ Deviates, from the papers and as of version 0.6:
 
 import difflib
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import segmentation_models_pytorch as smp
 import timm
-from huggingface_hub import constants
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -73,15 +75,17 @@ class SMP(nn.Module):
         allowed = inspect.signature(DECODERS[decoder]).parameters.keys() - SET_HERE
         for argument in decoder_arguments or {}:
             _check(f"argument of {decoder}", argument, allowed)
-        name, pretrained, repository = _encoder(encoder, weights)
+        name, pretrained, repository, revision = _encoder(encoder, weights)
         try:
-            self.model = smp.create_model(
-                decoder, name, pretrained, in_channels, num_classes, **(decoder_arguments or {})
-            )
+            with _cache_first(repository, revision):
+                self.model = smp.create_model(
+                    decoder, name, pretrained, in_channels, num_classes, **(decoder_arguments or {})
+                )
         except OSError as error:  # the hub's way to say that there is no network
+            whole = f"{repository} --revision {revision}" if revision else repository
             raise SegfolioError(
                 f"{encoder}'s weights {weights!r} are not in {constants.HF_HUB_CACHE}, nor to be downloaded; "
-                f"run `hf download {repository}` where there is a network and copy its cache to there"
+                f"run `hf download {whole}` where there is a network and copy its cache to there"
             ) from error
         except (RuntimeError, TypeError, ValueError) as error:
             arguments = f" with {decoder_arguments}" if decoder_arguments else ""
@@ -95,20 +99,44 @@ class SMP(nn.Module):
         return self.model(padded)[..., :height, :width]
 
 
-def _encoder(encoder: str, weights: str | None) -> tuple[str, str | bool | None, str]:
-    """Name and weights of the encoder in the library's terms, and the hub's repository that holds them."""
+@contextmanager
+def _cache_first(repository: str | None, revision: str | None) -> Iterator[None]:
+    """Keep the hub's client, which would try for half a minute, to its cache: where the cache holds the weights,
+    and where the hub does not answer at once."""
+    before = constants.HF_HUB_OFFLINE
+    if repository and not before:
+        cached = isinstance(try_to_load_from_cache(repository, "model.safetensors", revision=revision), str)
+        constants.HF_HUB_OFFLINE = cached or not _answers(repository)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _answers(repository: str) -> bool:
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=3)
+    except HfHubHTTPError:  # an answer, if only a refusal
+        return True
+    except Exception:  # of the client's HTTP library, which differs between its versions
+        return False
+    return True
+
+
+def _encoder(encoder: str, weights: str | None) -> tuple[str, str | bool | None, str | None, str | None]:
+    """Name and weights of the encoder in the library's terms, and the hub's repository and revision of them."""
     name, models = encoder.removeprefix("tu-"), timm.list_models()
     if name not in models:
         _check("encoder", encoder, {*ENCODERS, *models})
     if weights is None:
-        return encoder if encoder in ENCODERS else f"tu-{name}", None, ""
+        return encoder if encoder in ENCODERS else f"tu-{name}", None, None, None
     what = f"name of weights for encoder {encoder}"
     if encoder in ENCODERS:
         settings = ENCODERS[encoder]["pretrained_settings"]
         _check(what, weights, settings)
-        return encoder, weights, "{repo_id} --revision {revision}".format(**settings[weights])
+        return encoder, weights, settings[weights]["repo_id"], settings[weights]["revision"]
     _check(what, weights, [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")])
-    return f"tu-{name}.{weights}", True, get_pretrained_cfg(f"{name}.{weights}").hf_hub_id
+    return f"tu-{name}.{weights}", True, get_pretrained_cfg(f"{name}.{weights}").hf_hub_id, None
 
 
 def _check(what: str, name: str, known: Collection[str]) -> None:

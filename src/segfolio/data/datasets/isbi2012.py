@@ -30,6 +30,7 @@ class ISBI2012(PairedFiles):
         url="https://github.com/zhixuhao/unet",
         licence="challenge terms",
         splits={"train": 24, "val": 6, "test": 6},
+        adjustable=True,
         layout="image/N.png and label/N.png, N from 0 to 29",
     )
     labels = LabelSpace(names=("membrane", "cell"), ids=(0, 255))

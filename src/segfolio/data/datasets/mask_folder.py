@@ -57,7 +57,7 @@ class MaskFolder(PairedFiles):
         if not wanted:
             raise SegfolioError(f"{root}: the split {split!r} is empty, expected {self.info.layout}")
         said = [
-            f"{len(gaps)} of {len(wanted)} have no {what}: {listed(gaps, 3)}"
+            f"no {what} for {len(gaps)} of {len(wanted)}: {listed(gaps, 3)}"
             for what, files in (("image", images), ("PNG mask", masks))
             if (gaps := [image_id for image_id in wanted if image_id not in files])
         ]

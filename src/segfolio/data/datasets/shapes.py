@@ -71,6 +71,7 @@ class Shapes(SegmentationDataset):
         url="the docstring of segfolio.data.datasets.Shapes",
         licence="CC0",
         splits={"train": 512, "val": 128, "test": 128},
+        adjustable=True,
         tasks=("semantic", "instance", "panoptic"),
         layout="no files",
     )
