@@ -68,12 +68,11 @@ TOGETHER = [
 def fit(folder: Path, *arguments: str) -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "segfolio.cli", "fit", "-c", "small.yaml", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    if done.returncode > 0:
-        pytest.fail(done.stdout + done.stderr)
-    return done.returncode
+    log = folder / "log.txt"  # not a pipe, which the children of a killed process would hold open
+    with log.open("w") as said:
+        status = subprocess.run(command, cwd=folder, env=environment, stdout=said, stderr=said, timeout=300).returncode
+    assert status <= 0, log.read_text()
+    return status
 
 
 @pytest.fixture(scope="module")
