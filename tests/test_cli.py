@@ -63,6 +63,13 @@ def test_a_second_run_gets_its_own_folder(segfolio, trained):
     assert Path("runs/unet/shapes_small/latest").resolve().name == "1"
 
 
+def test_a_folder_that_holds_a_run_is_left_alone(segfolio, trained, capsys):
+    before = (trained / "metrics.csv").read_text()
+    assert segfolio("fit", *SMALL, "--output", trained) == 2
+    assert "holds a run; go on with it by --ckpt_path last" in capsys.readouterr().err
+    assert (trained / "metrics.csv").read_text() == before
+
+
 def test_test_follows_from_the_checkpoint_alone(segfolio, trained, capsys):
     assert segfolio("test", "--ckpt_path", trained / "checkpoints/last.ckpt") == 0
     out = capsys.readouterr().out
