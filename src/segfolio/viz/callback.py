@@ -60,16 +60,8 @@ class PredictionPictures(Callback):
             self._start(trainer, self._validations % self.every_n_validations == 0)
             self._validations += 1
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._collect("val", outputs, batch, batch_idx, trainer.num_val_batches[0])
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *step: Any) -> None:
+        self._collect("val", trainer.num_val_batches[0], *step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._finish("val", trainer, pl_module.labels)
@@ -77,16 +69,8 @@ class PredictionPictures(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(trainer, True)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._collect("test", outputs, batch, batch_idx, trainer.num_test_batches[0])
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *step: Any) -> None:
+        self._collect("test", trainer.num_test_batches[0], *step)
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._finish("test", trainer, pl_module.labels)
@@ -95,7 +79,9 @@ class PredictionPictures(Callback):
         self._pictures = []
         self._drawing = due and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
-    def _collect(self, stage: str, outputs: list[Prediction], batch: Batch, batch_idx: int, batches: float) -> None:
+    def _collect(
+        self, stage: str, batches: float, outputs: list[Prediction], batch: Batch, batch_idx: int, *_: int
+    ) -> None:
         if not self._drawing:
             return
         for i in self._places(stage, batch, batch_idx, batches):
