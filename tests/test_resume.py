@@ -34,7 +34,7 @@ CONFIG: dict[str, Any] = {
             "init_args": {"size": [48, 64], "train": 9, "val": 3, "test": 3},
         },
         "batch_size": 2,
-        "num_workers": 1,
+        "num_workers": 0,
         "train_transforms": [
             {
                 "class_path": "segfolio.data.transforms.RandomWindow",
