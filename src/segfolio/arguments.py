@@ -1,13 +1,11 @@
 """The command line before it is parsed: what a run's checkpoint already says need not be typed."""
 
-import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from segfolio.errors import SegfolioError
+from segfolio.families.checkpoint import read_checkpoint
 from segfolio.runs import experiment_name, run_of
 
 
@@ -29,7 +27,7 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
         latest = Path("runs", experiment_name(Path(config or "config.yaml")), "latest")
         path = Path(_given(arguments, "--output") or latest) / "checkpoints" / "last.ckpt"
         arguments += ["--ckpt_path", str(path)]
-    _check_readable(path)
+    read_checkpoint(path)
     if config:
         return arguments
     above = run_of(path)
@@ -57,19 +55,3 @@ def _given(arguments: Sequence[str], *names: str) -> str | None:
         if name in names:
             found = value if equals else following
     return found
-
-
-def _check_readable(checkpoint: Path) -> None:
-    if not checkpoint.is_file():
-        beside = sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
-        raise SegfolioError(f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}")
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            reason = f"it holds pickled code ({code[1]}), which is refused; save it as tensors and plain values"
-        else:
-            reason = f"it is incomplete or of another kind ({type(error).__name__})"
-        raise SegfolioError(f"{checkpoint} cannot be read as a checkpoint: {reason}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise SegfolioError(f"{checkpoint} is no checkpoint of a run (it has no `state_dict`)")

@@ -26,6 +26,8 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
+from segfolio.families.checkpoint import read_checkpoint
+from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
 from segfolio.mistakes import explain
@@ -111,7 +113,7 @@ class Experiment(LightningCLI):
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
             if config.data.images and config.ckpt_path:  # the checkpoint knows all that the dataset would tell
-                stored = torch.load(config.ckpt_path, map_location="cpu", weights_only=True, mmap=True)["segfolio"]
+                stored = read_checkpoint(Path(config.ckpt_path))["segfolio"]
                 config.data.images_labels = {
                     "class_path": "segfolio.data.labels.LabelSpace",
                     "init_args": stored["labels"],
@@ -189,7 +191,7 @@ class Experiment(LightningCLI):
                 callback.run = now
         config = self.config["fit"]
         if config.ckpt_path:
-            checkpoint = torch.load(config.ckpt_path, map_location="cpu", weights_only=True, mmap=True)
+            checkpoint = read_checkpoint(Path(config.ckpt_path))
             check_resumable(checkpoint.get("run", {}), now, config.resume.allow.split(","))
             config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
@@ -219,7 +221,7 @@ class Experiment(LightningCLI):
         per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k.count("/") > 1}
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
-            (folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
+            write_atomically(folder / "figures.json", (json.dumps(found, indent=2) + "\n").encode())
         kinds = list(dict.fromkeys(k.split("/")[0] for k in per_class))
         rows = [
             (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds)) for name in self.model.labels.names

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 _NOISE = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but"
-    r"|expects a function or a callable class: $"
 )
 _CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
 

@@ -1,5 +1,6 @@
 """What a split holds, as one number: equal for equal data wherever it lies."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 from segfolio.data.dataset import PairedFiles, SegmentationDataset
 from segfolio.data.sample import Target
+from segfolio.files import write_atomically
 
 _DRAWN = 4
 """Samples of a dataset without files that are looked at."""
@@ -71,10 +73,5 @@ def _cache() -> Path:
 
 
 def _keep(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-        unfinished.write_text(text)
-        os.replace(unfinished, path)
-    except OSError:  # no room to remember: read again next time
-        pass
+    with contextlib.suppress(OSError):  # no room to remember: read again next time
+        write_atomically(path, text.encode())

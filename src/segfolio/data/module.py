@@ -16,7 +16,7 @@ from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Sample
-from segfolio.data.samplers import Draw, EvaluationSampler, TrainSampler, WholeBatchSampler
+from segfolio.data.samplers import Draw, EvaluationSampler, TrainSampler
 from segfolio.data.transforms import Transform
 from segfolio.errors import SegfolioError
 
@@ -108,13 +108,12 @@ class DataModule(LightningDataModule):
             accumulate = trainer.accumulate_grad_batches
             done = (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
         length = len(self.split(self.train_split))
-        rank = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return TrainSampler(length, self.batch_size, self.seed, *rank, accumulate, done)
+        return TrainSampler(length, self.batch_size, self.seed, *_rank(trainer), accumulate, done)
 
     def statistics_dataloader(self) -> DataLoader[Any]:
         """The training images once, as in evaluation but in training's batch size; all of one size."""
         dataset = self.split(self.train_split)
-        sampler = WholeBatchSampler(len(dataset), self.batch_size, *self._rank())
+        sampler = EvaluationSampler(len(dataset), *_rank(self.trainer), turn=self.batch_size)
         return self._loader(ForEvaluation(dataset, self.eval_transforms), self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -132,17 +131,14 @@ class DataModule(LightningDataModule):
         return self._evaluation(images, batch_size=1)  # sizes differ
 
     def _evaluation(self, dataset: SegmentationDataset, batch_size: int | None = None) -> DataLoader[Any]:
-        rank, world_size = self._rank()
+        rank, world_size = _rank(self.trainer)
         if len(dataset) < world_size:
             raise SegfolioError(f"{len(dataset)} images cannot be shared by {world_size} processes; use fewer devices")
         sampler = EvaluationSampler(len(dataset), rank, world_size)
         return self._loader(ForEvaluation(dataset, self.eval_transforms), batch_size or self.eval_batch_size, sampler)
 
-    def _rank(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     def _loader(
-        self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler | WholeBatchSampler
+        self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
@@ -210,6 +206,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
         original_sizes=[s.original_size for s in samples],
         targets=[s.target for s in samples if s.target is not None],
     )
+
+
+def _rank(trainer: Trainer | None) -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
 def _one_thread(worker: int) -> None:

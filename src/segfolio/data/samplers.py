@@ -71,25 +71,17 @@ class TrainSampler(Sampler[Draw]):
                 yield Draw(int(order[position]), (self.seed, self.epoch, position))
 
 
-class WholeBatchSampler(Sampler[int]):
-    """Every image exactly once, in batches that do not depend on the number of processes: they take turns."""
-
-    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        starts = range(rank * batch_size, length, world_size * batch_size)
-        self.share = [i for start in starts for i in range(start, min(start + batch_size, length))]
-
-    def __len__(self) -> int:
-        return len(self.share)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.share)
-
-
 class EvaluationSampler(Sampler[int]):
-    """Every image exactly once over all processes; shares differ by at most one image."""
+    """Every image exactly once over all processes, which take turns; shares differ by at most one turn.
 
-    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
-        self.share = range(rank, length, world_size)
+    Args:
+        turn: neighbouring images that stay together; the size of a batch where batches must not depend on
+            the number of processes.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1, turn: int = 1) -> None:
+        starts = range(rank * turn, length, world_size * turn)
+        self.share = [i for start in starts for i in range(start, min(start + turn, length))]
 
     def __len__(self) -> int:
         return len(self.share)

@@ -1,8 +1,12 @@
 """What a checkpoint says of itself, and whether it fits the network at hand."""
 
+import pickle
+import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from segfolio import __version__
@@ -51,3 +55,25 @@ def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpac
             f"{len(shapes)} parameters of the checkpoint have another shape, such as {name}: "
             f"{list(stored[name].shape)} there, {list(built[name].shape)} here; use the config.yaml beside it"
         )
+
+
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """What a run's checkpoint holds; tensors are mapped, not read.
+
+    Raises:
+        SegfolioError: no such file, or one that is no checkpoint of tensors and plain values.
+    """
+    if not checkpoint.is_file():
+        beside = sorted(p.name for p in checkpoint.parent.glob("*.ckpt")) if checkpoint.parent.is_dir() else []
+        raise SegfolioError(f"there is no checkpoint {checkpoint}; its folder holds {', '.join(beside) or 'none'}")
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = f"it holds pickled code ({code[1]}), which is refused; save it as tensors and plain values"
+        else:
+            reason = f"it is incomplete or of another kind ({type(error).__name__})"
+        raise SegfolioError(f"{checkpoint} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise SegfolioError(f"{checkpoint} is no checkpoint of a run (it has no `state_dict`)")
+    return content

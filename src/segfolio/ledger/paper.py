@@ -6,9 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from segfolio.errors import SegfolioError
+from segfolio.yaml_file import read_yaml
 
 Status = Literal["trainable", "evaluate-only", "record-only"]
 
@@ -68,13 +67,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
     Raises:
         SegfolioError: no such file, or no YAML of keys.
     """
-    try:
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError) as error:
-        raise SegfolioError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise SegfolioError(f"{path} holds {content!r}, expected the keys paper, model, data, trainer")
-    return content
+    return read_yaml(path, "paper, model, data, trainer")
 
 
 def paper_of(experiment: Mapping[str, Any], path: Path) -> Paper | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import segfolio
 from segfolio.errors import SegfolioError
+from segfolio.files import write_atomically
 
 _PLACE = {  # where and how fast a run runs, not what it computes
     "model": set[str](),
@@ -178,6 +179,4 @@ def throughput(metrics: Path) -> tuple[float, float] | None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Keys sorted, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(unfinished, path)
+    write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

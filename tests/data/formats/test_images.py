@@ -1,5 +1,4 @@
 import io
-import os
 
 import cv2
 import numpy as np
@@ -10,7 +9,6 @@ from segfolio.data.formats.images import (
     is_cut_short,
     read_id_map,
     read_image,
-    write_atomically,
     write_id_map,
     write_image,
     write_palette,
@@ -178,17 +176,3 @@ def test_bytes_after_the_end_are_allowed_and_a_thumbnail_is_no_end():
     with_thumbnail = jpeg[:2] + b"\xff\xe1" + (len(jpeg) + 2).to_bytes(2, "big") + jpeg + jpeg[2:]
     assert not is_cut_short(with_thumbnail)
     assert is_cut_short(with_thumbnail[:-10])
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    write_atomically(path, b"old")
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    monkeypatch.setattr("pathlib.Path.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]

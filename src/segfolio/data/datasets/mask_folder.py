@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
 from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
+from segfolio.yaml_file import read_yaml
 
 
 class MaskFolder(PairedFiles):
@@ -84,12 +83,7 @@ def read_classes(path: Path) -> LabelSpace:
     Raises:
         SegfolioError: the file is no YAML, or which key in it is wrong and why.
     """
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise SegfolioError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise SegfolioError(f"{path} holds {content!r}, expected the keys {', '.join(_KEYS)}")
+    content = read_yaml(path, ", ".join(_KEYS))
     for key, value in content.items():
         if key not in _KEYS:
             raise SegfolioError(f"{path}: unknown key {key!r}, expected {', '.join(_KEYS)}")

@@ -4,21 +4,17 @@ Orientation tags are not applied, so that an image and its mask stay aligned.
 """
 
 import io
-import os
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyspng
 from PIL import Image
 
 from segfolio.errors import SegfolioError
-
-try:
-    import pyspng
-except ImportError:  # no wheel for this platform: OpenCV decodes
-    pyspng = None
+from segfolio.files import write_atomically
 
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
@@ -108,17 +104,6 @@ def write_palette(path: Path, ids: npt.NDArray[np.uint8], palette: npt.NDArray[n
     write_atomically(path, stream.getvalue())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or not there; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _load(path: Path) -> bytes:
     try:
         data = path.read_bytes()
@@ -146,7 +131,7 @@ def _fast_png(data: bytes, kind: int) -> npt.NDArray[np.uint8] | None:
 
     pyspng needs a quarter less time than OpenCV, but reads damaged files without a word.
     """
-    if pyspng is None or not data.startswith(_PNG) or data[24:26] != bytes((8, kind)) or not _checksums_hold(data):
+    if not data.startswith(_PNG) or data[24:26] != bytes((8, kind)) or not _checksums_hold(data):
         return None
     try:
         pixels = pyspng.load(data)
