@@ -58,7 +58,7 @@ def test_an_unknown_id_is_named_with_its_file(pair):
 def test_check_reads_the_headers(pair):
     Tiny(pair).check()
     pair.mask.unlink()
-    with pytest.raises(SegfolioError, match=r"^1 pair of image and mask: 1 mask missing: .*mask\.png"):
+    with pytest.raises(SegfolioError, match=r"^1 image: 1 mask missing: .*mask\.png"):
         Tiny(pair).check()
 
 

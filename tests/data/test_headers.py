@@ -6,7 +6,8 @@ from PIL import Image
 
 from segfolio.data.datasets import CamVid
 from segfolio.data.formats.images import write_id_map, write_image
-from segfolio.data.headers import FilePair, check_headers
+from segfolio.data.headers import FilePair, header_problems
+from segfolio.data.problems import counted, raise_problems
 from segfolio.errors import SegfolioError
 
 
@@ -17,6 +18,10 @@ def pairs(tmp_path):
         write_image(tmp_path / f"{i}.png", np.zeros((6, 8, 3), np.uint8))
         write_id_map(tmp_path / f"{i}_ids.png", np.zeros((6, 8), np.uint8))
     return [FilePair(str(i), tmp_path / f"{i}.png", tmp_path / f"{i}_ids.png") for i in range(5)]
+
+
+def check_headers(pairs, channels):
+    raise_problems(header_problems(pairs, channels), of=counted(len(pairs), "image"))
 
 
 def save(path, pixels, mode=None):
@@ -58,7 +63,7 @@ def spoil(path, how):
 @pytest.mark.parametrize(
     ("which", "how", "message"),
     [
-        ("image", "delete", r"^5 pairs of image and mask: 1 image missing: \S*3\.png$"),
+        ("image", "delete", r"^5 images: 1 image missing: \S*3\.png$"),
         ("mask", "delete", r"1 mask missing: \S*3_ids\.png$"),
         ("image", "empty", r"1 image empty, cut short or of no known format \(copy again\): \S*3\.png$"),
         ("image", "text", r"1 image empty, cut short .*3\.png$"),
@@ -98,9 +103,9 @@ def test_masks_of_every_kind_that_holds_ids_pass(pairs, mode):
 @pytest.mark.parametrize(
     ("channels", "mode", "message"),
     [
-        (3, "L", r"^2 of 5 images: grey, which is repeated to 3 channels; the first is \S*1\.png$"),
-        (3, "RGBA", r"^2 of 5 images: alpha channel, which is dropped; the first is \S*1\.png$"),
-        (1, None, r"^5 of 5 images: colour, which is turned to grey; the first is \S*0\.png$"),
+        (3, "L", r"^5 images: 2 images in grey, which is repeated to 3 channels; the first is \S*1\.png$"),
+        (3, "RGBA", r"^5 images: 2 images with an alpha channel, which is dropped; the first is \S*1\.png$"),
+        (1, None, r"^5 images: 5 images in colour, which is turned to grey; the first is \S*0\.png$"),
     ],
 )
 def test_what_is_allowed_but_odd_is_one_warning(pairs, channels, mode, message):

@@ -187,7 +187,7 @@ def test_a_truncated_mask_is_named_before_training_and_by_the_loops_that_read_it
     data = module(dataset=CamVid, root=str(tmp_path))
     data.setup("validate")
     data.setup("test")
-    with pytest.raises(SegfolioError, match=r"^4 pairs .*: 1 mask .*cut short.*: \S*fake_train_0002\.png$"):
+    with pytest.raises(SegfolioError, match=r"^4 images: 1 mask .*cut short.*: \S*fake_train_0002\.png$"):
         data.setup("fit")
 
 

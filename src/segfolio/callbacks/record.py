@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 import segfolio
 from segfolio.data.fingerprint import fingerprint
-from segfolio.data.headers import counted
+from segfolio.data.problems import counted
 from segfolio.data.sample import Batch
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
 from segfolio.runs import run_of

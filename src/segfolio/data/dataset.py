@@ -11,8 +11,9 @@ import torch
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.formats.images import read_id_map, read_image
-from segfolio.data.headers import FilePair, check_headers, counted
+from segfolio.data.headers import FilePair, header_problems
 from segfolio.data.labels import LabelSpace
+from segfolio.data.problems import Problem, counted, raise_problems
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
 
@@ -63,8 +64,13 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         return self.read(index)
 
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with the files, as far as it shows without decoding an image."""
+        return ()
+
     def check(self) -> None:
-        """Look at every file without decoding it, before training; raises a `SegfolioError`."""
+        """Before training: raise a `SegfolioError` of the `problems` that are fatal, warn of the others."""
+        raise_problems(self.problems(), of=counted(len(self), "image"))
 
     def unlike_published(self, split: str) -> str | None:
         """Where this, the dataset's `split`, has another number of images than was published: both, in words."""
@@ -118,8 +124,8 @@ class PairedFiles(SegmentationDataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def check(self) -> None:
-        check_headers(self.pairs, self.channels)
+    def problems(self) -> Iterable[Problem]:
+        return header_problems(self.pairs, self.channels)
 
     def read(self, index: int) -> Sample:
         """Decode one pair.

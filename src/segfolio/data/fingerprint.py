@@ -44,7 +44,9 @@ def _drawn(dataset: SegmentationDataset) -> Iterable[Any]:
     for i in range(min(_DRAWN, len(dataset))):
         sample = dataset[i]
         target = sample.target or Target()
-        tensors = [sample.image, target.semantic, *(vars(target.segments).values() if target.segments else ())]
+        segments = target.segments
+        parts = () if segments is None else (segments.masks, segments.labels, segments.crowd)
+        tensors = [sample.image, target.semantic, *parts]
         yield sample.image_id, [None if t is None else _bytes_sha256(t.numpy().tobytes()) for t in tensors]
 
 

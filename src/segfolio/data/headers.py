@@ -1,7 +1,5 @@
-"""`check_headers`: what headers tell of every file, before training starts."""
+"""`header_problems`: what headers tell of every file, before training starts."""
 
-import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +8,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from segfolio.data.formats.images import is_cut_short
-from segfolio.errors import SegfolioError
+from segfolio.data.problems import Problem
 
-_NAMED = 3  # files that a message names of each problem
 _GREY = {"1", "L", "LA"}
 _ALPHA = {"LA", "PA", "RGBA"}
 _IDS = {"1", "L", "P", "I", "I;16", "I;16B"}
@@ -26,42 +23,23 @@ class FilePair(NamedTuple):
     mask: Path | None
 
 
-def check_headers(pairs: Sequence[FilePair], channels: int) -> None:
+def header_problems(pairs: Sequence[FilePair], channels: int) -> Iterator[Problem]:
     """Read the headers of all images and masks, in threads; no pixel is decoded.
 
-    Grey images, colour images to be read as grey, and alpha are allowed: a warning of each counts them.
+    Fatal are missing, unreadable and truncated files, images of more than 8 bits, masks that hold no ids or differ
+    from their image in size. Grey images, colour images to be read as grey, and alpha are remarks.
 
     Args:
         channels: of the images as they will be read, 1 or 3.
-
-    Raises:
-        SegfolioError: missing, unreadable or truncated files, images of more than 8 bits, masks that hold
-            no ids or differ from their image in size; it names the first files of each and counts them.
     """
-    problems = defaultdict[tuple[str, str], list[str]](list)  # places, by kind of file and what is wrong with it
-    remarks = defaultdict[tuple[str, str], list[str]](list)
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # it guards decoders
     try:
         with ThreadPoolExecutor(8) as pool:
-            for findings in pool.map(lambda pair: list(_inspect(pair, channels)), pairs):
-                for fatal, kind, what, where in findings:
-                    (problems if fatal else remarks)[kind, what].append(where)
+            for found in pool.map(lambda pair: list(_inspect(pair, channels)), pairs):
+                yield from found
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-    if problems:
-        said = (
-            f"{counted(len(where), kind)} {what}: {', '.join(where[:_NAMED])}{', ...' if len(where) > _NAMED else ''}"
-            for (kind, what), where in problems.items()
-        )
-        raise SegfolioError(f"{counted(len(pairs), 'pair')} of image and mask: {'; '.join(said)}")
-    for (_, what), paths in remarks.items():
-        warnings.warn(f"{len(paths)} of {counted(len(pairs), 'image')}: {what}; the first is {paths[0]}", stacklevel=2)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 mask`, `2 masks`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class _Header(NamedTuple):
@@ -84,8 +62,10 @@ def _read(path: Path) -> _Header:
     return header
 
 
-def _inspect(pair: FilePair, channels: int) -> Iterator[tuple[bool, str, str, str]]:
-    """Whether it is fatal, of which kind of file, what, where."""
+def _inspect(pair: FilePair, channels: int) -> Iterator[Problem]:
+    def problem(kind: str, what: str, where: object, fatal: bool = True) -> Problem:
+        return Problem(kind, what, str(where), fatal, pair.image_id)
+
     headers: dict[str, _Header] = {}
     for kind, path in (("image", pair.image), ("mask", pair.mask)):
         if path is None:
@@ -93,22 +73,22 @@ def _inspect(pair: FilePair, channels: int) -> Iterator[tuple[bool, str, str, st
         try:
             headers[kind] = _read(path)
         except FileNotFoundError:
-            yield True, kind, "missing", str(path)
+            yield problem(kind, "missing", path)
         except (OSError, SyntaxError, ValueError):
-            yield True, kind, "empty, cut short or of no known format (copy again)", str(path)
+            yield problem(kind, "empty, cut short or of no known format (copy again)", path)
     if image := headers.get("image"):
         if image.deep:
-            yield True, "image", "of more than 8 bits per channel (scale to 0-255)", str(pair.image)
+            yield problem("image", "of more than 8 bits per channel (scale to 0-255)", pair.image)
         if image.mode in _ALPHA:
-            yield False, "image", "alpha channel, which is dropped", str(pair.image)
+            yield problem("image", "with an alpha channel, which is dropped", pair.image, fatal=False)
         if channels == 3 and image.mode in _GREY:
-            yield False, "image", "grey, which is repeated to 3 channels", str(pair.image)
+            yield problem("image", "in grey, which is repeated to 3 channels", pair.image, fatal=False)
         if channels == 1 and image.mode not in _GREY:
-            yield False, "image", "colour, which is turned to grey", str(pair.image)
+            yield problem("image", "in colour, which is turned to grey", pair.image, fatal=False)
     if mask := headers.get("mask"):
         if mask.format != "PNG" or mask.mode not in _IDS:
             what = "without ids (export class ids as grey or palette PNG)"
-            yield True, "mask", what, f"{pair.mask} ({mask.mode} {mask.format})"
+            yield problem("mask", what, f"{pair.mask} ({mask.mode} {mask.format})")
         if image and mask.size != image.size:
             sizes = "{}x{}, image {}x{}".format(*mask.size, *image.size)
-            yield True, "mask", "of another size than the image", f"{pair.mask} ({sizes})"
+            yield problem("mask", "of another size than the image", f"{pair.mask} ({sizes})")

@@ -14,6 +14,23 @@ from segfolio.errors import SegfolioError
 Color = tuple[int, int, int]
 
 
+class UnknownIds(SegfolioError):
+    """Ids in a file that are neither class nor void.
+
+    Attributes:
+        pixels: of each id.
+    """
+
+    def __init__(
+        self, source: object, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer], labels: "LabelSpace"
+    ) -> None:
+        self.pixels = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+        super().__init__(
+            f"{source}: label id {_ranges(list(self.pixels))} is not in the label space (classes "
+            f"{_ranges(labels.ids)}; void {_ranges(labels.void_ids) or 'none'}); add the class, or list the id as void"
+        )
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """Names, ids, kinds and colours of a dataset's classes.
@@ -107,15 +124,11 @@ class LabelSpace:
             source: the file, for the error.
 
         Raises:
-            SegfolioError: an id that is neither a class nor void.
+            UnknownIds: an id that is neither a class nor void.
         """
         indices = cv2.LUT(ids, self._table[:0x100]) if ids.dtype == np.uint8 else np.take(self._table, ids)
         if (stray := indices == self._unknown).any():
-            found, void = _ranges(np.unique(ids[stray]).tolist()), _ranges(self.void_ids) or "none"
-            raise SegfolioError(
-                f"{source}: label id {found} is not in the label space (classes {_ranges(self.ids)}; "
-                f"void {void}); add the class, or list the id as void"
-            )
+            raise UnknownIds(source, *np.unique(ids[stray], return_counts=True), labels=self)
         return indices
 
     def decode(self, indices: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:

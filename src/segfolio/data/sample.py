@@ -9,26 +9,11 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import Image, Mask
 
+from segfolio.data.formats.rle import RLE
+from segfolio.data.segments import Segments
+
 Size = tuple[int, int]
 """Height, width."""
-
-
-@dataclass
-class Segments:
-    """The objects and regions of one image.
-
-    Attributes:
-        masks: `[N, H, W]` bool.
-        labels: `[N]` int64, class indices of the dataset's `LabelSpace`.
-        crowd: `[N]` bool, regions that stand for a group; evaluation neither rewards nor punishes them.
-    """
-
-    masks: Mask
-    labels: Tensor
-    crowd: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass
@@ -40,12 +25,14 @@ class Target:
         segments: the same image's objects, where the dataset has them.
         weight: `[H, W]` float32, the weight of each pixel in the loss, where the recipe has one.
         ignore_index: value of a pixel of `semantic` without a class; transforms pad with it.
+        number: of the image in its annotation file, where it has one: evaluation goes by it, and results name it.
     """
 
     semantic: Mask | None = None
     segments: Segments | None = None
     weight: Mask | None = None
     ignore_index: int = 255
+    number: int | None = None
 
 
 @dataclass
@@ -98,8 +85,10 @@ class Batch:
 
         def pin_target(t: Target) -> Target:
             s = t.segments
-            pinned = None if s is None else Segments(pin(s.masks), pin(s.labels), pin(s.crowd))
-            return replace(t, semantic=pin(t.semantic), segments=pinned, weight=pin(t.weight))
+            if s is not None:
+                form = s.form if isinstance(s.form, list) else pin(s.form)
+                s = replace(s, form=form, labels=pin(s.labels), crowd=pin(s.crowd))
+            return replace(t, semantic=pin(t.semantic), segments=s, weight=pin(t.weight))
 
         return replace(self, images=pin(self.images), targets=[pin_target(t) for t in self.targets])
 
@@ -109,27 +98,16 @@ class Instances:
     """Detected objects.
 
     Attributes:
-        rles: N masks as COCO's compressed run lengths (`{"size": [H, W], "counts": bytes}`).
+        rles: N masks.
         labels: `[N]` int64, class indices.
         scores: `[N]` float32 in [0, 1].
+        boxes: `[N, 4]` x, y, width, height in pixels, of a network that has boxes of its own.
     """
 
-    rles: list[dict[str, Any]]
+    rles: list[RLE]
     labels: Tensor
     scores: Tensor
-
-
-@dataclass
-class Panoptic:
-    """A partition of the image.
-
-    Attributes:
-        id_map: `[H, W]` int32, segment ids, 0 where there is none.
-        labels: class index of each segment id.
-    """
-
-    id_map: Tensor
-    labels: dict[int, int]
+    boxes: Tensor | None = None
 
 
 @dataclass
@@ -138,13 +116,14 @@ class Prediction:
 
     Attributes:
         semantic: `[H, W]` uint8 or int16, class indices.
+        panoptic: segments that do not overlap, of an id map; of a stuff class there is one at most.
     """
 
     image_id: str
     size: Size
     semantic: Tensor | None = None
     instances: Instances | None = None
-    panoptic: Panoptic | None = None
+    panoptic: Segments | None = None
 
 
 def to_image(pixels: npt.NDArray[np.uint8]) -> Image:

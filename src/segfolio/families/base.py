@@ -1,6 +1,8 @@
 """`Family`: the skeleton of every training and evaluation loop."""
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ class Family(LightningModule):
 
     * `compute_losses(batch)`: named scalars, already weighted; their sum is minimised;
     * `predict(batch)`: one `Prediction` per image, at its original size;
-    * `make_metric()`: an `Evaluator`, and `main_metric`: which of its figures chooses the best checkpoint;
+    * `make_metrics()`: `Evaluator`s, and `main_metric`: which of their figures chooses the best checkpoint;
     * `protocol`: how a test arrives at its figures, in the words of the ledger.
 
     Args:
@@ -35,6 +37,7 @@ class Family(LightningModule):
         mean, std: of the network's input, per channel, in units of [0, 1].
         bias_lr_factor: learning rate of biases over that of weights (2 in Caffe's recipes).
         bias_weight_decay: whether biases decay.
+        metrics: `Evaluator`s beside those of the family, each called with the dataset's labels.
     """
 
     main_metric: str
@@ -52,6 +55,7 @@ class Family(LightningModule):
         std: Sequence[float] = IMAGENET_STD,
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
+        metrics: Sequence[Callable[[LabelSpace], Evaluator]] = (),
     ) -> None:
         super().__init__()
         self.labels, self.optimizer, self.scheduler = labels, optimizer, scheduler
@@ -59,7 +63,8 @@ class Family(LightningModule):
         self.network = architecture(labels.num_classes)
         self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
-        self.metric = self.make_metric()
+        self.metrics: Any = nn.ModuleList([*self.make_metrics(), *(metric(labels) for metric in metrics)])  # type: ignore[list-item]
+        self._evaluation_seconds = 0.0
 
     def forward(self, images: Tensor) -> Any:
         """The network's output for uint8 images `[B, C, H, W]`."""
@@ -78,8 +83,10 @@ class Family(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         predictions = self.predict(batch)
-        for prediction, target in zip(predictions, batch.targets, strict=True):
-            self.metric.update(prediction, target)
+        with self._timed():
+            for prediction, target in zip(predictions, batch.targets, strict=True):
+                for metric in self.metrics:
+                    metric.update(prediction, target)
         return predictions
 
     test_step = validation_step  # type: ignore[assignment]
@@ -88,14 +95,25 @@ class Family(LightningModule):
         return self.predict(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metric("val")
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_metric("test")
+        self._log_metrics("test")
 
-    def _log_metric(self, stage: str) -> None:
-        self.log_dict({f"{stage}/{name}": value for name, value in self.metric.compute().items()})
-        self.metric.reset()
+    def _log_metrics(self, stage: str) -> None:
+        with self._timed():
+            figures = {name: value for metric in self.metrics for name, value in metric.compute().items()}
+        for metric in self.metrics:
+            metric.reset()
+        figures["evaluation_seconds"], self._evaluation_seconds = self._evaluation_seconds, 0.0
+        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Add to the time that metrics take, which is logged with their figures."""
+        start = time.perf_counter()
+        yield
+        self._evaluation_seconds += time.perf_counter() - start
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay))
@@ -122,5 +140,5 @@ class Family(LightningModule):
     def predict(self, batch: Batch) -> list[Prediction]:
         raise NotImplementedError
 
-    def make_metric(self) -> Evaluator:
+    def make_metrics(self) -> list[Evaluator]:
         raise NotImplementedError

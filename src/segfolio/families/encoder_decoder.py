@@ -15,6 +15,7 @@ from segfolio.errors import SegfolioError
 from segfolio.families.base import IMAGENET_MEAN, IMAGENET_STD, Family
 from segfolio.families.batch_norm import batch_statistics, recompute_statistics
 from segfolio.losses import Loss
+from segfolio.metrics import Evaluator
 from segfolio.metrics.semantic import SemanticMetric
 
 
@@ -54,8 +55,11 @@ class EncoderDecoder(Family):
         bn_mode: Literal["running", "recompute", "batch"] = "running",
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
+        metrics: Sequence[Callable[[LabelSpace], Evaluator]] = (),
     ) -> None:
-        super().__init__(labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay)
+        super().__init__(
+            labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay, metrics
+        )
         self.losses, self.loss_weights, self.bn_mode = (
             nn.ModuleDict(losses),
             dict(loss_weights or {}),
@@ -82,8 +86,8 @@ class EncoderDecoder(Family):
             for image_id, size, one in zip(batch.image_ids, batch.original_sizes, logits, strict=True)
         ]
 
-    def make_metric(self) -> SemanticMetric:
-        return SemanticMetric(self.labels)
+    def make_metrics(self) -> list[Evaluator]:
+        return [SemanticMetric(self.labels)]
 
     @property
     def _index_dtype(self) -> torch.dtype:

@@ -180,9 +180,8 @@ def _add_things(rng: np.random.Generator, picture: Array, semantic: Map) -> Segm
         owner[mask] = len(kinds)
         semantic[mask] = len(_STUFF) + kind
     n = len(kinds)
-    masks = owner == np.arange(1, n + 1)[:, None, None]
     labels = len(_STUFF) + torch.tensor(kinds, dtype=torch.int64)
-    return Segments(Mask(torch.from_numpy(masks)), labels, torch.zeros(n, dtype=torch.bool))
+    return Segments(torch.from_numpy(owner), labels, torch.zeros(n, dtype=torch.bool))
 
 
 def _outline(rng: np.random.Generator, thing: _Thing, radius: float) -> npt.NDArray[np.float64]:

@@ -54,5 +54,5 @@ class TorchvisionV2:
                 )
             moved.semantic = Mask((planes["semantic"] + target.ignore_index).to(target.semantic.dtype))
         if target.segments is not None:
-            moved.segments = present(replace(target.segments, masks=planes["masks"]))
+            moved.segments = present(target.segments.with_masks(planes["masks"]))
         return replace(sample, image=image, target=sample.target and moved)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy.interpolate import CubicSpline
 from torchvision.tv_tensors import Mask
 
-from segfolio.data.sample import Sample, Segments, Size, Target, to_image, to_pixels
+from segfolio.data.sample import Sample, Segments, Size, to_image, to_pixels
 from segfolio.errors import SegfolioError
 
 Array = npt.NDArray[Any]
@@ -110,9 +110,7 @@ def resize_labels(plane: Array, size: Size) -> Array:
 def present(segments: Segments) -> Segments:
     """Without those that have no pixel left."""
     keep = segments.masks.flatten(1).any(1)
-    if keep.all():
-        return segments
-    return Segments(Mask(segments.masks[keep]), segments.labels[keep], segments.crowd[keep])
+    return segments if keep.all() else segments[keep]
 
 
 def moved(sample: Sample, image: Array, labels: Callable[[Array, int], Array]) -> Sample:
@@ -127,13 +125,9 @@ def moved(sample: Sample, image: Array, labels: Callable[[Array, int], Array]) -
         if segments is not None:
             masks = [labels(mask, 0) for mask in segments.masks.numpy().view(np.uint8)]
             stacked = np.array(masks, np.uint8).reshape(-1, *image.shape[:2]).view(np.bool_)
-            segments = present(replace(segments, masks=Mask(torch.from_numpy(stacked))))
-        target = Target(
-            semantic=plane(target.semantic, target.ignore_index),
-            segments=segments,
-            weight=plane(target.weight, 0),
-            ignore_index=target.ignore_index,
-        )
+            segments = present(segments.with_masks(Mask(torch.from_numpy(stacked))))
+        semantic = plane(target.semantic, target.ignore_index)
+        target = replace(target, semantic=semantic, segments=segments, weight=plane(target.weight, 0))
     return replace(sample, image=to_image(image), target=target)
 
 

@@ -1,0 +1,101 @@
+"""COCO's run lengths: the form in which masks are stored, evaluated and exported.
+
+A mask is read column by column; the runs alternate between outside and inside and begin outside. Compressed
+(`counts` is bytes), the difference of each run to the one two places before it is written in groups of five
+bits (pycocotools, `maskApi.c`).
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from faster_coco_eval.core import mask as _coco
+
+from segfolio.errors import SegfolioError
+
+Bools = npt.NDArray[np.bool_]
+
+
+class RLE(TypedDict):
+    """A compressed mask: `size` is `[height, width]`."""
+
+    size: list[int]
+    counts: bytes
+
+
+def encode(masks: Bools) -> list[RLE]:
+    """`[N, H, W]` bool to N run lengths."""
+    columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8)
+    return _coco.encode(columns.transpose(2, 1, 0)) if len(masks) else []  # column by column in memory
+
+
+def decode(rles: Sequence[RLE], size: tuple[int, int]) -> Bools:
+    """N run lengths of one `size` (height, width) to `[N, H, W]` bool."""
+    if not rles:
+        return np.zeros((0, *size), np.bool_)
+    return np.ascontiguousarray(_coco.decode(list(rles)).transpose(2, 0, 1)).view(np.bool_)
+
+
+def areas(rles: Sequence[RLE]) -> npt.NDArray[np.int64]:
+    """Pixels of each mask, `[N]`."""
+    return np.asarray(_coco.area(list(rles)), np.int64) if rles else np.zeros(0, np.int64)
+
+
+def boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float64]:
+    """The box around each mask, `[N, 4]` as x, y, width, height in pixels; zeros where a mask is empty."""
+    return np.asarray(_coco.toBbox(list(rles)), np.float64).reshape(-1, 4) if rles else np.zeros((0, 4))
+
+
+def from_counts(counts: Sequence[int], size: tuple[int, int]) -> RLE:
+    """Compress runs; they sum to the pixels of the mask."""
+    return _coco.frPyObjects({"size": list(size), "counts": list(map(int, counts))}, *size)
+
+
+def to_counts(rle: RLE) -> npt.NDArray[np.int64]:
+    """The runs of a compressed mask.
+
+    Raises:
+        SegfolioError: bytes that are no run lengths.
+    """
+    data = np.frombuffer(rle["counts"], np.uint8).astype(np.int64) - 48
+    if not len(data) or data.min() < 0 or data.max() > 63 or data[-1] & 32:
+        raise SegfolioError("the counts are no compressed run lengths")
+    last = data & 32 == 0
+    first = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    place = np.arange(len(data)) - np.repeat(first, np.diff([*first, len(data)]))
+    if place.max() > 11:
+        raise SegfolioError("the counts are no compressed run lengths")
+    values = np.add.reduceat((data & 31) << (5 * place), first)
+    negative = (data[last] & 16) != 0
+    values[negative] -= np.int64(1) << (5 * (place[last][negative] + 1))
+    for start in (1, 2):  # each run but the first three is a difference to the one two before it
+        values[start::2] = np.cumsum(values[start::2])
+    return values
+
+
+def from_id_map(ids: npt.NDArray[np.integer], count: int) -> list[RLE]:
+    """A map `[H, W]` of 1 to `count`, 0 where there is none, to the run lengths of each id, in one pass."""
+    height, width = ids.shape
+    flat = ids.T.reshape(-1)
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    ends = np.append(starts[1:], flat.size)
+    owner = flat[starts]
+    order = np.argsort(owner, kind="stable")
+    bounds = np.searchsorted(owner[order], np.arange(1, count + 2))
+    rles = []
+    for low, high in itertools.pairwise(bounds):
+        edges = np.stack([starts[order[low:high]], ends[order[low:high]]], 1).reshape(-1)
+        rles.append(from_counts(np.diff(edges, prepend=0, append=flat.size).tolist(), (height, width)))
+    return rles
+
+
+def to_id_map(rles: Sequence[RLE], size: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """Run lengths to a map `[H, W]` of places + 1, 0 where there is none; of two that overlap the later is seen."""
+    flat = np.zeros(size[0] * size[1], np.int32)
+    for place, rle in enumerate(rles, 1):
+        edges = np.cumsum(to_counts(rle))
+        for start, end in zip(edges[::2], edges[1::2], strict=False):
+            flat[start:end] = place
+    return np.ascontiguousarray(flat.reshape(size[1], size[0]).T)
