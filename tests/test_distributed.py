@@ -61,6 +61,8 @@ def test_metrics_of_several_processes_are_those_of_one(trained, devices):
         command(trained, "test", checkpoint, "--trainer.devices=1", "--trainer.strategy=auto", "--output=one")
     command(trained, "test", checkpoint, f"--trainer.devices={devices}", f"--output=of{devices}")
     one, several = (json.loads((trained / f / "figures.json").read_text()) for f in ("one", f"of{devices}"))
+    assert one.pop("test/evaluation_seconds") > 0
+    assert several.pop("test/evaluation_seconds") > 0
     assert one == several
     assert 0 < one["test/mIoU"] < 1
 

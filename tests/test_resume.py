@@ -55,7 +55,7 @@ CONFIG: dict[str, Any] = {
         ],
     },
 }
-CLOCKS = {"train/data_wait", "train/samples_per_second", "_runtime", "_timestamp"}
+CLOCKS = {"train/data_wait", "train/samples_per_second", "val/evaluation_seconds", "_runtime", "_timestamp"}
 ALONE: list[str] = []
 TOGETHER = [
     "--trainer.devices=2",

@@ -28,8 +28,8 @@ from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.checkpoint import read_checkpoint
 from segfolio.files import write_atomically
-from segfolio.ledger.compare import paper_and_ours
-from segfolio.ledger.paper import Paper
+from segfolio.ledger.compare import paper_and_ours, percent
+from segfolio.ledger.paper import UNITS, Paper
 from segfolio.mistakes import explain
 from segfolio.quiet import quiet
 from segfolio.resume import check_resumable
@@ -223,8 +223,11 @@ class Experiment(LightningCLI):
         if self.trainer.is_global_zero:
             write_atomically(folder / "figures.json", (json.dumps(found, indent=2) + "\n").encode())
         kinds = list(dict.fromkeys(k.split("/")[0] for k in per_class))
+        names = dict.fromkeys((*self.model.labels.names, *(k.partition("/")[2] for k in per_class)))
         rows = [
-            (name, *(f"{100 * per_class[f'{kind}/{name}']:.1f}" for kind in kinds)) for name in self.model.labels.names
+            (name, *(_cell(kind, per_class.get(f"{kind}/{name}")) for kind in kinds))
+            for name in names
+            if any(f"{kind}/{name}" in per_class for kind in kinds)
         ]
         self._say(table(("class", *kinds), rows, right=range(1, len(kinds) + 1)))
         self._say("\n" + paper_and_ours(self.name, self._get(self.config_init, "paper"), figures, self.record.caveat))
@@ -249,6 +252,11 @@ def run(arguments: Sequence[str]) -> None:
     finally:
         if started_here:
             os.environ.pop(_RUN, None)
+
+
+def _cell(kind: str, value: float | None) -> str:
+    """Percent, or as it is where the figure is no ratio."""
+    return f"{value:.1f}" if value is not None and kind in UNITS else percent(value)
 
 
 def _a_number(seed: int | bool) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from segfolio.ledger.paper import Paper
+from segfolio.ledger.paper import UNITS, Paper
 from segfolio.table import table
 
 
@@ -19,7 +19,8 @@ def paper_and_ours(name: str, paper: Paper | None, figures: Mapping[str, float],
     """
     expected, tolerance = (paper.expected, paper.tolerance) if paper else ({}, 0.0)
     rows = []
-    for key in dict.fromkeys((*expected, *figures)):
+    measures = {key: unit for key in figures if (unit := UNITS.get(key.partition("/")[2]))}
+    for key in dict.fromkeys((*expected, *(key for key in figures if key not in measures))):
         theirs, ours = expected.get(key), figures.get(key)
         difference = verdict = ""
         if theirs is not None and ours is not None:
@@ -30,7 +31,8 @@ def paper_and_ours(name: str, paper: Paper | None, figures: Mapping[str, float],
         rows.append((key, percent(theirs), percent(ours), difference, verdict))
     heading = f"{name}: {paper.row}" if paper else name
     text = heading + "\n" + table(("%", "paper", "ours", "difference", ""), rows, right=(1, 2, 3))
-    return f"{text}\n\n{caveat}" if caveat else text
+    measured = "".join(f"\n{key}  {figures[key]:.3g} {unit}" for key, unit in measures.items())
+    return text + measured + (f"\n\n{caveat}" if caveat else "")
 
 
 def percent(value: float | None, sign: str = "") -> str:

@@ -13,10 +13,16 @@ Status = Literal["trainable", "evaluate-only", "record-only"]
 
 STAGES = ("val", "test")
 FIGURES = (
-    *("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU", "dice", "boundary_f1"),
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100"),
+    *("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU", "dice", "boundary_f1", "boundary_mIoU"),
+    *("mIoU_per_image", "mIoU_absent_as_zero", "dice_per_image", "IoU_category", "iIoU", "iIoU_category"),
+    *(f"{name}{kind}" for kind in ("", "_box") for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")),
+    *(f"{name}{kind}" for kind in ("", "_box") for name in ("AR_1", "AR_10", "AR_100")),
+    *(f"AR_{size}{kind}" for kind in ("", "_box") for size in ("small", "medium", "large")),
     *(f"{name}{kind}" for name in ("PQ", "SQ", "RQ") for kind in ("", "_things", "_stuff")),
+    *("V_rand", "V_info"),
 )
+UNITS = {"evaluation_seconds": "s", "HD95": "pixels"}
+"""Of the figures that are no ratios."""
 
 
 @dataclass
