@@ -16,6 +16,8 @@ USAGE = f"""segfolio {__version__}: a folio of segmentation papers that run
   segfolio replicate CONFIG [--seeds 0 1 2] [--data.root DIR] ...       fit and test per seed, goes on where it stopped
   segfolio results [--write] [--html FILE]                              paper and ours
 
+  segfolio inspect CONFIG [--data.root DIR] [--json] [--html FILE]      read all of a dataset: counts, weights, faults
+
   segfolio architectures       name, family, paper, parameters, receptive field, stride
   segfolio datasets            classes, splits, licence, files
 
@@ -26,7 +28,7 @@ LOOPS = ("fit", "validate", "test", "predict")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 where a seed failed, 2 after a user's mistake, in one sentence."""
+    """Run a command; returns the exit status: 0, 1 where a seed failed or data are unfit, 2 after a user's mistake."""
     command, *rest = arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         if command in LOOPS:
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from segfolio.ledger.command import results
 
             results(rest)
+        elif command == "inspect":
+            from segfolio.inspection.command import inspect
+
+            return inspect(rest)
         elif command in ("architectures", "datasets"):
             from segfolio import listing
 

@@ -21,6 +21,21 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
+class RemoteFile:
+    """A file that the publisher serves to everyone.
+
+    Attributes:
+        url: where it is.
+        checksum: `md5:...` or `sha256:...`, as published.
+        unpack: the folder below `root` that an archive is unpacked into; "" is `root`, None keeps the file as it is.
+    """
+
+    url: str
+    checksum: str
+    unpack: str | None = ""
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """What `segfolio datasets` says of a dataset.
 
@@ -32,6 +47,9 @@ class DatasetInfo:
         adjustable: whether the dataset's arguments decide, and `splits` is their default.
         tasks: of semantic, instance, panoptic.
         layout: the files below `root`, in a line or two.
+        disk: room that the files take, in words.
+        files: what `segfolio download` fetches; without a published checksum a file is not among them.
+        access: what needs a registration or a click: which files, from which page, to which folder.
     """
 
     title: str
@@ -41,6 +59,9 @@ class DatasetInfo:
     adjustable: bool = False
     tasks: tuple[str, ...] = ("semantic",)
     layout: str = ""
+    disk: str = ""
+    files: tuple[RemoteFile, ...] = ()
+    access: str = ""
 
 
 class SegmentationDataset(torch.utils.data.Dataset[Sample]):
@@ -63,6 +84,10 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         return self.read(index)
+
+    def image_id(self, index: int) -> str | None:
+        """That of `read`'s sample and of `problems`, where it is known without reading."""
+        return None
 
     def problems(self) -> Iterable[Problem]:
         """What is wrong with the files, as far as it shows without decoding an image."""
@@ -123,6 +148,9 @@ class PairedFiles(SegmentationDataset):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def image_id(self, index: int) -> str:
+        return self.pairs[index].image_id
 
     def problems(self) -> Iterable[Problem]:
         return header_problems(self.pairs, self.channels)

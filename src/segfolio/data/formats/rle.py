@@ -7,7 +7,7 @@ bits (pycocotools, `maskApi.c`).
 
 import itertools
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,72 @@ def areas(rles: Sequence[RLE]) -> npt.NDArray[np.int64]:
 def boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float64]:
     """The box around each mask, `[N, 4]` as x, y, width, height in pixels; zeros where a mask is empty."""
     return np.asarray(_coco.toBbox(list(rles)), np.float64).reshape(-1, 4) if rles else np.zeros((0, 4))
+
+
+def from_segmentation(segmentation: Any, size: tuple[int, int]) -> RLE:
+    """What a COCO file holds under `segmentation` to the mask that pycocotools makes of it (`annToRLE`).
+
+    Args:
+        segmentation: a list of polygons `[x, y, x, y, ...]`, or `{size, counts}` with runs or compressed runs.
+        size: height and width of the image.
+
+    Raises:
+        SegfolioError: all else, runs that do not make up the image, polygons of fewer than 3 points or with
+            coordinates that are not finite or lie further outside the image than it is large.
+    """
+    pixels = size[0] * size[1]
+    if pixels >= 2**31:
+        raise SegfolioError(f"an image of {size[1]}x{size[0]} pixels is too large for run lengths")
+    if isinstance(segmentation, list):
+        return _from_polygons(segmentation, size)
+    if not isinstance(segmentation, dict):
+        raise SegfolioError(
+            f"the segmentation is {_shown(segmentation)}, expected a list of polygons or a mapping of size and counts"
+        )
+    if segmentation.get("size") != list(size):
+        raise SegfolioError(
+            f"the run lengths are of size {_shown(segmentation.get('size'))}, but [height, width] of the image is "
+            f"{list(size)}"
+        )
+    counts = segmentation.get("counts")
+    if isinstance(counts, str) and counts.isascii():
+        counts = counts.encode()
+    if isinstance(counts, bytes):
+        runs = to_counts({"size": list(size), "counts": counts})
+    elif isinstance(counts, list) and set(map(type, counts)) <= {int} and max(map(abs, counts), default=0) < 2**40:
+        runs = np.array(counts, np.int64)
+    else:
+        raise SegfolioError(
+            f"the counts are {_shown(counts)}, expected compressed run lengths or a list of whole numbers"
+        )
+    if (runs < 0).any():
+        raise SegfolioError(f"the run lengths hold the negative number {runs.min()}")
+    if (total := sum(runs.tolist())) != pixels:
+        raise SegfolioError(f"the run lengths sum to {total}, but the image has {pixels} pixels")
+    return {"size": list(size), "counts": counts} if isinstance(counts, bytes) else from_counts(counts, size)
+
+
+def _from_polygons(polygons: list[Any], size: tuple[int, int]) -> RLE:
+    if not polygons:
+        raise SegfolioError("the segmentation is an empty list, expected at least one polygon")
+    for polygon in polygons:
+        if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
+            raise SegfolioError(f"a polygon is {_shown(polygon)}, expected a list of numbers x, y, x, y, ...")
+        if len(polygon) % 2 or len(polygon) < 6:
+            raise SegfolioError(f"a polygon has {len(polygon)} coordinates, expected an even number of 6 or more")
+        for side, values in ((size[1], polygon[::2]), (size[0], polygon[1::2])):
+            if not all(-side <= value <= 2 * side for value in values):  # nor NaN; pycocotools would run out of memory
+                wrong = next(value for value in values if not -side <= value <= 2 * side)
+                raise SegfolioError(
+                    f"a polygon has the coordinate {_shown(wrong)}, but the image is {side} pixels long there"
+                )
+    return _coco.merge(_coco.frPyObjects(polygons, *size))
+
+
+def _shown(value: Any) -> str:
+    """A value of a JSON file, cut to a length that a sentence bears."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def from_counts(counts: Sequence[int], size: tuple[int, int]) -> RLE:
@@ -87,7 +153,8 @@ def from_id_map(ids: npt.NDArray[np.integer], count: int) -> list[RLE]:
     rles = []
     for low, high in itertools.pairwise(bounds):
         edges = np.stack([starts[order[low:high]], ends[order[low:high]]], 1).reshape(-1)
-        rles.append(from_counts(np.diff(edges, prepend=0, append=flat.size).tolist(), (height, width)))
+        runs = np.diff(edges, prepend=0, append=flat.size).tolist()
+        rles.append(from_counts(runs if runs[-1] else runs[:-1], (height, width)))
     return rles
 
 

@@ -1,0 +1,114 @@
+"""COCO 2017 (Lin et al., 2014, arXiv 1405.0312), and whatever else is annotated in its format."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import torch
+from torchvision.tv_tensors import Mask
+
+from segfolio.data.dataset import DatasetInfo, SegmentationDataset
+from segfolio.data.formats import coco
+from segfolio.data.formats.images import read_image
+from segfolio.data.headers import FilePair, header_problems
+from segfolio.data.labels import LabelSpace
+from segfolio.data.problems import Problem
+from segfolio.data.sample import Sample, Target, to_image
+from segfolio.errors import SegfolioError
+
+
+class CocoInstances(SegmentationDataset):
+    """The images of one annotation file and the objects in them, crowds included.
+
+    Images without an object are kept. Classes are the file's categories in the order of their ids, all of them
+    things. Masks are decoded when an image is read.
+
+    Args:
+        root: the folder below which the files are.
+        split: takes the place of `{split}` in `annotations` and `images`.
+        annotations: the annotation file.
+        images: the folder of the images. If not given, the first of `.`, `images`, `{split}2017` and `{split}`
+            that holds one of them.
+        background: the name of one more class, of the pixels outside all objects. With it there is a semantic
+            map as well: of objects that overlap the smaller is on top, crowds are ignored.
+
+    Raises:
+        SegfolioError: a file that is missing, is no JSON, or lacks what a COCO file has; no folder of images.
+    """
+
+    info = DatasetInfo(
+        title="COCO",
+        url="https://cocodataset.org",
+        licence="annotations CC BY 4.0, images of Flickr under their own terms",
+        splits={"train": 118287, "val": 5000},
+        adjustable=True,
+        tasks=("semantic", "instance"),
+        layout="annotations/instances_{split}2017.json and {split}2017/*.jpg, or the names that the arguments give",
+    )
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        annotations: str = "annotations/instances_{split}2017.json",
+        images: str | None = None,
+        background: str | None = None,
+    ) -> None:
+        annotations = annotations.replace("{split}", split)
+        root = self.expect_files(root, annotations)
+        self.file = coco.load(root / annotations)
+        self.labels = _label_space(self.file, background)
+        folders = [".", "images", f"{split}2017", split] if images is None else [images.replace("{split}", split)]
+        self.folder = self._find_images(root, folders)
+
+    def _find_images(self, root: Path, folders: list[str]) -> Path:
+        for folder in folders:
+            if any((root / folder / image.file_name).is_file() for image in self.file.images):
+                return root / folder
+        raise SegfolioError(
+            f"{self.file.path} names {len(self.file.images)} images, none of which is below {root} in "
+            f"{' or '.join(folders)}; say in which folder they are (images)"
+        )
+
+    def __len__(self) -> int:
+        return len(self.file.images)
+
+    def image_id(self, index: int) -> str:
+        return self.file.images[index].stem
+
+    def read(self, index: int) -> Sample:
+        """Decode one image and its masks.
+
+        Raises:
+            SegfolioError: an image that cannot be decoded, a segmentation that is none; which one.
+        """
+        image = self.file.images[index]
+        pixels = to_image(read_image(self.folder / image.file_name))
+        size = (pixels.shape[-2], pixels.shape[-1])
+        segments = coco.segments(self.file, image, size, self.labels)
+        semantic = None
+        if self.labels.background:
+            semantic = Mask(torch.from_numpy(coco.semantic(segments, self.labels)))
+        target = Target(semantic, segments, ignore_index=self.labels.ignore_index, number=image.id)
+        return Sample(pixels, image.stem, size, target)
+
+    def problems(self) -> Iterator[Problem]:
+        pairs = [FilePair(image.stem, self.folder / image.file_name, None) for image in self.file.images]
+        yield from header_problems(pairs, self.channels)
+        yield from coco.problems(self.file, self.folder)
+
+
+def _label_space(file: coco.CocoFile, background: str | None) -> LabelSpace:
+    names, ids = tuple(file.categories.values()), tuple(file.categories)
+    if background:
+        ids += (next(i for i in count() if i not in ids),)
+    try:
+        return LabelSpace(
+            names=(*names, background) if background else names,
+            ids=ids,
+            things=names,
+            background=background,
+            ignore_index=max(255, len(ids)),
+        )
+    except SegfolioError as error:
+        raise SegfolioError(f"{file.path}, categories: {error}") from None

@@ -1,0 +1,131 @@
+"""2018 Data Science Bowl (Caicedo et al., 2019): nuclei in microscopy of five kinds, BBBC038 version 1."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.tv_tensors import Mask
+
+from segfolio.data.dataset import DatasetInfo, SegmentationDataset, listed
+from segfolio.data.formats import coco
+from segfolio.data.formats.images import read_id_map, read_image
+from segfolio.data.headers import FilePair, header_problems
+from segfolio.data.labels import LabelSpace
+from segfolio.data.problems import Problem
+from segfolio.data.sample import Sample, Target, to_image
+from segfolio.data.segments import Segments
+from segfolio.errors import SegfolioError
+
+
+class DSB2018(SegmentationDataset):
+    """The labelled images of stage 1, one mask file per nucleus.
+
+    The masks of the competition's test images came later and in another form; the labelled images are split
+    here: of the ids in alphabetical order every `val_every`th is for validation, all others train. A list of
+    ids, one per line in `root/splits/<split>.txt`, goes before that.
+
+    Args:
+        root: the folder that holds `stage1_train/`.
+        split: train, val, or the name of a list.
+        val_every: 5 holds out the fifth, the tenth, ... image.
+
+    Raises:
+        SegfolioError: an unknown split, another folder, a list that names missing images, a split without an
+            image.
+    """
+
+    info = DatasetInfo(
+        title="2018 Data Science Bowl",
+        url="https://bbbc.broadinstitute.org/BBBC038",
+        licence="CC0",
+        splits={"train": 536, "val": 134},
+        adjustable=True,
+        tasks=("semantic", "instance"),
+        layout="stage1_train/<id>/images/<id>.png and stage1_train/<id>/masks/*.png, one nucleus in each",
+    )
+    labels = LabelSpace(
+        names=("nucleus", "background"),
+        ids=(1, 0),
+        things=("nucleus",),
+        background="background",
+        palette=((90, 200, 250), (0, 0, 0)),
+    )
+
+    def __init__(self, root: str | Path, split: str, val_every: int = 5) -> None:
+        self.folder = self.expect_files(root, "stage1_train") / "stage1_train"
+        found = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
+        lists = {path.stem: path for path in self.folder.parent.glob("splits/*.txt")}
+        self.expect_split(split, self.info.splits.keys() | lists.keys())
+        if split in lists:
+            self.ids = lists[split].read_text().split()
+            if missing := set(self.ids) - set(found):
+                raise SegfolioError(f"{lists[split]} names images that {self.folder} lacks: {listed(missing, 3)}")
+        else:
+            if val_every < 2:
+                raise SegfolioError(f"val_every is {val_every}, expected 2 or more")
+            self.ids = [name for i, name in enumerate(found, 1) if (i % val_every == 0) == (split == "val")]
+        if not self.ids:
+            raise SegfolioError(f"{self.folder} holds {len(found)} images, of which none is for {split}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image_id(self, index: int) -> str:
+        return self.ids[index]
+
+    def read(self, index: int) -> Sample:
+        """Decode an image and the masks of its nuclei.
+
+        Raises:
+            SegfolioError: a file that cannot be decoded, a mask that is empty, of another size than the image
+                or that overlaps another one; which one.
+        """
+        image_id = self.ids[index]
+        image = to_image(read_image(self._image(image_id)))
+        size = (image.shape[-2], image.shape[-1])
+        segments = self._segments(image_id, size)
+        semantic = Mask(torch.from_numpy(coco.semantic(segments, self.labels)))
+        return Sample(image, image_id, size, Target(semantic, segments))
+
+    def _image(self, image_id: str) -> Path:
+        return self.folder / image_id / "images" / f"{image_id}.png"
+
+    def _segments(self, image_id: str, size: tuple[int, int]) -> Segments:
+        ids = np.zeros(size, np.int32)
+        paths = sorted((self.folder / image_id / "masks").glob("*.png"))
+        if not paths:
+            raise SegfolioError(f"{self.folder / image_id / 'masks'} holds no PNG, expected one for each nucleus")
+        for number, path in enumerate(paths, 1):
+            mask = read_id_map(path) > 0
+            if mask.shape != size:
+                raise SegfolioError(
+                    f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels but its image is {size[1]}x{size[0]}"
+                )
+            if not mask.any():
+                raise SegfolioError(f"{path} is empty, expected the pixels of a nucleus; remove the file")
+            if other := int(ids[mask].max()):
+                raise SegfolioError(f"{path} overlaps {paths[other - 1].name}; each pixel belongs to one nucleus")
+            ids[mask] = number
+        count = len(paths)
+        return Segments(
+            Mask(torch.from_numpy(ids)), torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
+        )
+
+    def problems(self) -> Iterator[Problem]:
+        """Faults of images as their headers show them, and of masks, which are decoded."""
+        yield from header_problems([FilePair(i, self._image(i), None) for i in self.ids], self.channels)
+        with ThreadPoolExecutor() as pool:
+            for found in pool.map(self._mask_problem, self.ids):
+                yield from found
+
+    def _mask_problem(self, image_id: str) -> list[Problem]:
+        if (size := coco.header_size(self._image(image_id))) is None:
+            return []  # the image's own problem
+        try:
+            self._segments(image_id, size)
+        except SegfolioError as error:
+            return [Problem("mask", "that is not one nucleus of its image", str(error), True, image_id)]
+        return []

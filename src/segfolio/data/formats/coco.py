@@ -1,0 +1,334 @@
+"""COCO's annotation files: read, examined, written (cocodataset.org/#format-data).
+
+A file is parsed once; masks stay as they are in it until an image is read.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import torch
+from torch import Tensor
+
+from segfolio.data.formats import polygons, rle
+from segfolio.data.formats.rle import RLE
+from segfolio.data.labels import LabelSpace
+from segfolio.data.problems import Problem
+from segfolio.data.sample import Prediction, Size
+from segfolio.data.segments import Segments
+from segfolio.errors import SegfolioError
+
+
+class Image(NamedTuple):
+    """`size` is None where the file gives none."""
+
+    id: int
+    file_name: str
+    size: Size | None
+
+    @property
+    def stem(self) -> str:
+        """The file name without suffix; the name of the image in this house."""
+        return PurePosixPath(self.file_name.replace("\\", "/")).with_suffix("").as_posix()
+
+
+class Annotation(NamedTuple):
+    """One object. `segmentation`, `bbox` and `area` are as in the file, None where it has none."""
+
+    id: int
+    category_id: int
+    crowd: bool
+    segmentation: Any
+    bbox: Any
+    area: Any
+
+
+class CocoFile(NamedTuple):
+    """An annotation file.
+
+    Attributes:
+        categories: names under their ids, in the order of ids.
+        annotations: of each image's id.
+    """
+
+    path: Path
+    images: list[Image]
+    categories: dict[int, str]
+    annotations: dict[int, list[Annotation]]
+
+
+def load(path: Path) -> CocoFile:
+    """Parse and index an annotation file.
+
+    Raises:
+        SegfolioError: a file that is missing or no JSON, that lacks a list or an entry's id or name, and
+            categories that occur twice.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise SegfolioError(
+            f"{path} holds a {type(content).__name__}, expected a mapping of images, annotations and categories"
+        )
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise SegfolioError(
+                f"{path} lacks the list {key!r}; expected a COCO file of instances (found {list(content)})"
+            )
+    images = [
+        Image(_get(path, "images", i, x, "id", int), _get(path, "images", i, x, "file_name", str), _size(x))
+        for i, x in enumerate(content["images"])
+    ]
+    names: dict[int, str] = {}
+    for i, x in enumerate(content["categories"]):
+        category = _get(path, "categories", i, x, "id", int)
+        if category in names:
+            raise SegfolioError(f"{path}: the category id {category} occurs twice; give each category its own")
+        names[category] = _get(path, "categories", i, x, "name", str)
+    annotations = defaultdict[int, list[Annotation]](list)
+    for i, x in enumerate(content["annotations"]):
+        image, category, number = (_get(path, "annotations", i, x, k, int) for k in ("image_id", "category_id", "id"))
+        found = Annotation(
+            number, category, x.get("iscrowd") in (1, True), *map(x.get, ("segmentation", "bbox", "area"))
+        )
+        annotations[image].append(found)
+    return CocoFile(path, images, dict(sorted(names.items())), dict(annotations))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or a `SegfolioError` that says where it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise SegfolioError(f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise SegfolioError(f"{path} is no JSON: {error.msg} at {where}; copy or export it again") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, lists in lists
+        raise SegfolioError(f"{path} is no JSON ({type(error).__name__}); copy or export it again") from None
+
+
+def segments(file: CocoFile, image: Image, size: Size, labels: LabelSpace) -> Segments:
+    """The objects of one image, masks as run lengths; boxes and areas as annotated, where each object has them.
+
+    Raises:
+        SegfolioError: which annotation has a segmentation that is none, or a category that is none.
+    """
+    found = file.annotations.get(image.id, [])
+    places = {category: place for place, category in enumerate(labels.ids)}
+    try:
+        classes = [places[a.category_id] for a in found]
+    except KeyError as error:
+        raise SegfolioError(f"{file.path}: image {image.id} has an object of the unknown category {error}") from None
+    areas = _floats([a.area for a in found])
+    return Segments(
+        [mask(file, annotation, size) for annotation in found],
+        torch.tensor(classes, dtype=torch.int64),
+        torch.tensor([a.crowd for a in found], dtype=torch.bool),
+        size,
+        boxes=_floats([a.bbox for a in found], 4),
+        areas=None if areas is None else areas[:, 0],
+    )
+
+
+def mask(file: CocoFile, annotation: Annotation, size: Size) -> RLE:
+    """An annotation's mask, or a `SegfolioError` that names file and annotation."""
+    try:
+        return rle.from_segmentation(annotation.segmentation, size)
+    except SegfolioError as error:
+        raise SegfolioError(f"{file.path}, annotation {annotation.id}: {error}") from None
+
+
+def semantic(segments: Segments, labels: LabelSpace) -> npt.NDArray[np.integer]:
+    """The map `[H, W]` of class indices that objects make: the smaller lies on top, crowds are ignored.
+
+    Pixels without an object are the label space's background, ignored where it has none.
+    """
+    rles, crowd = segments.rles, segments.crowd.numpy()
+    order = np.lexsort((-rle.areas(rles), ~crowd))  # crowds lie below all
+    nothing = labels.names.index(labels.background) if labels.background else labels.ignore_index
+    classes = np.where(crowd, labels.ignore_index, segments.labels.numpy())[order]
+    places = rle.to_id_map([rles[i] for i in order], segments.size)
+    table: npt.NDArray[np.integer] = np.append(nothing, classes).astype(labels.dtype)
+    return table[places]
+
+
+def header_size(path: Path) -> Size | None:
+    """Height and width that an image's header tells, None of what is no image."""
+    try:
+        with PIL.Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        return None
+
+
+def problems(file: CocoFile, folder: Path) -> Iterator[Problem]:
+    """What is wrong with the annotations; every mask is decoded. Of the images' files only the size is looked at.
+
+    A zero box or mask is a remark, as COCO has some: evaluation counts the object, training cannot use it.
+    """
+    for kind, counts in (
+        ("image id", Counter(image.id for image in file.images)),
+        ("image name", Counter(image.stem for image in file.images)),
+        ("annotation id", Counter(a.id for found in file.annotations.values() for a in found)),
+    ):
+        for value, times in counts.items():
+            if times > 1:
+                yield Problem(kind, "given more than once", f"{file.path}: {value}")
+            if isinstance(value, int) and value < 0:
+                yield Problem(kind, "below 0", f"{file.path}: {value}")
+    known = {image.id for image in file.images}
+    for image_id in file.annotations.keys() - known:
+        for annotation in file.annotations[image_id]:
+            yield Problem("annotation", "of an unknown image", f"{file.path}: annotation {annotation.id}")
+    for image in file.images:
+        stored = header_size(folder / image.file_name)
+        if image.size and stored and image.size != stored:
+            sizes = "{1}x{0}, in its file {3}x{2}".format(*image.size, *stored)
+            where = f"{file.path}: image {image.id} ({image.file_name}: {sizes})"
+            yield Problem("image", "of another size in the annotations than in its file", where, True, image.stem)
+        if size := stored or image.size:
+            for annotation in file.annotations.get(image.id, []):
+                for what, detail, fatal in _faults(annotation, size, file.categories):
+                    where = f"{file.path}: annotation {annotation.id}{detail and f' ({detail})'}"
+                    yield Problem("annotation", what, where, fatal, image.stem)
+
+
+def results(prediction: Prediction, number: int, labels: LabelSpace) -> list[dict[str, Any]]:
+    """The detected objects of one image in COCO's results format.
+
+    Args:
+        number: of the image in its annotation file.
+    """
+    found = prediction.instances
+    if found is None:
+        raise SegfolioError(f"{prediction.image_id} has no instances; COCO results are of instance segmentation")
+    boxes = rle.boxes(found.rles) if found.boxes is None else found.boxes.numpy()
+    columns = (found.rles, found.labels.tolist(), found.scores.tolist(), boxes.tolist())
+    return [
+        {
+            "image_id": number,
+            "category_id": labels.ids[label],
+            "segmentation": _text(mask),
+            "score": score,
+            "bbox": box,
+        }
+        for mask, label, score, box in zip(*columns, strict=True)
+    ]
+
+
+def annotations_json(
+    images: Iterable[tuple[str, Segments]], labels: LabelSpace, as_polygons: bool = False
+) -> dict[str, Any]:
+    """An annotation file's content, of file names and their segments; ids count from 1.
+
+    Args:
+        as_polygons: in place of run lengths; crowds and empty masks keep these, as polygons cannot hold them.
+    """
+    things = [(i, name) for i, name, thing in zip(labels.ids, labels.names, labels.is_thing, strict=True) if thing]
+    content: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": name} for i, name in things],
+    }
+    for number, (file_name, segments) in enumerate(images, 1):
+        height, width = segments.size
+        content["images"].append({"id": number, "file_name": file_name, "height": height, "width": width})
+        rles = segments.rles
+        columns = (rles, segments.labels.tolist(), segments.crowd.tolist(), rle.areas(rles), rle.boxes(rles))
+        for mask, label, crowd, area, box in zip(*columns, strict=True):
+            if not labels.is_thing[label]:
+                continue
+            pixels = rle.decode([mask], segments.size)[0] if as_polygons and area and not crowd else None
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": labels.ids[label],
+                    "iscrowd": int(crowd),
+                    "area": int(area),
+                    "bbox": box.tolist(),
+                    "segmentation": _text(mask) if pixels is None else polygons.to_coco(polygons.from_mask(pixels)),
+                }
+            )
+    return content
+
+
+def _faults(annotation: Annotation, size: Size, categories: Mapping[int, str]) -> Iterator[tuple[str, str, bool]]:
+    """What is wrong, more of it, and whether it is fatal."""
+    if annotation.category_id not in categories:
+        yield "of an unknown category", str(annotation.category_id), True
+    box = _floats([annotation.bbox], 4)
+    if annotation.bbox is not None and (box is None or not box.isfinite().all() or (box[0, 2:] < 0).any()):
+        yield "with a box that is none (x, y, width, height in pixels)", f"{annotation.bbox}"[:40], True
+        box = None
+    if box is not None:
+        x, y, width, height = box[0].tolist()
+        if width * height == 0:
+            yield "with a box without area", "", False
+        if min(x, y) < -1 or x + width > size[1] + 1 or y + height > size[0] + 1:
+            yield "with a box that leaves the image", "", False
+    if annotation.segmentation is None:
+        yield "without a segmentation, which instance segmentation needs", "", True
+        return
+    try:
+        found = rle.from_segmentation(annotation.segmentation, size)
+    except SegfolioError as error:
+        yield "with a segmentation that is none", str(error), True
+        return
+    if not rle.areas([found])[0]:
+        yield "with a mask without a pixel", "", False
+    elif box is not None and (apart := _apart(box[0].numpy(), rle.boxes([found])[0])) > _APART:
+        far = _iou(box[0].numpy(), rle.boxes([found])[0]) < 0.5
+        what = (
+            "whose mask and box overlap by less than half" if far else f"whose mask and box are over {_APART} px apart"
+        )
+        yield what, f"{apart:.0f} px", far
+
+
+_APART = 2
+"""Pixels by which sides of a box and of its mask may differ: tools round in different ways."""
+
+
+def _apart(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """The most by which two sides differ."""
+    return float(np.abs([a[:2] - b[:2], a[:2] + a[2:] - b[:2] - b[2:]]).max())
+
+
+def _iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a.tolist(), b.tolist()
+    width, height = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)
+    common = max(0.0, width) * max(0.0, height)
+    return common / (aw * ah + bw * bh - common)
+
+
+def _floats(values: list[Any], width: int = 1) -> Tensor | None:
+    """float64 `[N, width]`, None where a value is missing or of another kind."""
+    rows = [value if isinstance(value, list) else [value] for value in values]
+    if not all(len(row) == width and set(map(type, row)) <= {int, float} for row in rows):
+        return None
+    try:
+        return torch.from_numpy(np.array(rows, np.float64).reshape(-1, width))
+    except OverflowError:  # a whole number of over 308 digits
+        return None
+
+
+def _text(mask: RLE) -> dict[str, Any]:
+    return {"size": list(mask["size"]), "counts": mask["counts"].decode()}
+
+
+def _get(path: Path, where: str, place: int, entry: Any, key: str, kind: type) -> Any:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if type(value) is not kind or value == "":
+        expected = "whole number" if kind is int else "text"
+        raise SegfolioError(f"{path}: {key!r} of {where}[{place}] is {value!r}, expected a {expected}")
+    return value
+
+
+def _size(image: dict[str, Any]) -> Size | None:
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if type(height) is type(width) is int and height > 0 and width > 0 else None

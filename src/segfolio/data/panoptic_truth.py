@@ -1,0 +1,41 @@
+"""`panoptic_truth`: what panoptic evaluation compares with, whichever annotation a dataset has."""
+
+import numpy as np
+import torch
+
+from segfolio.data.formats.panoptic import runs
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Target
+from segfolio.data.segments import Segments
+
+
+def panoptic_truth(target: Target, labels: LabelSpace) -> Segments:
+    """The segments of an image that do not overlap, things and stuff, as an id map.
+
+    Segments among which is stuff, or beside which there is no semantic map, are the truth as they are. Where they
+    are things alone, each stuff class that the semantic map has outside them is one segment more; pixels of a
+    thing class outside them are void. Of segments that overlap the later is seen; one that no pixel is left of
+    is dropped.
+
+    Raises:
+        ValueError: neither segments nor a semantic map.
+    """
+    segments, semantic = target.segments, target.semantic
+    if segments is not None:
+        ids, classes, crowd = (x.cpu().numpy() for x in (segments.id_map, segments.labels, segments.crowd))
+    elif semantic is not None:
+        ids, classes, crowd = np.zeros(semantic.shape, np.int32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    else:
+        raise ValueError("panoptic truth is derived from segments or a semantic map; this dataset has neither")
+
+    stuff = np.flatnonzero(~np.array(labels.is_thing))
+    if semantic is not None and not np.isin(classes, stuff).any():
+        table = np.zeros(labels.ignore_index + 1, np.int32)
+        table[stuff] = len(classes) + 1 + np.arange(len(stuff))
+        ids = np.where(ids == 0, table[semantic.cpu().numpy()], ids)
+        classes, crowd = np.append(classes, stuff), np.append(crowd, np.zeros(len(stuff), np.bool_))
+
+    seen = np.bincount(ids.reshape(-1)[runs(ids)[0]], minlength=len(classes) + 1)[1:] > 0
+    if not seen.all():
+        ids = np.append(0, np.cumsum(seen) * seen).astype(np.int32)[ids]
+    return Segments(torch.from_numpy(ids), torch.from_numpy(classes[seen]), torch.from_numpy(crowd[seen]))

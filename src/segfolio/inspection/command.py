@@ -1,0 +1,72 @@
+"""`segfolio inspect`: reads a whole dataset before training, and says what it holds and what is wrong."""
+
+import json
+from argparse import ArgumentError
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from segfolio.data.module import DataModule
+from segfolio.data.problems import Problem
+from segfolio.errors import SegfolioError
+from segfolio.files import write_atomically
+from segfolio.inspection.report import Report
+from segfolio.inspection.scan import inspect_dataset
+from segfolio.inspection.summary import text
+from segfolio.ledger.command import Parser
+from segfolio.mistakes import explain
+from segfolio.yaml_file import read_yaml
+
+
+def inspect(arguments: Sequence[str]) -> int:
+    """`CONFIG [--json] [--html FILE] [--data.root DIR] ...`; returns the exit status, 1 where training would fail
+    or be wrong.
+
+    Raises:
+        SegfolioError: a mistake in the arguments or in the config.
+    """
+    parser = Parser("inspect")
+    parser.add_argument("config", type=Path, help="YAML with a data: block, or with its keys alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with examples of each class")
+    parser.epilog = "Every key of the data block can be given as well: --data.root DIR"
+    given, overrides = parser.parse_known_args(arguments)
+    report = _report(data_module(given.config, overrides))
+    print(json.dumps(report.as_dict(), indent=2) if given.json else text(report))
+    if given.html:
+        from segfolio.inspection.page import page
+
+        write_atomically(given.html, page(report).encode())
+    return 1 if report.fatal else 0
+
+
+def data_module(config: Path, overrides: Sequence[str] = ()) -> DataModule:
+    """The data module of a config, its dataset not yet opened.
+
+    Raises:
+        SegfolioError: a mistake in either, in one sentence.
+    """
+    content = read_yaml(config, "data: or dataset:")
+    block = content.get("data", content)
+    if not isinstance(block, dict) or not {"data", "dataset"} & content.keys():
+        raise SegfolioError(f"{config} holds neither data: with keys below it nor dataset:; give one that `fit` takes")
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(DataModule, "data")
+    try:
+        parsed = parser.parse_args(list(overrides), namespace=parser.parse_object({"data": block}))
+    except ArgumentError as error:
+        raise SegfolioError(f"{config}: {explain(str(error), (a.dest for a in parser._actions))}") from error
+    return parser.instantiate(parsed).data
+
+
+def _report(data: DataModule) -> Report:
+    """Of the splits of training, validation and test; `test` may be missing, as fit needs none."""
+    trained_on, *evaluated = data.train_split, data.val_split, data.test_split
+    names = dict.fromkeys((trained_on, *evaluated))
+    optional = {"test"} - {trained_on, data.val_split}
+    report = inspect_dataset({name: partial(data.split, name) for name in names}, optional)
+    if trained_on in evaluated:
+        report.problems.append(Problem("split", "both trained and evaluated on", trained_on))
+    return report
