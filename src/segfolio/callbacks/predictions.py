@@ -1,24 +1,42 @@
 """`PredictionWriter`: what `segfolio predict` leaves on disk."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from segfolio.data.formats import coco, label_studio
 from segfolio.data.formats.images import write_id_map, write_image, write_palette
+from segfolio.data.formats.panoptic import panoptic_annotation, panoptic_json, write_panoptic
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction
+from segfolio.data.sample import Batch, Prediction, Segments
+from segfolio.files import write_atomically
 from segfolio.viz.overlay import at_original_size, overlay
 
 
 class PredictionWriter(Callback):
-    """Writes per image, at its original size, below the run's folder:
+    """Writes below the run's folder, per image at its original size, what the network predicts of it:
 
     * `ids/<image>.png`: class ids as the dataset's own files have them;
     * `palette/<image>.png`: the same ids with the label space's colours, where they fit into 8 bits;
-    * `overlay/<image>.png`: the colours over the image.
+    * `overlay/<image>.png`: the colours over the image;
+    * `instances/<image>.png`: 16 bits, 1 for the first object, 0 for none; of two that overlap the one with the
+      higher score is seen; and `instances.json`: all objects as COCO results, in the same order;
+    * `panoptic/<image>.png` and `panoptic.json`, as COCO has them.
+
+    Args:
+        label_studio: write `label_studio.json`, too: objects as brush annotations, to be imported and corrected.
     """
+
+    def __init__(self, label_studio: bool = False) -> None:
+        self.label_studio = label_studio
+        self._parts: dict[str, list[Any]] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._parts = {"instances": [], "panoptic": [], "label_studio": []}
 
     def on_predict_batch_end(
         self,
@@ -31,15 +49,51 @@ class PredictionWriter(Callback):
     ) -> None:
         root = Path(trainer.default_root_dir)
         labels: LabelSpace = pl_module.labels  # type: ignore[assignment]
-        palette = np.zeros((0x10000, 3), np.uint8)
-        palette[list(labels.ids)] = labels.palette
         for i, prediction in enumerate(outputs):
-            if prediction.semantic is None:
-                continue
-            indices = prediction.semantic.cpu().numpy()
-            name = f"{prediction.image_id}.png"
-            ids: Any = labels.decode(indices)
-            write_id_map(root / "ids" / name, ids)
-            if ids.dtype == np.uint8:
-                write_palette(root / "palette" / name, ids, palette[:256])
-            write_image(root / "overlay" / name, overlay(at_original_size(batch, i), indices, labels))
+            number = batch.targets[i].number if batch.targets else None
+            known_as = prediction.image_id if number is None else number
+            if prediction.semantic is not None:
+                self._write_semantic(root, prediction, at_original_size(batch, i), labels)
+            if prediction.instances is not None:
+                self._write_instances(root, prediction, known_as, labels)
+            if prediction.panoptic is not None:
+                name = f"{prediction.image_id}.png"
+                write_panoptic(root / "panoptic" / name, prediction.panoptic.id_map.cpu().numpy())
+                self._parts["panoptic"].append(panoptic_annotation(prediction.panoptic, labels, known_as, name))
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        root = Path(trainer.default_root_dir)
+        for name, mine in self._parts.items():
+            parts = [mine]
+            if trainer.world_size > 1:
+                parts = [[] for _ in range(trainer.world_size)]
+                torch.distributed.all_gather_object(parts, mine)
+            found: Any = [entry for part in parts for entry in part]
+            if found and trainer.is_global_zero:
+                content = panoptic_json(found, pl_module.labels) if name == "panoptic" else found
+                write_atomically(root / f"{name}.json", json.dumps(content).encode())
+
+    def _write_semantic(self, root: Path, prediction: Prediction, image: Any, labels: LabelSpace) -> None:
+        assert prediction.semantic is not None
+        indices, name = prediction.semantic.cpu().numpy(), f"{prediction.image_id}.png"
+        ids: Any = labels.decode(indices)
+        write_id_map(root / "ids" / name, ids)
+        if ids.dtype == np.uint8:
+            palette = np.zeros((0x10000, 3), np.uint8)
+            palette[list(labels.ids)] = labels.palette
+            write_palette(root / "palette" / name, ids, palette[:256])
+        write_image(root / "overlay" / name, overlay(image, indices, labels))
+
+    def _write_instances(self, root: Path, prediction: Prediction, known_as: int | str, labels: LabelSpace) -> None:
+        found = prediction.instances
+        assert found is not None
+        order = found.scores.argsort()
+        crowd = torch.zeros(len(order), dtype=torch.bool)
+        stacked = Segments([found.rles[i] for i in order], found.labels[order], crowd, prediction.size).id_map
+        places = torch.cat([torch.zeros(1, dtype=order.dtype), order + 1])
+        ids = places[stacked.long()].numpy().astype(np.uint16)
+        write_id_map(root / "instances" / f"{prediction.image_id}.png", ids)
+        self._parts["instances"] += coco.results(prediction, known_as, labels)
+        if self.label_studio:
+            task = label_studio.prediction_task(prediction, labels, f"{prediction.image_id}", "segfolio")
+            self._parts["label_studio"].append(task)

@@ -89,6 +89,10 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         """That of `read`'s sample and of `problems`, where it is known without reading."""
         return None
 
+    def files(self) -> Iterable[Path]:
+        """All that the split is read from, in order; none where samples are drawn."""
+        return ()
+
     def problems(self) -> Iterable[Problem]:
         """What is wrong with the files, as far as it shows without decoding an image."""
         return ()
@@ -151,6 +155,9 @@ class PairedFiles(SegmentationDataset):
 
     def image_id(self, index: int) -> str:
         return self.pairs[index].image_id
+
+    def files(self) -> Iterable[Path]:
+        return (path for pair in self.pairs for path in pair[1:] if path)
 
     def problems(self) -> Iterable[Problem]:
         return header_problems(self.pairs, self.channels)

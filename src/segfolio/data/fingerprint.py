@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from segfolio.data.dataset import PairedFiles, SegmentationDataset
+from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.sample import Target
 from segfolio.files import write_atomically
 
@@ -19,16 +19,16 @@ _DRAWN = 4
 
 
 def fingerprint(dataset: SegmentationDataset) -> str:
-    """sha256 over a split: its classes, and of each image in order the id and the bytes of image and id map.
+    """sha256 over a split: its classes, and of each image in order the id and the bytes of the files it is read from.
 
     A dataset without files is known by its class, its arguments and its first samples. Files are read once;
     after that their paths, sizes and times answer, from `$XDG_CACHE_HOME/segfolio` (`~/.cache/segfolio`).
     """
     labels = {k: v for k, v in asdict(dataset.labels).items() if k != "palette"}  # colours are no data
-    if not isinstance(dataset, PairedFiles):
+    files = list(dataset.files())
+    if not files:
         return _sha256([labels, *_drawn(dataset)])
-    ids = [pair.image_id for pair in dataset.pairs]
-    files = [path for pair in dataset.pairs for path in pair[1:]]
+    ids = [dataset.image_id(i) for i in range(len(dataset))]
     known = _cache() / _sha256([labels, ids, list(map(_stamp, files))])
     if known.exists():
         return known.read_text()
@@ -50,16 +50,14 @@ def _drawn(dataset: SegmentationDataset) -> Iterable[Any]:
         yield sample.image_id, [None if t is None else _bytes_sha256(t.numpy().tobytes()) for t in tensors]
 
 
-def _stamp(path: Path | None) -> tuple[str, int, int, int] | None:
+def _stamp(path: Path) -> tuple[str, int, int, int]:
     """Path, size, and both times: that of the last change sees what keeps the other, as `cp -p` does."""
-    if path is None:
-        return None
     stat = path.stat()
     return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _content(path: Path | None) -> str | None:
-    return None if path is None else _bytes_sha256(path.read_bytes())
+def _content(path: Path) -> str:
+    return _bytes_sha256(path.read_bytes())
 
 
 def _sha256(content: Any) -> str:

@@ -92,6 +92,10 @@ class CocoInstances(SegmentationDataset):
         target = Target(semantic, segments, ignore_index=self.labels.ignore_index, number=image.id)
         return Sample(pixels, image.stem, size, target)
 
+    def files(self) -> Iterator[Path]:
+        yield self.file.path
+        yield from (self.folder / image.file_name for image in self.file.images)
+
     def problems(self) -> Iterator[Problem]:
         pairs = [FilePair(image.stem, self.folder / image.file_name, None) for image in self.file.images]
         yield from header_problems(pairs, self.channels)

@@ -117,6 +117,11 @@ class CocoPanoptic(SegmentationDataset):
     def image_id(self, index: int) -> str:
         return self._entries[index].image_id
 
+    def files(self) -> Iterator[Path]:
+        yield self.source
+        for entry in self._entries:
+            yield from (self.images / entry.image, self.panoptic / entry.png)
+
     def problems(self) -> Iterator[Problem]:
         """Faults of the JSON, missing and broken files, sizes that differ; no pixel is decoded."""
         yield from self._faults

@@ -93,9 +93,12 @@ class DSB2018(SegmentationDataset):
     def _image(self, image_id: str) -> Path:
         return self.folder / image_id / "images" / f"{image_id}.png"
 
+    def _masks(self, image_id: str) -> list[Path]:
+        return sorted((self.folder / image_id / "masks").glob("*.png"))
+
     def _segments(self, image_id: str, size: tuple[int, int]) -> Segments:
         ids = np.zeros(size, np.int32)
-        paths = sorted((self.folder / image_id / "masks").glob("*.png"))
+        paths = self._masks(image_id)
         if not paths:
             raise SegfolioError(f"{self.folder / image_id / 'masks'} holds no PNG, expected one for each nucleus")
         for number, path in enumerate(paths, 1):
@@ -113,6 +116,11 @@ class DSB2018(SegmentationDataset):
         return Segments(
             Mask(torch.from_numpy(ids)), torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
         )
+
+    def files(self) -> Iterator[Path]:
+        for image_id in self.ids:
+            yield self._image(image_id)
+            yield from self._masks(image_id)
 
     def problems(self) -> Iterator[Problem]:
         """Faults of images as their headers show them, and of masks, which are decoded."""

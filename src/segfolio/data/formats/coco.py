@@ -198,7 +198,7 @@ def problems(file: CocoFile, folder: Path) -> Iterator[Problem]:
                     yield Problem("annotation", what, where, fatal, image.stem)
 
 
-def results(prediction: Prediction, number: int, labels: LabelSpace) -> list[dict[str, Any]]:
+def results(prediction: Prediction, number: int | str, labels: LabelSpace) -> list[dict[str, Any]]:
     """The detected objects of one image in COCO's results format.
 
     Args:

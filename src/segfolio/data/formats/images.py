@@ -31,7 +31,7 @@ def read_image(path: Path, channels: int = 3) -> npt.NDArray[np.uint8]:
     """
     if channels not in _READ:
         raise SegfolioError(f"channels is {channels}; images are read with 1 (grey) or 3 (RGB)")
-    data = _load(path)
+    data = load(path)
     pixels = _fast_png(data, kind=2) if channels == 3 else None
     if pixels is None:
         pixels = _decode(path, data, _READ[channels] | cv2.IMREAD_ANYDEPTH)
@@ -49,7 +49,7 @@ def read_id_map(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     Raises:
         SegfolioError: a file that is missing, cut short, no PNG, or that holds colours in place of ids.
     """
-    data = _load(path)
+    data = load(path)
     if not data.startswith(_PNG):
         raise SegfolioError(f"{path} is no PNG; id maps are PNG files, because lossy formats change the ids")
     bits, kind = data[24], data[25]  # of the header, PNG specification 11.2.2
@@ -104,7 +104,8 @@ def write_palette(path: Path, ids: npt.NDArray[np.uint8], palette: npt.NDArray[n
     write_atomically(path, stream.getvalue())
 
 
-def _load(path: Path) -> bytes:
+def load(path: Path) -> bytes:
+    """The bytes of an image file, or a `SegfolioError` if it is missing, empty or cut short."""
     try:
         data = path.read_bytes()
     except OSError as error:

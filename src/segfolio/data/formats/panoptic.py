@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segfolio.data.formats import rle
-from segfolio.data.formats.images import _load, read_image, write_image
+from segfolio.data.formats.images import load, read_image, write_image
 from segfolio.data.labels import LabelSpace
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
@@ -30,7 +30,7 @@ def panoptic_size(path: Path) -> tuple[int, int]:
     Raises:
         SegfolioError: a file that is missing, cut short, or no PNG of 8 bits and RGB.
     """
-    data = _load(path)
+    data = load(path)
     if not data.startswith(b"\x89PNG") or data[24:26] != _RGB8:
         raise SegfolioError(
             f"{path} is no RGB PNG of 8 bits, expected segment ids as R + 256 G + 65536 B; grey and palette PNGs "
