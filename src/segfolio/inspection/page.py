@@ -10,10 +10,10 @@ import cv2
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.labels import Color, LabelSpace
 from segfolio.data.problems import Problem
-from segfolio.data.sample import to_pixels
+from segfolio.data.sample import Target, to_pixels
 from segfolio.inspection.report import Report
-from segfolio.inspection.scan import class_map
 from segfolio.inspection.summary import Table, grouped, snippet, tables, verdict
+from segfolio.viz.objects import overlay_objects
 from segfolio.viz.overlay import Pixels, fit, fit_map, overlay, rgb
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -78,16 +78,26 @@ def _examples(report: Report, labels: LabelSpace) -> Iterator[str]:
 def _figure(dataset: SegmentationDataset, index: int, name: str, pixels: int, split: str) -> str:
     sample = dataset[index]
     image = rgb(to_pixels(sample.image))
-    classes = class_map(sample.target, dataset.labels) if sample.target else None
-    assert classes is not None  # pixels were counted in it
-    height, width = classes.shape
+    assert sample.target is not None  # pixels were counted in it
+    height, width = image.shape[:2]
     size = (_WIDTH, max(1, round(height * _WIDTH / width))) if width > _WIDTH else (width, height)
-    shown = overlay(fit(image, size), fit_map(classes, size), dataset.labels)
+    shown = _drawn(fit(image, size), sample.target, dataset.labels)
     image_id = escape(sample.image_id)
     return (
         f'<figure><img src="{_data_uri(shown)}" width="{size[0]}" height="{size[1]}" loading="lazy" '
         f'alt="{image_id} with its classes in colour"><figcaption>{escape(split)} <code>{image_id}</code>, '
-        f"{pixels / classes.size:.1%} {escape(name)}</figcaption></figure>"
+        f"{pixels / (height * width):.1%} {escape(name)}</figcaption></figure>"
+    )
+
+
+def _drawn(image: Pixels, target: Target, labels: LabelSpace) -> Pixels:
+    """The classes of all pixels, or the objects where there are only these."""
+    size = image.shape[1], image.shape[0]
+    if target.semantic is not None:
+        return overlay(image, fit_map(target.semantic.numpy(), size), labels)
+    assert target.segments is not None
+    return overlay_objects(
+        image, fit_map(target.segments.id_map.numpy(), size), target.segments.labels.tolist(), labels
     )
 
 

@@ -58,9 +58,9 @@ def overlay(image: Pixels, indices: Indices, labels: LabelSpace, alpha: float = 
         `[H, W, 3]`.
     """
     colors = colorize(indices, labels)
-    mixed = _mix(rgb(image), colors, alpha)
+    mixed = blend(rgb(image), colors, alpha)
     if contours:
-        border = _borders(indices)
+        border = borders(indices)
         mixed[border] = colors[border]
     return _hatch(mixed, indices == labels.ignore_index)
 
@@ -80,7 +80,7 @@ def error_map(image: Pixels, prediction: Indices, truth: Indices, labels: LabelS
         `[H, W, 3]`.
     """
     grey = rgb(image).mean(axis=-1, keepdims=True)
-    faded = _mix(np.repeat(grey, 3, axis=-1), 255, 0.45)
+    faded = blend(np.repeat(grey, 3, axis=-1), 255, 0.45)
     faded[prediction != truth] = WRONG
     return _hatch(faded, truth == labels.ignore_index)
 
@@ -96,11 +96,12 @@ def _hatch(image: Pixels, where: npt.NDArray[np.bool_]) -> Pixels:
     return image
 
 
-def _mix(image: npt.NDArray[np.number], colors: npt.NDArray[np.number] | int, alpha: float) -> Pixels:
+def blend(image: npt.NDArray[np.number], colors: npt.NDArray[np.number] | int, alpha: float) -> Pixels:
+    """Colours of opacity `alpha` over an image, in any shape that they share."""
     return np.rint(image * np.float32(1 - alpha) + colors * np.float32(alpha)).astype(np.uint8)
 
 
-def _borders(indices: Indices) -> npt.NDArray[np.bool_]:
+def borders(indices: Indices) -> npt.NDArray[np.bool_]:
     """Pixels that differ from the one above, below, left or right."""
     border = np.zeros(indices.shape, bool)
     down, right = indices[1:] != indices[:-1], indices[:, 1:] != indices[:, :-1]
