@@ -45,7 +45,7 @@ EVALUATORS = {
     "Cityscapes": functools.partial(
         CityscapesMetric,
         categories={"land": ("sky", "water", "grass", "sand"), "things": LABELS.things},
-        instance_sizes={name: 200.0 for name in LABELS.things},
+        instance_sizes=dict.fromkeys(LABELS.things, 200.0),
     ),
 }
 

@@ -1,6 +1,26 @@
 """Metrics: pure functions, and the `torchmetrics.Metric` classes that carry them across processes."""
 
-from segfolio.metrics.confusion import ConfusionMatrix, MIoUPerImage
+from segfolio.metrics.boundary import BoundaryF1, BoundaryIoU
+from segfolio.metrics.cityscapes import CityscapesMetric
+from segfolio.metrics.confusion import ConfusionMatrix
 from segfolio.metrics.evaluator import Evaluator
+from segfolio.metrics.hausdorff import Hausdorff95
+from segfolio.metrics.instance import InstanceMetric
+from segfolio.metrics.panoptic import PanopticMetric
+from segfolio.metrics.rand_information import RandInformation
+from segfolio.metrics.records import RecordMetric
+from segfolio.metrics.semantic import SemanticMetric
 
-__all__ = ["ConfusionMatrix", "Evaluator", "MIoUPerImage"]
+__all__ = [
+    "BoundaryF1",
+    "BoundaryIoU",
+    "CityscapesMetric",
+    "ConfusionMatrix",
+    "Evaluator",
+    "Hausdorff95",
+    "InstanceMetric",
+    "PanopticMetric",
+    "RandInformation",
+    "RecordMetric",
+    "SemanticMetric",
+]

@@ -6,6 +6,10 @@ section 5). A class that a figure is not defined for is NaN and stays out of the
 at all is NaN, never 0.
 """
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -28,11 +32,7 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
     Raises:
         SegfolioError: shapes that differ, or a value that is no class.
     """
-    if prediction.shape != target.shape:
-        raise SegfolioError(
-            f"the prediction is {list(prediction.shape)} but its target is {list(target.shape)}; "
-            "resize the logits to the target before argmax"
-        )
+    check_sizes(prediction, target)
 
     # one bin more at either end for what is no class, so that it cannot pass for one
     low, high = min(ignore_index, 0) - 1, max(ignore_index, num_classes - 1) + 1
@@ -45,8 +45,17 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
     counts = torch.bincount(index.flatten(), minlength=size).view(-1, columns)
     matrix = counts[-low : num_classes - low, 1:-1]
     if matrix.sum() + counts[ignore_index - low].sum() != target.numel():
-        raise SegfolioError(_outside(prediction, target, num_classes, ignore_index))
+        raise SegfolioError(no_class(prediction, target, num_classes, ignore_index))
     return matrix.contiguous()
+
+
+def check_sizes(prediction: Tensor, target: Tensor) -> None:
+    """Raise a `SegfolioError` where the shapes differ."""
+    if prediction.shape != target.shape:
+        raise SegfolioError(
+            f"the prediction is {list(prediction.shape)} but its target is {list(target.shape)}; "
+            "resize the logits to the target before argmax"
+        )
 
 
 def _bins(x: Tensor, low: int, high: int, dtype: torch.dtype) -> Tensor:
@@ -54,7 +63,7 @@ def _bins(x: Tensor, low: int, high: int, dtype: torch.dtype) -> Tensor:
     return x.to(dtype, copy=True).clamp_(low, high).sub_(low)
 
 
-def _outside(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> str:
+def no_class(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> str:
     """The sentence that names the values that are no class."""
     if 0 <= ignore_index < num_classes:
         return f"ignore_index {ignore_index} is one of the {num_classes} classes; choose a value that is none"
@@ -116,6 +125,24 @@ def dice(matrix: Tensor) -> Tensor:
     return dice_per_class(matrix).nanmean()
 
 
+Entries = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]
+
+
+def to_entries(matrix: Tensor) -> Entries:
+    """The entries of a matrix that are not 0, as places in the flat matrix and values."""
+    flat = matrix.cpu().numpy().reshape(-1)
+    places = np.flatnonzero(flat).astype(np.int32)
+    return places, flat[places]
+
+
+def from_entries(entries: Entries, num_classes: int) -> Tensor:
+    """The matrix `[C, C]` again."""
+    places, values = entries
+    flat = np.zeros(num_classes**2, values.dtype)
+    flat[places] = values
+    return torch.from_numpy(flat.reshape(num_classes, num_classes))
+
+
 class ConfusionMatrix(Metric):
     """The figures of a whole split, equal on any number of processes.
 
@@ -144,36 +171,3 @@ class ConfusionMatrix(Metric):
         figures = (mIoU, pixel_accuracy, mean_accuracy, fwIoU, dice)
         matrix = self.matrix.cpu()  # float64, which not every device has
         return {figure.__name__: figure(matrix) for figure in figures}
-
-
-class MIoUPerImage(Metric):
-    """Mean over images of each image's own `mIoU`; an image without a pixel that counts is left out.
-
-    Args:
-        num_classes: C.
-        ignore_index: the target's value at pixels that do not count.
-    """
-
-    full_state_update = False
-    higher_is_better = True
-    total: Tensor
-    images: Tensor
-
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add an image `[H, W]` or a batch `[B, H, W]`; see `confusion_matrix`."""
-        size = target.shape[-2:]
-        for one, truth in zip(prediction.reshape(-1, *size), target.reshape(-1, *size), strict=True):
-            figure = mIoU(confusion_matrix(one, truth, self.num_classes, self.ignore_index))
-            self.total += figure.nan_to_num(0)
-            self.images += ~figure.isnan()
-
-    def compute(self) -> Tensor:
-        """Scalar; NaN if no image counts."""
-        return self.total / self.images
