@@ -21,6 +21,7 @@ from segfolio.errors import SegfolioError
 from segfolio.families import EncoderDecoder
 from segfolio.families.encoder_decoder import resize
 from segfolio.losses import CrossEntropy, Dice, Focal
+from segfolio.metrics import BoundaryF1, BoundaryIoU
 
 LABELS = LabelSpace(("sky", "road", "car"))
 
@@ -196,3 +197,11 @@ def test_bf16_trains_and_evaluates_as_float32_does() -> None:
     assert (types, half_types) == ({torch.float32}, {torch.bfloat16})
     torch.testing.assert_close(half, exact, rtol=0.02, atol=0)
     assert 0.02 < exact[1] < 1
+
+
+def test_metrics_of_the_config_are_logged_beside_those_of_the_family() -> None:
+    model = family(labels=Shapes.labels, metrics=[BoundaryF1, partial(BoundaryIoU, dilation=0.05)])
+    (found,) = trainer().test(model, shapes(), verbose=False)
+    assert {"test/mIoU", "test/boundary_f1", "test/boundary_mIoU", "test/boundary_IoU/sky"} <= found.keys()
+    assert 0 < found["test/boundary_f1"] < 1
+    assert 0 < found["test/evaluation_seconds"] < 60

@@ -1,8 +1,6 @@
 """`Family`: the skeleton of every training and evaluation loop."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +8,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
-from segfolio.metrics import Evaluator
+from segfolio.metrics import Evaluation, Evaluator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -55,7 +54,7 @@ class Family(LightningModule):
         std: Sequence[float] = IMAGENET_STD,
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
-        metrics: Sequence[Callable[[LabelSpace], Evaluator]] = (),
+        metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
     ) -> None:
         super().__init__()
         self.labels, self.optimizer, self.scheduler = labels, optimizer, scheduler
@@ -63,8 +62,7 @@ class Family(LightningModule):
         self.network = architecture(labels.num_classes)
         self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
-        self.metrics: Any = nn.ModuleList([*self.make_metrics(), *(metric(labels) for metric in metrics)])  # type: ignore[list-item]
-        self._evaluation_seconds = 0.0
+        self.evaluation = Evaluation([*self.make_metrics(), *(metric(labels) for metric in metrics)])
 
     def forward(self, images: Tensor) -> Any:
         """The network's output for uint8 images `[B, C, H, W]`."""
@@ -83,10 +81,7 @@ class Family(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         predictions = self.predict(batch)
-        with self._timed():
-            for prediction, target in zip(predictions, batch.targets, strict=True):
-                for metric in self.metrics:
-                    metric.update(prediction, target)
+        self.evaluation.update(predictions, batch.targets)
         return predictions
 
     test_step = validation_step  # type: ignore[assignment]
@@ -95,25 +90,13 @@ class Family(LightningModule):
         return self.predict(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
+        self._log_figures("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
+        self._log_figures("test")
 
-    def _log_metrics(self, stage: str) -> None:
-        with self._timed():
-            figures = {name: value for metric in self.metrics for name, value in metric.compute().items()}
-        for metric in self.metrics:
-            metric.reset()
-        figures["evaluation_seconds"], self._evaluation_seconds = self._evaluation_seconds, 0.0
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Add to the time that metrics take, which is logged with their figures."""
-        start = time.perf_counter()
-        yield
-        self._evaluation_seconds += time.perf_counter() - start
+    def _log_figures(self, stage: str) -> None:
+        self.log_dict({f"{stage}/{name}": value for name, value in self.evaluation.figures().items()})
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
@@ -55,7 +56,7 @@ class EncoderDecoder(Family):
         bn_mode: Literal["running", "recompute", "batch"] = "running",
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
-        metrics: Sequence[Callable[[LabelSpace], Evaluator]] = (),
+        metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
     ) -> None:
         super().__init__(
             labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay, metrics

@@ -3,7 +3,7 @@
 from segfolio.metrics.boundary import BoundaryF1, BoundaryIoU
 from segfolio.metrics.cityscapes import CityscapesMetric
 from segfolio.metrics.confusion import ConfusionMatrix
-from segfolio.metrics.evaluator import Evaluator
+from segfolio.metrics.evaluator import Evaluation, Evaluator
 from segfolio.metrics.hausdorff import Hausdorff95
 from segfolio.metrics.instance import InstanceMetric
 from segfolio.metrics.panoptic import PanopticMetric
@@ -16,6 +16,7 @@ __all__ = [
     "BoundaryIoU",
     "CityscapesMetric",
     "ConfusionMatrix",
+    "Evaluation",
     "Evaluator",
     "Hausdorff95",
     "InstanceMetric",

@@ -1,8 +1,11 @@
-"""What a family's metric offers."""
+"""What a family's metrics offer, and all of them as one."""
 
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from segfolio.data.sample import Prediction, Target
 
@@ -13,3 +16,37 @@ class Evaluator(Protocol):
     def update(self, prediction: Prediction, target: Target) -> None: ...
     def compute(self) -> dict[str, Tensor]: ...
     def reset(self) -> None: ...
+
+
+class Evaluation(nn.Module):
+    """All evaluators of a family, and the time that they take."""
+
+    def __init__(self, evaluators: Iterable[Evaluator]) -> None:
+        super().__init__()
+        self.evaluators = nn.ModuleList(evaluators)  # type: ignore[arg-type]
+        self.seconds = 0.0
+
+    def update(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> None:
+        with self._timed():
+            for prediction, target in zip(predictions, targets, strict=True):
+                for evaluator in self._each():
+                    evaluator.update(prediction, target)
+
+    def figures(self) -> dict[str, Tensor | float]:
+        """Of all that was seen since the last call, and `evaluation_seconds` of this process."""
+        found: dict[str, Tensor | float] = {}
+        with self._timed():
+            for evaluator in self._each():
+                found |= evaluator.compute()
+                evaluator.reset()
+        found["evaluation_seconds"], self.seconds = self.seconds, 0.0
+        return found
+
+    def _each(self) -> Iterator[Evaluator]:
+        return iter(self.evaluators)  # type: ignore[arg-type]
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start
