@@ -193,4 +193,6 @@ def test_listings(segfolio, capsys):
     table = capsys.readouterr().out
     assert re.search(r"FCN-32s .* 134\.35 M +404 +32 ", table)
     assert segfolio("datasets") == 0
-    assert "CamVid" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert re.search(r"CamVid +11 +train 367 / val 101 / test 233 +semantic ", table)
+    assert "licence: research use" in table

@@ -19,7 +19,8 @@ USAGE = f"""segfolio {__version__}: a folio of segmentation papers that run
   segfolio inspect CONFIG [--data.root DIR] [--json] [--html FILE]      read all of a dataset: counts, weights, faults
 
   segfolio architectures       name, family, paper, parameters, receptive field, stride
-  segfolio datasets            classes, splits, licence, files
+  segfolio datasets            classes, splits, licence, files and how to get them
+  segfolio download NAME --root DIR      what publishers serve to everyone; goes on where it stopped
 
 Every value of a config can be given on the command line (--model.init_args.optimizer.init_args.lr 0.01).
 `segfolio fit --help` lists them, `segfolio fit -c CONFIG --print_config` shows the whole.
@@ -47,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from segfolio.inspection.command import inspect
 
             return inspect(rest)
+        elif command == "download":
+            from segfolio.download.command import download
+
+            return download(rest)
         elif command in ("architectures", "datasets"):
             from segfolio import listing
 

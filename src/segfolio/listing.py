@@ -44,19 +44,32 @@ def class_path(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def dataset_classes() -> dict[str, type[SegmentationDataset]]:
+    """The datasets that say what they are, by name."""
+    classes = {name: getattr(_datasets, name) for name in _datasets.__all__}
+    return {name: cls for name, cls in classes.items() if hasattr(cls, "info")}
+
+
 def datasets(arguments: Sequence[str] = ()) -> str:
-    """A table of every dataset, and where its files are expected."""
+    """A table of every dataset; below it, where its files come from and are expected."""
     _none_expected("datasets", arguments)
     rows, notes = [], []
-    for name in _datasets.__all__:
-        cls: type[SegmentationDataset] = getattr(_datasets, name)
-        if not hasattr(cls, "info"):
-            continue
+    for name, cls in dataset_classes().items():
+        info = cls.info
         classes = cls.labels.num_classes if hasattr(cls, "labels") else "yours"
-        splits = " / ".join(f"{split} {n}" for split, n in cls.info.splits.items()) or "yours"
-        rows.append((name, classes, splits, ", ".join(cls.info.tasks), cls.info.licence))
-        notes.append(f"{name}: {cls.info.title}\n  {cls.info.url}\n  {cls.info.layout}")
-    return table(("name", "classes", "images", "tasks", "licence"), rows, right=(1,)) + "\n\n" + "\n".join(notes)
+        splits = " / ".join(f"{split} {n}" for split, n in info.splits.items()) or "yours"
+        files = "download" if info.files else "by hand" if info.access else "-"
+        rows.append((name, classes, splits, ", ".join(info.tasks), info.disk or "-", files))
+        said = {
+            "licence": info.licence,
+            "from": info.url,
+            "layout": info.layout,
+            "get": f"segfolio download {name} --root DIR" if info.files else "",
+            "access": info.access,
+        }
+        notes.append("\n".join([f"{name}: {info.title}", *(f"  {key}: {text}" for key, text in said.items() if text)]))
+    header = ("name", "classes", "images", "tasks", "disk", "files")
+    return "\n\n".join((table(header, rows, right=(1, 4)), *notes))
 
 
 def _none_expected(command: str, arguments: Sequence[str]) -> None:
