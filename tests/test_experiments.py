@@ -65,6 +65,8 @@ def made_small(path: Path, folder: Path) -> Path:
     name = resolve(data["dataset"]["class_path"]).__module__.rpartition(".")[2]
     if name != "shapes":
         importlib.import_module(f"tests.fake.{name}").write(folder / "data")
+    arguments = data["dataset"].get("init_args", {})
+    arguments |= {key: str(folder / "data") for key in arguments if key.startswith("root_")}
     data |= {"root": str(folder / "data"), "num_workers": 0, "batch_size": min(2, data["batch_size"])}
     quick = {"max_steps": 2, "limit_val_batches": 2, "check_val_every_n_epoch": 1, "num_sanity_val_steps": 0}
     content["trainer"] |= {**quick, "accelerator": "cpu", "accumulate_grad_batches": 1, "val_check_interval": None}

@@ -105,9 +105,10 @@ class Experiment(LightningCLI):
         if self.subcommand != "fit":
             self.save_config_callback = None
             if config.ckpt_path:  # the checkpoint holds the weights: none to be fetched first
-                architecture = config.model.init_args.architecture.init_args
-                if "weights" in architecture:
-                    architecture.weights = None
+                model = config.model.init_args
+                for arguments, key in ((model, "init_from"), (model.architecture.init_args, "weights")):
+                    if key in arguments:
+                        arguments[key] = None
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the table is ours
         if self.subcommand == "predict":

@@ -54,7 +54,7 @@ def datasets(arguments: Sequence[str] = ()) -> str:
     """A table of every dataset; below it, where its files come from and are expected."""
     _none_expected("datasets", arguments)
     rows, notes = [], []
-    for name, cls in dataset_classes().items():
+    for name, cls in sorted(dataset_classes().items(), key=lambda item: item[0].lower()):
         info = cls.info
         classes = cls.labels.num_classes if hasattr(cls, "labels") else "yours"
         splits = " / ".join(f"{split} {n}" for split, n in info.splits.items()) or "yours"

@@ -19,6 +19,7 @@ HARMLESS = (
     "data.eval_batch_size",
     "data.test_split",
     "model.init_args.architecture.init_args.weights",
+    "model.init_args.init_from",
     "trainer.max_steps",
     "trainer.max_epochs",
     "trainer.max_time",

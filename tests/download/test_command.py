@@ -130,7 +130,7 @@ def test_the_listing_says_how_to_get_the_files(segfolio, publisher, monkeypatch,
     assert segfolio("datasets") == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("CamVid "))
-    assert row.split("  ")[-2:] == ["0.6 GB", "download"]
+    assert row.split()[-3:] == ["0.6", "GB", "download"]
     note = next(block for block in out.split("\n\n") if block.startswith("CamVid: CamVid"))
     assert "  licence: research use\n" in note
     assert "  get: segfolio download CamVid --root DIR\n  access: More images by letter." in note

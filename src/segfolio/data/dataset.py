@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torchvision.tv_tensors import Mask
 
@@ -16,6 +17,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.problems import Problem, counted, raise_problems
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
+from segfolio.files import making_many
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -72,7 +74,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
     `read` parses one of them. Randomness, transforms and batches are the `DataModule`'s.
     """
 
-    info: ClassVar[DatasetInfo]
+    info: DatasetInfo
     labels: LabelSpace
     channels: int = 3
 
@@ -138,17 +140,21 @@ class PairedFiles(SegmentationDataset):
 
     def expect_pairs(self, source: Path) -> None:
         """Raise a `SegfolioError` if `pairs`, which `source` names, repeats an image or a file is missing."""
+        self.expect_once(source)
+        said = []
+        for kind in ("image", "mask"):
+            paths = filter(None, (getattr(pair, kind) for pair in self.pairs))
+            if missing := [str(path) for path in paths if not os.path.isfile(path)]:
+                said.append(f"{counted(len(missing), kind)} missing: {listed(missing, 3)}")
+        if said:
+            raise SegfolioError(f"{source}: {'; '.join(said)}; copy the data again")
+
+    def expect_once(self, source: Path) -> None:
+        """Raise a `SegfolioError` if `pairs`, which `source` names, repeats an image."""
         counts = Counter(pair.image_id for pair in self.pairs)
         if twice := [image_id for image_id, n in counts.items() if n > 1]:
             number = counted(len(twice), "image")
             raise SegfolioError(f"{source} names {number} twice: {listed(twice, 3)}; name each once")
-        said = []
-        for kind in ("image", "mask"):
-            paths = filter(None, (getattr(pair, kind) for pair in self.pairs))
-            if missing := [str(path) for path in paths if not path.is_file()]:
-                said.append(f"{counted(len(missing), kind)} missing: {listed(missing, 3)}")
-        if said:
-            raise SegfolioError(f"{source}: {'; '.join(said)}; copy the data again")
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -173,7 +179,7 @@ class PairedFiles(SegmentationDataset):
         size = (image.shape[-2], image.shape[-1])
         if pair.mask is None:
             return Sample(image, pair.image_id, size)
-        ids = read_id_map(pair.mask)
+        ids = self.read_ids(pair.mask)
         if ids.shape != size:
             raise SegfolioError(
                 f"{pair.mask} is {ids.shape[1]}x{ids.shape[0]} pixels but its image {pair.image} is "
@@ -182,7 +188,12 @@ class PairedFiles(SegmentationDataset):
         semantic = Mask(torch.from_numpy(self.labels.encode(ids, pair.mask)))
         return Sample(image, pair.image_id, size, Target(semantic, ignore_index=self.labels.ignore_index))
 
+    def read_ids(self, path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The ids of a pair's mask, `[H, W]`; a subclass whose masks are no PNGs of ids overrides it."""
+        return read_id_map(path)
 
+
+@making_many()
 def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """The files below a folder in order, each under its relative path without suffix; hidden ones left out.
 
@@ -191,9 +202,12 @@ def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dic
     """
     files: dict[str, Path] = {}
     for parent, _, names in os.walk(folder, followlinks=True):
-        for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            if path.suffix.lower() in suffixes:
-                key = path.relative_to(folder).with_suffix("").as_posix()
+        below = Path(parent)
+        prefix = "" if below == folder else f"{below.relative_to(folder).as_posix()}/"
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in suffixes and not name.startswith("."):
+                key, path = prefix + stem, below / name
                 if key in files:
                     raise SegfolioError(f"{files[key]} and {path} differ only in suffix; rename one")
                 files[key] = path

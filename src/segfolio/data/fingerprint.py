@@ -1,9 +1,7 @@
 """What a split holds, as one number: equal for equal data wherever it lies."""
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -11,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from segfolio.data.dataset import SegmentationDataset
+from segfolio.data.index import remembered, stamps
+from segfolio.data.remap import Remapped
 from segfolio.data.sample import Target
-from segfolio.files import write_atomically
 
 _DRAWN = 4
 """Samples of a dataset without files that are looked at."""
@@ -21,21 +20,22 @@ _DRAWN = 4
 def fingerprint(dataset: SegmentationDataset) -> str:
     """sha256 over a split: its classes, and of each image in order the id and the bytes of the files it is read from.
 
-    A dataset without files is known by its class, its arguments and its first samples. Files are read once;
-    after that their paths, sizes and times answer, from `$XDG_CACHE_HOME/segfolio` (`~/.cache/segfolio`).
+    A dataset without files is known by its class, its arguments and its first samples. Large files are read once;
+    after that their paths, sizes and times answer (`segfolio.data.index`).
     """
+    if isinstance(dataset, Remapped):
+        return _sha256([list(dataset.remap.items()), fingerprint(dataset.dataset)])
     labels = {k: v for k, v in asdict(dataset.labels).items() if k != "palette"}  # colours are no data
     files = list(dataset.files())
     if not files:
         return _sha256([labels, *_drawn(dataset)])
     ids = [dataset.image_id(i) for i in range(len(dataset))]
-    known = _cache() / _sha256([labels, ids, list(map(_stamp, files))])
-    if known.exists():
-        return known.read_text()
-    with ThreadPoolExecutor() as pool:
-        found = _sha256([labels, ids, list(pool.map(_content, files))])
-    _keep(known, found)
-    return found
+
+    def found() -> bytes:
+        with ThreadPoolExecutor() as pool:
+            return _sha256([labels, ids, list(pool.map(_content, files))]).encode()
+
+    return remembered([labels, ids, stamps([Path(__file__), *files])], found).decode()
 
 
 def _drawn(dataset: SegmentationDataset) -> Iterable[Any]:
@@ -50,12 +50,6 @@ def _drawn(dataset: SegmentationDataset) -> Iterable[Any]:
         yield sample.image_id, [None if t is None else _bytes_sha256(t.numpy().tobytes()) for t in tensors]
 
 
-def _stamp(path: Path) -> tuple[str, int, int, int]:
-    """Path, size, and both times: that of the last change sees what keeps the other, as `cp -p` does."""
-    stat = path.stat()
-    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
 def _content(path: Path) -> str:
     return _bytes_sha256(path.read_bytes())
 
@@ -66,12 +60,3 @@ def _sha256(content: Any) -> str:
 
 def _bytes_sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segfolio" / "fingerprints"
-
-
-def _keep(path: Path, text: str) -> None:
-    with contextlib.suppress(OSError):  # no room to remember: read again next time
-        write_atomically(path, text.encode())

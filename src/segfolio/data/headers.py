@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from segfolio.data.formats.images import is_cut_short
+from segfolio.data.index import remembered_problems
 from segfolio.data.problems import Problem
 
 _GREY = {"1", "L", "LA"}
@@ -23,8 +25,8 @@ class FilePair(NamedTuple):
     mask: Path | None
 
 
-def header_problems(pairs: Sequence[FilePair], channels: int) -> Iterator[Problem]:
-    """Read the headers of all images and masks, in threads; no pixel is decoded.
+def header_problems(pairs: Sequence[FilePair], channels: int) -> list[Problem]:
+    """Read the headers of all images and masks, in threads; no pixel is decoded, and no file twice until it changes.
 
     Fatal are missing, unreadable and truncated files, images of more than 8 bits, masks that hold no ids or differ
     from their image in size. Grey images, colour images to be read as grey, and alpha are remarks.
@@ -32,6 +34,12 @@ def header_problems(pairs: Sequence[FilePair], channels: int) -> Iterator[Proble
     Args:
         channels: of the images as they will be read, 1 or 3.
     """
+    key = [channels, [pair.image_id for pair in pairs], [pair.mask is None for pair in pairs]]
+    files = (path for pair in pairs for path in pair[1:] if path)
+    return remembered_problems(key, chain([Path(__file__)], files), lambda: _inspected(pairs, channels))
+
+
+def _inspected(pairs: Sequence[FilePair], channels: int) -> Iterator[Problem]:
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # it guards decoders
     try:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.labels import LabelSpace
+from segfolio.data.remap import Remapped
 from segfolio.data.sample import Batch, Sample
 from segfolio.data.samplers import Draw, EvaluationSampler, TrainSampler
 from segfolio.data.transforms import Transform
@@ -31,6 +32,7 @@ class DataModule(LightningDataModule):
     Args:
         dataset: a `SegmentationDataset` class; it is called with `(root, split)`.
         root: the folder of the dataset's files; not needed by procedural datasets.
+        remap: the new name of each class, null for none, or the name of a preset; of all splits, see `Remapped`.
         batch_size: training images of one process and one forward pass.
         eval_batch_size: larger than 1 only where all images of the split have one size.
         num_workers: processes that load; by default one per core but one, at most 8.
@@ -48,6 +50,7 @@ class DataModule(LightningDataModule):
         self,
         dataset: Callable[[str | None, str], SegmentationDataset],
         root: str | None = None,
+        remap: dict[str, str | None] | str | None = None,
         batch_size: int = 4,
         eval_batch_size: int = 1,
         train_transforms: Sequence[Transform] = (),
@@ -63,7 +66,7 @@ class DataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.dataset, self.root, self.images = dataset, root, images
+        self.dataset, self.root, self.remap, self.images = dataset, root, remap, images
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.train_transforms, self.eval_transforms = train_transforms, eval_transforms
         self.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if num_workers is None else num_workers
@@ -80,7 +83,8 @@ class DataModule(LightningDataModule):
     def split(self, name: str) -> SegmentationDataset:
         """The dataset of one split, its files found."""
         if name not in self._splits:
-            self._splits[name] = self.dataset(self.root, name)
+            dataset = self.dataset(self.root, name)
+            self._splits[name] = dataset if self.remap is None else Remapped(dataset, self.remap)
         return self._splits[name]
 
     def setup(self, stage: str) -> None:

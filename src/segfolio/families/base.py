@@ -1,6 +1,7 @@
 """`Family`: the skeleton of every training and evaluation loop."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
+from segfolio.families.transfer import transfer
 from segfolio.metrics import Evaluation, Evaluator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -37,6 +39,7 @@ class Family(LightningModule):
         bias_lr_factor: learning rate of biases over that of weights (2 in Caffe's recipes).
         bias_weight_decay: whether biases decay.
         metrics: `Evaluator`s beside those of the family, each called with the dataset's labels.
+        init_from: a checkpoint of another run, to start from the weights that fit; its classes may be others.
     """
 
     main_metric: str
@@ -55,11 +58,14 @@ class Family(LightningModule):
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
         metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         self.labels, self.optimizer, self.scheduler = labels, optimizer, scheduler
         self.bias_lr_factor, self.bias_weight_decay = bias_lr_factor, bias_weight_decay
         self.network = architecture(labels.num_classes)
+        if init_from is not None:
+            transfer(Path(init_from), self.network, labels, architecture)
         self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
         self.evaluation = Evaluation([*self.make_metrics(), *(metric(labels) for metric in metrics)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segfolio import __version__
 from segfolio.data.labels import LabelSpace
@@ -41,9 +41,7 @@ def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpac
             f"the checkpoint was trained on the classes {then} but the dataset has {now}; "
             "evaluate it on the dataset it was trained on, or remap the classes"
         )
-    prefix = "network."
-    stored = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    built = network.state_dict()
+    stored, built = network_weights(checkpoint), network.state_dict()
     if names := sorted(stored.keys() ^ built.keys()):
         raise SegfolioError(
             f"the checkpoint and the network disagree on {len(names)} parameters, such as {', '.join(names[:3])}; "
@@ -55,6 +53,12 @@ def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpac
             f"{len(shapes)} parameters of the checkpoint have another shape, such as {name}: "
             f"{list(stored[name].shape)} there, {list(built[name].shape)} here; use the config.yaml beside it"
         )
+
+
+def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict of the network alone."""
+    prefix = "network."
+    return {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:

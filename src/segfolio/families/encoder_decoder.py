@@ -57,9 +57,10 @@ class EncoderDecoder(Family):
         bias_lr_factor: float = 1.0,
         bias_weight_decay: bool = True,
         metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
+        init_from: str | None = None,
     ) -> None:
         super().__init__(
-            labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay, metrics
+            labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay, metrics, init_from
         )
         self.losses, self.loss_weights, self.bn_mode = (
             nn.ModuleDict(losses),

@@ -65,6 +65,31 @@ def test_no_mask_keeps_its_shapes() -> None:
 
 
 @few
+@given(stacks, st.data())
+def test_in_a_window_chosen_rows_and_columns_are_decoded(masks: np.ndarray, drawn: st.DataObject) -> None:
+    """In order or in reverse, repeated, left out, and outside the mask, where nothing is."""
+    chosen = []
+    for length in masks.shape[1:]:
+        places = sorted(drawn.draw(st.lists(st.integers(-3, length + 2), min_size=1, max_size=15)))
+        chosen.append(np.array(places[:: drawn.draw(st.sampled_from([1, -1]))]))
+    padded = np.pad(masks, ((0, 0), (3, 3), (3, 3)))
+    expected = padded[:, chosen[0] + 3][:, :, chosen[1] + 3]
+    found = rle.decode_window(rle.encode(masks), masks.shape[1:], *chosen)
+    assert found.flags.c_contiguous
+    assert np.array_equal(found, expected)
+
+
+def test_what_does_not_touch_the_window_is_not_decoded(monkeypatch) -> None:
+    masks = np.zeros((3, 40, 50), np.bool_)
+    masks[0, 2:9, 3:8] = masks[1, 20:30, 20:30] = masks[2, 2:9, 40:] = True
+    coded, seen = rle.encode(masks), []
+    monkeypatch.setattr(rle, "to_counts", lambda mask, real=rle.to_counts: seen.append(mask) or real(mask))
+    found = rle.decode_window(coded, (40, 50), np.arange(29, 40), np.arange(8, 40))
+    assert seen == [coded[1]]
+    assert found.sum((1, 2)).tolist() == [0, 10, 0]
+
+
+@few
 @given(arrays(np.uint16, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 5)))
 def test_an_id_map_becomes_the_masks_of_its_ids_and_comes_back(ids: np.ndarray) -> None:
     coded = rle.from_id_map(ids, 6)

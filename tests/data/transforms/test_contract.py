@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torchvision.transforms import v2
 
-from segfolio.data.sample import Sample, Target, to_image
+from segfolio.data.sample import Sample, Segments, Target, to_image
 from segfolio.data.transforms import (
     BorderWeight,
     ColorJitter,
@@ -84,6 +84,34 @@ def test_semantic_map_and_segments_agree_and_vanished_segments_go(transform: Tra
             np.testing.assert_array_equal(mask, ids == label)
         dropped += len(COLORS) - len(kept)
     assert dropped > 0
+
+
+@pytest.mark.parametrize("form", ["rles", "id_map"])
+@pytest.mark.parametrize("transform", EVERYTHING[:6], ids=lambda t: type(t).__name__)
+def test_segments_of_every_form_become_the_same(transform: Transform, form: str) -> None:
+    """Discs of 2 to 30 pixels, many of them outside the window; flips, padding, rotation, both directions of scale."""
+    y, x = np.mgrid[:120, :160]
+    kept = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        discs = zip(rng.uniform(0, 120, 12), rng.uniform(0, 160, 12), rng.uniform(1, 15, 12), strict=True)
+        ids = np.zeros((120, 160), np.int32)
+        for number, (row, column, radius) in enumerate(discs, 1):
+            ids[(y - row) ** 2 + (x - column) ** 2 < radius**2] = number
+        ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape).astype(np.int32)
+        labels = torch.arange(int(ids.max()))
+        whole = Segments(torch.from_numpy(ids), labels, labels % 5 == 0)
+        results = []
+        for given in (whole.masks, getattr(whole, form)):
+            segments_ = Segments(given, labels, labels % 5 == 0, (120, 160))
+            sample = Sample(to_image(np.zeros((120, 160, 3), np.uint8)), "discs", (120, 160), Target(None, segments_))
+            results.append(segments(transform(sample, np.random.default_rng(seed))))
+        expected, found = results
+        assert torch.equal(found.masks, expected.masks)
+        assert found.labels.tolist() == expected.labels.tolist()
+        assert found.crowd.tolist() == expected.crowd.tolist()
+        kept += len(found)
+    assert kept > 40 * 3
 
 
 def test_mistakes_are_named() -> None:

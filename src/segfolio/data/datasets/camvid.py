@@ -41,6 +41,8 @@ class CamVid(PairedFiles):
         licence="research use",
         splits={"train": 367, "val": 101, "test": 233},
         layout="train.txt, val.txt, test.txt and the folders train, trainannot, val, ... that they name",
+        disk="0.2 GB",
+        access="The folder CamVid/ of the page's repository is the root.",
     )
     labels = LabelSpace(
         names=tuple(_COLORS),

@@ -7,14 +7,25 @@ from pathlib import Path
 import torch
 from torchvision.tv_tensors import Mask
 
-from segfolio.data.dataset import DatasetInfo, SegmentationDataset
-from segfolio.data.formats import coco
+from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset
+from segfolio.data.formats import coco, rle
 from segfolio.data.formats.images import read_image
 from segfolio.data.headers import FilePair, header_problems
+from segfolio.data.index import remembered_problems
 from segfolio.data.labels import LabelSpace
 from segfolio.data.problems import Problem
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
+
+_SERVER = "http://images.cocodataset.org"
+IMAGES = (  # checksums as in tensorflow/datasets, url_checksums/coco.txt
+    RemoteFile(
+        f"{_SERVER}/zips/train2017.zip", "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"
+    ),
+    RemoteFile(
+        f"{_SERVER}/zips/val2017.zip", "sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"
+    ),
+)
 
 
 class CocoInstances(SegmentationDataset):
@@ -44,6 +55,14 @@ class CocoInstances(SegmentationDataset):
         adjustable=True,
         tasks=("semantic", "instance"),
         layout="annotations/instances_{split}2017.json and {split}2017/*.jpg, or the names that the arguments give",
+        disk="20 GB",
+        files=(
+            *IMAGES,
+            RemoteFile(
+                f"{_SERVER}/annotations/annotations_trainval2017.zip",
+                "sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+            ),
+        ),
     )
 
     def __init__(
@@ -99,7 +118,8 @@ class CocoInstances(SegmentationDataset):
     def problems(self) -> Iterator[Problem]:
         pairs = [FilePair(image.stem, self.folder / image.file_name, None) for image in self.file.images]
         yield from header_problems(pairs, self.channels)
-        yield from coco.problems(self.file, self.folder)
+        key, code = str(self.folder), [Path(coco.__file__), Path(rle.__file__)]
+        yield from remembered_problems(key, [*code, *self.files()], lambda: coco.problems(self.file, self.folder))
 
 
 def _label_space(file: coco.CocoFile, background: str | None) -> LabelSpace:

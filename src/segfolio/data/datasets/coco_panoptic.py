@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torchvision.tv_tensors import Mask
 
-from segfolio.data.dataset import DatasetInfo, SegmentationDataset, listed
+from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset, listed
+from segfolio.data.datasets.coco_instances import IMAGES
 from segfolio.data.formats.coco import header_size, read_json
 from segfolio.data.formats.images import read_image
 from segfolio.data.formats.panoptic import MAX_ID, id_places, label_space, panoptic_size, read_panoptic
@@ -61,6 +62,15 @@ class CocoPanoptic(SegmentationDataset):
         adjustable=True,
         tasks=("semantic", "instance", "panoptic"),
         layout="annotations/panoptic_{split}2017.json, annotations/panoptic_{split}2017/*.png, {split}2017/*.jpg",
+        disk="21 GB",
+        files=(
+            *IMAGES,
+            RemoteFile(  # checksum as those of the images
+                "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",
+                "sha256:c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
+            ),
+        ),
+        access="Then unpack annotations/panoptic_train2017.zip and panoptic_val2017.zip in their folder.",
     )
 
     def __init__(

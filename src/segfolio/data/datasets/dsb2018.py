@@ -45,6 +45,8 @@ class DSB2018(SegmentationDataset):
         adjustable=True,
         tasks=("semantic", "instance"),
         layout="stage1_train/<id>/images/<id>.png and stage1_train/<id>/masks/*.png, one nucleus in each",
+        disk="0.3 GB",
+        access="Unpack stage1_train.zip of the page into stage1_train/ below the root.",
     )
     labels = LabelSpace(
         names=("nucleus", "background"),

@@ -32,6 +32,8 @@ class ISBI2012(PairedFiles):
         splits={"train": 24, "val": 6, "test": 6},
         adjustable=True,
         layout="image/N.png and label/N.png, N from 0 to 29",
+        disk="10 MB",
+        access="The folder data/membrane/train/ of the page's repository is the root.",
     )
     labels = LabelSpace(names=("membrane", "cell"), ids=(0, 255))
     channels = 1

@@ -7,6 +7,7 @@ from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
 from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
+from segfolio.files import making_many
 from segfolio.yaml_file import read_yaml
 
 
@@ -65,8 +66,9 @@ class MaskFolder(PairedFiles):
                 f"{root}, split {split!r}: {'; '.join(said)}; images and masks share a path below images/ "
                 "and masks/, in lists without suffix"
             )
-        self.pairs = [FilePair(image_id, images[image_id], masks[image_id]) for image_id in wanted]
-        self.expect_pairs(lists.get(split, root))
+        with making_many():
+            self.pairs = [FilePair(image_id, images[image_id], masks[image_id]) for image_id in wanted]
+        self.expect_once(lists.get(split, root))
 
 
 def read_classes(path: Path) -> LabelSpace:

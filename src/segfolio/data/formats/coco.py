@@ -1,10 +1,12 @@
 """COCO's annotation files: read, examined, written (cocodataset.org/#format-data).
 
-A file is parsed once; masks stay as they are in it until an image is read.
+A file is gone through once; after that it is known where the annotations of each image lie, which are parsed when
+the image is read.
 """
 
+import io
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,12 +18,15 @@ import torch
 from torch import Tensor
 
 from segfolio.data.formats import polygons, rle
+from segfolio.data.formats.json_outline import Entries, Irregular, outline
 from segfolio.data.formats.rle import RLE
+from segfolio.data.index import remembered, stamps
 from segfolio.data.labels import LabelSpace
 from segfolio.data.problems import Problem
 from segfolio.data.sample import Prediction, Size
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
+from segfolio.files import making_many
 
 
 class Image(NamedTuple):
@@ -59,7 +64,7 @@ class CocoFile(NamedTuple):
     path: Path
     images: list[Image]
     categories: dict[int, str]
-    annotations: dict[int, list[Annotation]]
+    annotations: Mapping[int, list[Annotation]]
 
 
 def load(path: Path) -> CocoFile:
@@ -69,11 +74,32 @@ def load(path: Path) -> CocoFile:
         SegfolioError: a file that is missing or no JSON, that lacks a list or an entry's id or name, and
             categories that occur twice.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise SegfolioError(
-            f"{path} holds a {type(content).__name__}, expected a mapping of images, annotations and categories"
-        )
+    data = _read(path)
+    try:
+        kept = remembered(["COCO file", stamps([path, Path(__file__)])], lambda: _index(path, data))
+    except Irregular:
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise SegfolioError(
+                f"{path} holds a {type(content).__name__}, expected a mapping of images, annotations and categories"
+            ) from None
+        data = json.dumps(content).encode()
+        kept = _index(path, data)
+    index = np.load(io.BytesIO(kept))
+    head = json.loads(index["head"].tobytes())
+    with making_many():
+        images = [Image(number, name, size and (size[0], size[1])) for number, name, size in head["images"]]
+    return CocoFile(path, images, dict(head["categories"]), Entries(data, index["spans"], _annotation))
+
+
+def _index(path: Path, data: bytes) -> bytes:
+    """Images, categories and the places of annotations as `npz`."""
+
+    def look(place: int, entry: Any) -> int:
+        image, *_ = (_get(path, "annotations", place, entry, key, int) for key in ("image_id", "category_id", "id"))
+        return int(image)
+
+    content, spans = outline(data, "annotations", look)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise SegfolioError(
@@ -89,27 +115,37 @@ def load(path: Path) -> CocoFile:
         if category in names:
             raise SegfolioError(f"{path}: the category id {category} occurs twice; give each category its own")
         names[category] = _get(path, "categories", i, x, "name", str)
-    annotations = defaultdict[int, list[Annotation]](list)
-    for i, x in enumerate(content["annotations"]):
-        image, category, number = (_get(path, "annotations", i, x, k, int) for k in ("image_id", "category_id", "id"))
-        found = Annotation(
-            number, category, x.get("iscrowd") in (1, True), *map(x.get, ("segmentation", "bbox", "area"))
-        )
-        annotations[image].append(found)
-    return CocoFile(path, images, dict(sorted(names.items())), dict(annotations))
+    head = json.dumps({"images": images, "categories": sorted(names.items())}).encode()
+    rows = np.array(spans, np.int64).reshape(-1, 3)
+    np.savez(
+        stream := io.BytesIO(),
+        head=np.frombuffer(head, np.uint8),
+        spans=np.ascontiguousarray(rows[np.argsort(rows[:, 0], kind="stable")].T),
+    )
+    return stream.getvalue()
+
+
+def _annotation(entry: dict[str, Any]) -> Annotation:
+    crowd = entry.get("iscrowd") in (1, True)
+    return Annotation(entry["id"], entry["category_id"], crowd, *map(entry.get, ("segmentation", "bbox", "area")))
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or a `SegfolioError` that says where it is none."""
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise SegfolioError(f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}") from None
+        return json.loads(_read(path))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise SegfolioError(f"{path} is no JSON: {error.msg} at {where}; copy or export it again") from None
     except (ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, lists in lists
         raise SegfolioError(f"{path} is no JSON ({type(error).__name__}); copy or export it again") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SegfolioError(f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}") from None
 
 
 def segments(file: CocoFile, image: Image, size: Size, labels: LabelSpace) -> Segments:
@@ -323,8 +359,8 @@ def _text(mask: RLE) -> dict[str, Any]:
 
 def _get(path: Path, where: str, place: int, entry: Any, key: str, kind: type) -> Any:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if type(value) is not kind or value == "":
-        expected = "whole number" if kind is int else "text"
+    if type(value) is not kind or value == "" or (type(value) is int and not -(2**63) <= value < 2**63):
+        expected = "whole number of 64 bits" if kind is int else "text"
         raise SegfolioError(f"{path}: {key!r} of {where}[{place}] is {value!r}, expected a {expected}")
     return value
 

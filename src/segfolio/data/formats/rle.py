@@ -16,6 +16,7 @@ from faster_coco_eval.core import mask as _coco
 from segfolio.errors import SegfolioError
 
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.integer]
 
 
 class RLE(TypedDict):
@@ -33,9 +34,45 @@ def encode(masks: Bools) -> list[RLE]:
 
 def decode(rles: Sequence[RLE], size: tuple[int, int]) -> Bools:
     """N run lengths of one `size` (height, width) to `[N, H, W]` bool."""
+    return decode_window(rles, size, np.arange(size[0]), np.arange(size[1]))
+
+
+def decode_window(rles: Sequence[RLE], size: tuple[int, int], rows: Indices, columns: Indices) -> Bools:
+    """The pixels of N masks at `rows` and `columns`: cropped, padded, flipped and resized to the nearest pixel in one.
+
+    What lies outside the window or an object's box is not decoded.
+
+    Args:
+        size: height and width of the masks.
+        rows: `[h]` indices of rows, all ascending or all descending, where one may be repeated; those outside the
+            mask hold nothing.
+        columns: `[w]`, likewise.
+
+    Returns:
+        `[N, h, w]` bool.
+    """
+    masks = np.zeros((len(rles), len(rows), len(columns)), np.bool_)
     if not rles:
-        return np.zeros((0, *size), np.bool_)
-    return np.ascontiguousarray(_coco.decode(list(rles)).transpose(2, 0, 1)).view(np.bool_)
+        return masks
+    ahead = masks  # seen so that both ascend
+    if rows[0] > rows[-1]:
+        rows, ahead = rows[::-1], ahead[:, ::-1]
+    if columns[0] > columns[-1]:
+        columns, ahead = columns[::-1], ahead[:, :, ::-1]
+    height = size[0]
+    above = np.searchsorted(rows, np.arange(height))  # of each row, how many of `rows` lie above it
+    for mask, rle, (x, y, w, h) in zip(ahead, rles, boxes(rles).tolist(), strict=True):
+        (top, bottom), (left, right) = np.searchsorted(rows, (y, y + h)), np.searchsorted(columns, (x, x + w))
+        if top == bottom or left == right:
+            continue
+        first, past = int(columns[left]), int(columns[right - 1]) + 1
+        edges = np.clip(np.cumsum(to_counts(rle)), first * height, past * height) - first * height
+        column, row = np.divmod(edges, height)
+        ends = column * (bottom - top) + np.clip(above[row] - top, 0, bottom - top)
+        inside = np.arange(len(ends)) % 2 == 1
+        block = np.repeat(inside, np.diff(ends, prepend=0)).reshape(past - first, bottom - top)
+        mask[top:bottom, left:right] = block[columns[left:right] - first].T
+    return masks
 
 
 def areas(rles: Sequence[RLE]) -> npt.NDArray[np.int64]:

@@ -15,8 +15,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy.interpolate import CubicSpline
+from torch import Tensor
 from torchvision.tv_tensors import Mask
 
+from segfolio.data.formats import rle
 from segfolio.data.sample import Sample, Segments, Size, to_image, to_pixels
 from segfolio.errors import SegfolioError
 
@@ -45,7 +47,8 @@ class Resize:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
         size = self.result(pixels.shape[0], pixels.shape[1])
-        return moved(sample, resize(pixels, size), lambda plane, _: resize_labels(plane, size))
+        grid = (nearest(pixels.shape[0], size[0]), nearest(pixels.shape[1], size[1]))
+        return moved(sample, resize(pixels, size), lambda plane, _: resize_labels(plane, size), grid)
 
     def result(self, height: int, width: int) -> Size:
         """Height and width of the result of an image of this height and width."""
@@ -107,14 +110,44 @@ def resize_labels(plane: Array, size: Size) -> Array:
     return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
+def nearest(length: int, result: int) -> rle.Indices:
+    """`[result]`: which of `length` pixels `resize_labels` takes along an axis."""
+    return resize_labels(np.arange(length, dtype=np.int32)[None], (1, result))[0]
+
+
 def present(segments: Segments) -> Segments:
     """Without those that have no pixel left."""
-    keep = segments.masks.flatten(1).any(1)
-    return segments if keep.all() else segments[keep]
+    masks = segments.masks
+    keep = torch.from_numpy(masks.numpy().any((1, 2)))
+    return segments if keep.all() else replace(segments, form=masks)[keep]
 
 
-def moved(sample: Sample, image: Array, labels: Callable[[Array, int], Array]) -> Sample:
-    """The sample with a new image, and each `[H, W]` map of its target sent through `labels(map, fill)`."""
+def touching(sample: Sample, rows: tuple[int, int], columns: tuple[int, int]) -> Sample:
+    """The sample without the segments whose boxes lie outside `rows` and `columns` (first, last + 1).
+
+    Only of run lengths boxes are known; others stay.
+    """
+    target = sample.target
+    if target is None or target.segments is None or not isinstance(target.segments.form, list):
+        return sample
+    x, y, width, height = rle.boxes(target.segments.form).T
+    keep = (x < columns[1]) & (x + width > columns[0]) & (y < rows[1]) & (y + height > rows[0])
+    segments = target.segments if keep.all() else target.segments[torch.from_numpy(keep)]
+    return replace(sample, target=replace(target, segments=segments))
+
+
+def moved(
+    sample: Sample,
+    image: Array,
+    labels: Callable[[Array, int], Array],
+    grid: tuple[rle.Indices, rle.Indices] | None = None,
+) -> Sample:
+    """The sample with a new image, and each `[H, W]` map of its target sent through `labels(map, fill)`.
+
+    Args:
+        grid: which rows and columns `labels` takes, where it does no more than that (see `rle.decode_window`):
+            run lengths are then decoded there alone.
+    """
 
     def plane(mask: Mask | None, fill: int) -> Mask | None:
         return None if mask is None else Mask(torch.from_numpy(labels(mask.numpy(), fill)))
@@ -123,9 +156,15 @@ def moved(sample: Sample, image: Array, labels: Callable[[Array, int], Array]) -
     if target is not None:
         segments = target.segments
         if segments is not None:
-            masks = [labels(mask, 0) for mask in segments.masks.numpy().view(np.uint8)]
-            stacked = np.array(masks, np.uint8).reshape(-1, *image.shape[:2]).view(np.bool_)
-            segments = present(segments.with_masks(Mask(torch.from_numpy(stacked))))
+            if grid and isinstance(segments.form, list):
+                form = rle.decode_window(segments.form, segments.size, *grid)
+            elif isinstance(segments.form, Tensor) and segments.form.ndim == 2 and len(segments) <= 0xFFFF:
+                ids = segments.form.numpy().astype(np.uint16)  # int32 is rotated with another rounding
+                form = labels(ids, 0).astype(np.int32)
+            else:
+                planes = [labels(mask, 0) for mask in segments.masks.numpy().view(np.uint8)]
+                form = np.array(planes, np.uint8).reshape(-1, *image.shape[:2]).view(np.bool_)
+            segments = present(segments.with_masks(Mask(torch.from_numpy(form))))
         semantic = plane(target.semantic, target.ignore_index)
         target = replace(target, semantic=semantic, segments=segments, weight=plane(target.weight, 0))
     return replace(sample, image=to_image(image), target=target)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from segfolio.data.formats.rle import Indices
 from segfolio.data.sample import Sample, to_pixels
-from segfolio.data.transforms.geometry import Array, moved, resize, resize_labels, scaled
+from segfolio.data.transforms.geometry import Array, moved, nearest, resize, resize_labels, scaled, touching
 from segfolio.errors import SegfolioError
 
 
@@ -61,7 +62,7 @@ class RandomWindow:
             hflip=rng.random() < self.hflip,
             vflip=rng.random() < self.vflip,
         )
-        return moved(sample, window.image(pixels), window.labels)
+        return moved(touching(sample, *window.source()), window.image(pixels), window.labels, window.grid())
 
 
 class _Span(NamedTuple):
@@ -86,6 +87,13 @@ class _Span(NamedTuple):
     def scale(self) -> float:
         return self.length / self.extent
 
+    def indices(self, flip: bool) -> Indices:
+        """`[size]`: the source pixel of each pixel; -1 before and `source` behind the image."""
+        inside = self.start + nearest(self.extent, self.length)
+        indices = np.pad(inside, (self.first, 0), constant_values=-1)
+        indices = np.pad(indices, (0, self.size - len(indices)), constant_values=self.source)
+        return indices[::-1] if flip else indices
+
     def affine(self, pixels: int) -> tuple[float, float]:
         """Factor and offset of pixel indices, for an image that has this axis in so many pixels."""
         factor = self.scale * self.source / pixels
@@ -108,6 +116,20 @@ class _Window:
             return self._warp(resize(pixels, (height, width)), cv2.INTER_LINEAR)
         return self._place(resize(self._source(pixels), (self.rows.length, self.columns.length)))
 
+    def source(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First and last + 1 of the source's rows and columns that the window shows, or some more."""
+        if not self.angle:
+            (_, y, height, *_), (_, x, width, *_) = self.rows, self.columns
+            return (y, y + height), (x, x + width)
+        back = cv2.invertAffineTransform(self._matrix(self.rows.source, self.columns.source))
+        corners = back @ [[0, 0, self.columns.size, self.columns.size], [0, self.rows.size] * 2, [1] * 4]
+        (left, top), (right, bottom) = np.floor(corners.min(1)) - 1, np.ceil(corners.max(1)) + 2
+        return (int(top), int(bottom)), (int(left), int(right))
+
+    def grid(self) -> tuple[Indices, Indices] | None:
+        """The rows and columns that `labels` takes, if it does not rotate."""
+        return None if self.angle else (self.rows.indices(self.vflip), self.columns.indices(self.hflip))
+
     def labels(self, plane: Array, fill: int) -> Array:
         if self.angle:
             return self._warp(plane, cv2.INTER_NEAREST, fill)
@@ -128,13 +150,15 @@ class _Window:
 
     def _warp(self, pixels: Array, interpolation: int, fill: int | None = None) -> Array:
         """The whole image or map, or a reduction of it, rotated into the window."""
-        (fy, y), (fx, x) = self.rows.affine(pixels.shape[0]), self.columns.affine(pixels.shape[1])
-        height, width = self.rows.size, self.columns.size
-        rotation = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), self.angle, 1.0)
-        matrix = rotation @ np.array([[fx, 0, x], [0, fy, y], [0, 0, 1]])
+        matrix, size = self._matrix(*pixels.shape[:2]), (self.columns.size, self.rows.size)
         color = cv2.mean(pixels) if fill is None else fill
-        border = cv2.BORDER_CONSTANT
-        return self._flip(cv2.warpAffine(pixels, matrix, (width, height), None, interpolation, border, color))
+        return self._flip(cv2.warpAffine(pixels, matrix, size, None, interpolation, cv2.BORDER_CONSTANT, color))
+
+    def _matrix(self, height: int, width: int) -> Array:
+        """`[2, 3]`: places in an image of this height and width to places in the window, before flips."""
+        (fy, y), (fx, x) = self.rows.affine(height), self.columns.affine(width)
+        centre = ((self.columns.size - 1) / 2, (self.rows.size - 1) / 2)
+        return cv2.getRotationMatrix2D(centre, self.angle, 1.0) @ np.array([[fx, 0, x], [0, fy, y], [0, 0, 1]])
 
     def _flip(self, pixels: Array) -> Array:
         if not (self.hflip or self.vflip):
