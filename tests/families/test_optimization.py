@@ -1,6 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
+from segfolio.errors import SegfolioError
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
 
 
@@ -19,3 +21,37 @@ def test_frozen_parameters_are_left_out():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
     net[0].requires_grad_(False)
     assert [len(g["params"]) for g in parameter_groups(net, 1.0, True)] == [2]
+
+
+def rules(net: nn.Module, **arguments) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of each parameter, of 0.1 and 0.5."""
+    optimizer = torch.optim.SGD(parameter_groups(net, **arguments), lr=0.1, weight_decay=0.5)
+    apply_lr_factors(optimizer)
+    names = {id(p): name for name, p in net.named_parameters()}
+    return {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.queries = nn.Embedding(2, 4)
+        self.head = nn.Linear(4, 2)
+
+
+def test_parts_have_a_learning_rate_of_their_own():
+    found = rules(Net(), lr_factors={"backbone": 0.1}, bias_lr_factor=2.0)
+    assert found["backbone.0.weight"][0] == 0.1 * 0.1
+    assert found["backbone.0.bias"][0] == 0.1 * (0.1 * 2.0)
+    assert (found["head.weight"][0], found["head.bias"][0]) == (0.1, 0.2)
+
+
+def test_normalisations_and_embeddings_need_not_decay():
+    found = rules(Net(), norm_weight_decay=False)
+    decays = {name for name, (_, decay) in found.items() if decay}
+    assert decays == {"backbone.0.weight", "backbone.0.bias", "head.weight", "head.bias"}
+
+
+def test_a_part_that_is_not_there_is_named():
+    with pytest.raises(SegfolioError, match=r"names 'encoder'; the network has backbone.0, backbone.1, queries.weight"):
+        parameter_groups(Net(), lr_factors={"encoder": 0.1})

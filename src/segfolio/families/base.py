@@ -1,6 +1,6 @@
 """`Family`: the skeleton of every training and evaluation loop."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Family(LightningModule):
         bias_lr_factor: learning rate of biases over that of weights (2 in Caffe's recipes).
         bias_weight_decay: whether biases decay.
         metrics: `Evaluator`s beside those of the family, each called with the dataset's labels.
+        lr_factors: learning rate of parts of the network over that of the rest, by the beginning of their names.
+        norm_weight_decay: whether normalisations and embeddings decay.
         init_from: a checkpoint of another run, to start from the weights that fit; its classes may be others.
     """
 
@@ -59,10 +61,12 @@ class Family(LightningModule):
         bias_weight_decay: bool = True,
         metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
         init_from: str | None = None,
+        lr_factors: Mapping[str, float] | None = None,
+        norm_weight_decay: bool = True,
     ) -> None:
         super().__init__()
         self.labels, self.optimizer, self.scheduler = labels, optimizer, scheduler
-        self.bias_lr_factor, self.bias_weight_decay = bias_lr_factor, bias_weight_decay
+        self.rules = bias_lr_factor, bias_weight_decay, lr_factors, norm_weight_decay
         self.network = architecture(labels.num_classes)
         if init_from is not None:
             transfer(Path(init_from), self.network, labels, architecture)
@@ -105,7 +109,7 @@ class Family(LightningModule):
         self.log_dict({f"{stage}/{name}": value for name, value in self.evaluation.figures().items()})
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.network, self.bias_lr_factor, self.bias_weight_decay))
+        optimizer = self.optimizer(parameter_groups(self.network, *self.rules))
         apply_lr_factors(optimizer)
         if self.scheduler is None:
             return {"optimizer": optimizer}

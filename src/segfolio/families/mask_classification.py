@@ -1,0 +1,139 @@
+"""Mask classification: one network for semantic, instance and panoptic segmentation (MaskFormer and its line)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Batch, Prediction
+from segfolio.data.task_truth import Task, task_truth
+from segfolio.errors import SegfolioError
+from segfolio.families.base import IMAGENET_MEAN, IMAGENET_STD, Family
+from segfolio.inference.mask_classification import instances, panoptic, semantic
+from segfolio.losses.mask_classification import MaskClassificationLoss
+from segfolio.losses.mask_matching import MaskTarget
+from segfolio.metrics import Evaluator, InstanceMetric, PanopticMetric, SemanticMetric
+
+_MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
+
+
+class MaskClassification(Family):
+    """Networks with `forward(images [B, 3, H, W]) -> MaskOutput`: Q queries, each with class logits and a mask.
+
+    The task decides which segments are to be found, how the queries become a prediction, and which figures are
+    logged; the network is the same. A panoptic model predicts, and is measured on, all three tasks.
+
+    Args:
+        task: `semantic`, `instance` or `panoptic`.
+        object_threshold, overlap_threshold: of `inference.mask_classification.panoptic`.
+        top_k: of `inference.mask_classification.instances`.
+        more_segments: than queries in an image: `count` them as `train/segments_left_out` and go on, or stop with an
+            `error`.
+
+    For the other arguments see `Family`.
+
+    Raises:
+        SegfolioError: a task for which the label space has no things.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        architecture: Callable[[int], nn.Module],
+        task: Task,
+        criterion: MaskClassificationLoss,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        lr_factors: Mapping[str, float] | None = None,
+        bias_lr_factor: float = 1.0,
+        bias_weight_decay: bool = True,
+        norm_weight_decay: bool = True,
+        object_threshold: float = 0.8,
+        overlap_threshold: float = 0.8,
+        top_k: int = 100,
+        more_segments: Literal["count", "error"] = "count",
+        metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
+        init_from: str | None = None,
+    ) -> None:
+        if task != "semantic" and not labels.things:
+            raise SegfolioError(
+                f"model.task is {task}, but no class of the dataset is a thing; name its countable classes as things, "
+                "or choose the task semantic"
+            )
+        self.task, self.main_metric = task, _MAIN[task]
+        self.protocol = f"whole image, one view, at its original size; {task} inference of the queries"
+        super().__init__(
+            labels,
+            architecture,
+            optimizer,
+            scheduler,
+            mean,
+            std,
+            bias_lr_factor,
+            bias_weight_decay,
+            metrics,
+            init_from,
+            lr_factors,
+            norm_weight_decay,
+        )
+        self.criterion, self.more_segments = criterion, more_segments
+        self.object_threshold, self.overlap_threshold, self.top_k = object_threshold, overlap_threshold, top_k
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """What is to be found is worked out in host memory, of training images alone."""
+        if not self.trainer.training:
+            return batch
+        return replace(batch, targets=[task_truth(target, self.labels, self.task) for target in batch.targets])
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self(batch.images)
+        targets = [
+            MaskTarget(t.segments.labels, t.segments.masks.as_subclass(Tensor), t.weight.as_subclass(Tensor) > 0)
+            for t in batch.targets
+            if t.segments is not None and t.weight is not None
+        ]
+        losses = self.criterion([*output.auxiliary, (output.class_logits, output.mask_logits)], targets)
+        left_out = self.criterion.left_out
+        if left_out and self.more_segments == "error":
+            raise SegfolioError(
+                f"{left_out} segments of the images {', '.join(batch.image_ids[:4])} ... find no query: each image "
+                f"has {output.class_logits.shape[1]}; raise num_queries, or set model.more_segments to count"
+            )
+        self.log("train/segments_left_out", float(left_out), batch_size=len(batch))
+        return losses
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        output = self(batch.images)
+        return [
+            self._prediction(image_id, classes, masks, size)
+            for image_id, size, classes, masks in zip(
+                batch.image_ids, batch.original_sizes, output.class_logits, output.mask_logits, strict=True
+            )
+        ]
+
+    def _prediction(self, image_id: str, classes: Tensor, masks: Tensor, size: tuple[int, int]) -> Prediction:
+        prediction, things = Prediction(image_id, size), self.labels.is_thing
+        if self.task in ("semantic", "panoptic"):
+            prediction.semantic = semantic(classes, masks, size)
+        if self.task in ("instance", "panoptic"):
+            prediction.instances = instances(classes, masks, size, things, self.top_k)
+        if self.task == "panoptic":
+            prediction.panoptic = panoptic(classes, masks, size, things, self.object_threshold, self.overlap_threshold)
+        return prediction
+
+    def make_metrics(self) -> list[Evaluator]:
+        found: list[Evaluator] = []
+        if self.task in ("semantic", "panoptic"):
+            found.append(SemanticMetric(self.labels))
+        if self.task in ("instance", "panoptic"):
+            found.append(InstanceMetric(self.labels))
+        if self.task == "panoptic":
+            found.append(PanopticMetric(self.labels))
+        return found

@@ -1,0 +1,72 @@
+"""What is to be found in an image, by task."""
+
+import pytest
+import torch
+from torchvision.tv_tensors import Mask
+
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Segments, Target
+from segfolio.data.task_truth import task_truth
+
+LABELS = LabelSpace(("sky", "road", "car"), things=("car",))
+
+
+@pytest.fixture
+def target():
+    """Sky above road; two cars, a crowd of cars, and a void column."""
+    semantic = torch.zeros(6, 8, dtype=torch.uint8)
+    semantic[3:] = 1
+    masks = torch.zeros(3, 6, 8, dtype=torch.bool)
+    masks[0, 3:5, 0:2] = masks[1, 3:5, 2:4] = masks[2, 3:5, 4:6] = True
+    semantic[masks.any(0)] = 2
+    semantic[:, 7] = 255
+    return Target(Mask(semantic), Segments(Mask(masks), torch.tensor([2, 2, 2]), torch.tensor([False, False, True])))
+
+
+def found(target, task):
+    truth = task_truth(target, LABELS, task)
+    assert truth.semantic is None
+    segments = truth.segments
+    assert not segments.crowd.any()
+    return dict(zip(segments.labels.tolist(), segments.masks.sum((1, 2)).tolist(), strict=True)), segments, truth.weight
+
+
+def test_semantic_segments_are_the_classes_of_the_image(target):
+    areas, _, weight = found(target, "semantic")
+    assert areas == {0: 21, 1: 9, 2: 12}
+    assert weight.sum() == 48 - 6  # void does not count
+
+
+def test_instances_are_things_and_crowds_do_not_count(target):
+    _, segments, weight = found(target, "instance")
+    assert segments.labels.tolist() == [2, 2]
+    assert segments.masks.sum((1, 2)).tolist() == [4, 4]
+    assert (weight == 0).sum() == 4
+    assert (weight[3:5, 4:6] == 0).all()
+
+
+def test_panoptic_segments_are_things_and_stuff_without_void_and_crowds(target):
+    _, segments, weight = found(target, "panoptic")
+    assert sorted(segments.labels.tolist()) == [0, 1, 2, 2]
+    assert segments.masks.sum() == 21 + 9 + 8
+    assert segments.masks.sum(0).max() == 1
+    assert weight.sum() == 48 - 6 - 4
+
+
+def test_the_weight_of_the_recipe_stays_where_pixels_count(target):
+    target.weight = Mask(torch.full((6, 8), 2.5))
+    weight = task_truth(target, LABELS, "semantic").weight
+    assert weight.unique().tolist() == [0, 2.5]
+
+
+def test_an_image_of_void_has_nothing_to_be_found(target):
+    target.semantic = Mask(torch.full((6, 8), 255, dtype=torch.uint8))
+    truth = task_truth(target, LABELS, "semantic")
+    assert truth.segments.masks.shape == (0, 6, 8)
+    assert not truth.weight.any()
+
+
+@pytest.mark.parametrize(("task", "says"), [("semantic", "needs a semantic map"), ("instance", "needs segments")])
+def test_an_annotation_that_does_not_serve_the_task_is_refused(task, says):
+    with pytest.raises(ValueError, match=says):
+        task_truth(Target(), LABELS, task)

@@ -1,0 +1,102 @@
+"""`MaskClassification`: one network, three tasks."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from segfolio.architectures.mask_classification.output import MaskOutput
+from segfolio.data.datasets import Shapes
+from segfolio.data.labels import LabelSpace
+from segfolio.data.module import DataModule
+from segfolio.errors import SegfolioError
+from segfolio.families import MaskClassification
+from segfolio.losses import MaskClassificationLoss
+
+LABELS = Shapes.labels
+FIGURES = {
+    "semantic": {"mIoU", "pixel_accuracy"},
+    "instance": {"AP", "AP50", "AR_100"},
+    "panoptic": {"mIoU", "AP", "PQ", "SQ_things", "RQ_stuff"},
+}
+
+
+class Tiny(nn.Module):
+    """Q masks from a convolution, classes from their mean; two layers."""
+
+    def __init__(self, num_classes: int, num_queries: int = 12) -> None:
+        super().__init__()
+        self.masks = nn.Conv2d(3, num_queries, 5, stride=4, padding=2)
+        self.classes = nn.Linear(1, num_classes + 1)
+
+    def forward(self, images: torch.Tensor) -> MaskOutput:
+        masks = self.masks(images)
+        classes = self.classes(masks.mean((2, 3))[..., None])
+        return MaskOutput(classes, masks, [(2 * classes, masks / 2)])
+
+
+def family(task: str, labels: LabelSpace = LABELS, architecture: Any = Tiny, **arguments: Any) -> MaskClassification:
+    torch.manual_seed(0)
+    optimizer = partial(torch.optim.AdamW, lr=0.01)
+    criterion = MaskClassificationLoss(points=64)
+    return MaskClassification(
+        labels, architecture, **{"task": task, "criterion": criterion, "optimizer": optimizer, **arguments}
+    )
+
+
+def data(train: int = 4) -> DataModule:
+    dataset = partial(Shapes, size=(48, 64), train=train, val=3, test=3)
+    return DataModule(lambda root, split: dataset(root, split), batch_size=2, num_workers=0)
+
+
+def trainer(**arguments: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    return Trainer(**quiet, use_distributed_sampler=False, enable_model_summary=False, **arguments)
+
+
+@pytest.mark.parametrize("task", FIGURES)
+def test_one_switch_changes_the_task_its_figures_and_its_predictions(task):
+    model, loops = family(task), trainer(max_steps=2)
+    loops.fit(model, data())
+    logged = {k for k in loops.callback_metrics if k.startswith("val/") and k.count("/") == 1}
+    assert {f"val/{name}" for name in FIGURES[task]} <= logged
+    assert f"val/{model.main_metric}" in logged
+    assert ("val/mIoU" in logged) == (task != "instance")
+    batch = next(iter(data().test_dataloader()))
+    (prediction,) = model.eval().predict(batch)
+    assert prediction.size == (48, 64)
+    assert (prediction.semantic is not None) == (task != "instance")
+    assert (prediction.instances is not None) == (task != "semantic")
+    assert (prediction.panoptic is not None) == (task == "panoptic")
+
+
+def test_losses_have_names_and_fall_on_one_batch():
+    model = family("panoptic", optimizer=partial(torch.optim.AdamW, lr=0.02))
+    loops = trainer(max_steps=60, limit_val_batches=0)
+    first = {}
+
+    def remember(metrics: dict[str, torch.Tensor]) -> None:
+        first.update({k: float(v) for k, v in metrics.items() if k.startswith("train/loss") and k not in first})
+
+    model.on_train_batch_end = lambda *_: remember(loops.callback_metrics)
+    loops.fit(model, data(train=2))
+    last = {k: float(v) for k, v in loops.callback_metrics.items() if k in first}
+    assert set(last) == {"train/loss", "train/loss_class", "train/loss_mask", "train/loss_dice"}
+    assert last["train/loss"] < 0.75 * first["train/loss"]
+
+
+def test_segments_without_a_query_are_counted_or_refused():
+    few = partial(Tiny, num_queries=2)
+    loops = trainer(max_steps=1)
+    loops.fit(family("panoptic", architecture=few), data())
+    assert loops.callback_metrics["train/segments_left_out"] > 0
+    with pytest.raises(SegfolioError, match="find no query: each image has 2; raise num_queries"):
+        trainer(max_steps=1).fit(family("panoptic", architecture=few, more_segments="error"), data())
+
+
+def test_a_task_of_things_needs_things():
+    with pytest.raises(SegfolioError, match=r"model\.task is instance, but no class of the dataset is a thing"):
+        family("instance", LabelSpace(("sky", "road")))
