@@ -38,8 +38,8 @@ class CocoInstances(SegmentationDataset):
         root: the folder below which the files are.
         split: takes the place of `{split}` in `annotations` and `images`.
         annotations: the annotation file.
-        images: the folder of the images. If not given, the first of `.`, `images`, `{split}2017` and `{split}`
-            that holds one of them.
+        images: the folder of the images. If not given, that of `.`, `images`, `{split}2017` and `{split}` which
+            holds the first image that one of them has.
         background: the name of one more class, of the pixels outside all objects. With it there is a semantic
             map as well: of objects that overlap the smaller is on top, crowds are ignored.
 
@@ -81,9 +81,10 @@ class CocoInstances(SegmentationDataset):
         self.folder = self._find_images(root, folders)
 
     def _find_images(self, root: Path, folders: list[str]) -> Path:
-        for folder in folders:
-            if any((root / folder / image.file_name).is_file() for image in self.file.images):
-                return root / folder
+        for image in self.file.images:
+            for folder in folders:
+                if (root / folder / image.file_name).is_file():
+                    return root / folder
         raise SegfolioError(
             f"{self.file.path} names {len(self.file.images)} images, none of which is below {root} in "
             f"{' or '.join(folders)}; say in which folder they are (images)"

@@ -86,8 +86,8 @@ def load(path: Path) -> CocoFile:
         data = json.dumps(content).encode()
         kept = _index(path, data)
     index = np.load(io.BytesIO(kept))
-    head = json.loads(index["head"].tobytes())
     with making_many():
+        head = json.loads(index["head"].tobytes())
         images = [Image(number, name, size and (size[0], size[1])) for number, name, size in head["images"]]
     return CocoFile(path, images, dict(head["categories"]), Entries(data, index["spans"], _annotation))
 

@@ -66,11 +66,11 @@ def decode_window(rles: Sequence[RLE], size: tuple[int, int], rows: Indices, col
         if top == bottom or left == right:
             continue
         first, past = int(columns[left]), int(columns[right - 1]) + 1
-        edges = np.clip(np.cumsum(to_counts(rle)), first * height, past * height) - first * height
+        edges = np.append(0, to_counts(rle).cumsum()).clip(first * height, past * height) - first * height
         column, row = np.divmod(edges, height)
-        ends = column * (bottom - top) + np.clip(above[row] - top, 0, bottom - top)
-        inside = np.arange(len(ends)) % 2 == 1
-        block = np.repeat(inside, np.diff(ends, prepend=0)).reshape(past - first, bottom - top)
+        ends = column * (bottom - top) + (above[row] - top).clip(0, bottom - top)
+        inside = np.arange(len(ends) - 1) % 2 == 1
+        block = np.repeat(inside, ends[1:] - ends[:-1]).reshape(past - first, bottom - top)
         mask[top:bottom, left:right] = block[columns[left:right] - first].T
     return masks
 
@@ -165,14 +165,14 @@ def to_counts(rle: RLE) -> npt.NDArray[np.int64]:
     data = np.frombuffer(rle["counts"], np.uint8).astype(np.int64) - 48
     if not len(data) or data.min() < 0 or data.max() > 63 or data[-1] & 32:
         raise SegfolioError("the counts are no compressed run lengths")
-    last = data & 32 == 0
-    first = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    place = np.arange(len(data)) - np.repeat(first, np.diff([*first, len(data)]))
-    if place.max() > 11:
+    last = np.flatnonzero(data & 32 == 0)
+    first = np.append(0, last[:-1] + 1)
+    groups = last - first + 1
+    if groups.max() > 12:
         raise SegfolioError("the counts are no compressed run lengths")
+    place = np.arange(len(data)) - np.repeat(first, groups)
     values = np.add.reduceat((data & 31) << (5 * place), first)
-    negative = (data[last] & 16) != 0
-    values[negative] -= np.int64(1) << (5 * (place[last][negative] + 1))
+    values -= (data[last] >> 4 & 1) << (5 * groups)  # the sign
     for start in (1, 2):  # each run but the first three is a difference to the one two before it
         values[start::2] = np.cumsum(values[start::2])
     return values
