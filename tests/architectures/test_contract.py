@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate, logsigmoid
 
 import segfolio.architectures
+from segfolio.architectures.mask_classification.output import MaskOutput
 from segfolio.listing import architecture_classes
 
 ROOT = Path(segfolio.architectures.__file__).parent
-PER_PIXEL = ("encoder_decoder", "dilated")
-"""Rooms whose networks turn images into logits of the same size."""
+PER_PIXEL = ("encoder_decoder", "dilated", "mask_classification")
+"""Rooms whose networks turn images into scores of classes per pixel, directly or by masks."""
 
-FILES = sorted(path for path in ROOT.glob("*/*.py") if path.name != "__init__.py")
+FILES = sorted(path for path in ROOT.glob("*/*.py") if path.name not in ("__init__.py", "output.py"))
 CLASSES = list(architecture_classes())
 NETWORKS = [cls for cls in CLASSES if cls.__module__.split(".")[-2] in PER_PIXEL]
 LIBRARIES = {
@@ -90,26 +91,42 @@ def test_variants_are_built_without_memory(cls: type[nn.Module]) -> None:
         assert all(p.is_meta for p in network.parameters())
 
 
+def pixel_logits(output: Tensor | MaskOutput) -> Tensor:
+    """`[B, C, h, w]` of any network's output; of masks, the logarithm of MaskFormer's semantic inference."""
+    if isinstance(output, Tensor):
+        return output
+    classes = output.class_logits.log_softmax(-1)[..., :-1, None, None]
+    return (classes + logsigmoid(output.mask_logits)[:, :, None]).logsumexp(1)
+
+
+def sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """That logits may have: the image's, or a quarter of it."""
+    return [(height, width), (-(-height // 4), -(-width // 4))]
+
+
 @every_network
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("size", [(64, 64), (65, 97)], ids=str)
 def test_logits_have_the_size_of_the_image(cls: type[nn.Module], size: tuple[int, int], training: bool) -> None:
     for batch, num_classes in ((1, 5), (2, 1)):
         network = cls(num_classes, **cls.tiny).train(training)
-        logits = network(torch.randn(batch, 3, *size))
-        assert logits.shape == (batch, num_classes, *size)
+        logits = pixel_logits(network(torch.randn(batch, 3, *size)))
+        assert logits.shape[:2] == (batch, num_classes)
+        assert logits.shape[2:] in sizes(*size)
         assert logits.isfinite().all()
 
 
 @every_network
 def test_smallest_image(cls: type[nn.Module]) -> None:
-    assert cls(5, **cls.tiny).eval()(torch.randn(1, 3, 32, 33)).shape == (1, 5, 32, 33)
+    logits = pixel_logits(cls(5, **cls.tiny).eval()(torch.randn(1, 3, 32, 33)))
+    assert logits.shape[:2] == (1, 5)
+    assert logits.shape[2:] in sizes(32, 33)
 
 
 @every_network
 def test_every_parameter_gets_a_gradient(cls: type[nn.Module]) -> None:
     network = cls(5, **cls.tiny)
-    network(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    pixel_logits(network(torch.randn(2, 3, 64, 64))).square().mean().backward()
     trained = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
     assert [name for name, grad in trained.items() if grad is None] == []
     assert all(grad.isfinite().all() for grad in trained.values())
@@ -125,7 +142,7 @@ def test_state_dict_holds_the_whole_network(cls: type[nn.Module]) -> None:
     file.seek(0)
     copy = cls(5, **cls.tiny)
     copy.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(copy.eval()(images), network.eval()(images))
+    assert torch.equal(*(pixel_logits(each.eval()(images)) for each in (copy, network)))
 
 
 @every_network
@@ -146,12 +163,17 @@ def test_overfits_one_batch(cls: type[nn.Module]) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=0.003)
     losses = []
     for _ in range(60):
-        loss = cross_entropy(network(images), target)
+        loss = pixel_loss(network, images, target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert min(losses[-5:]) < 0.2 * losses[0]
+
+
+def pixel_loss(network: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy at the size of the image, of the logits repeated to it."""
+    return cross_entropy(interpolate(pixel_logits(network(images)), target.shape[-2:]), target)
 
 
 def shapes() -> tuple[Tensor, Tensor]:

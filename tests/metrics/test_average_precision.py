@@ -161,7 +161,8 @@ def test_real_annotations_equal_pycocotools(real_data: Path, kind: Kind) -> None
     rng = np.random.default_rng(0)
     results = []
     for truth in annotations["annotations"]:
-        (mask,) = rle.decode([truth["segmentation"]], tuple(truth["segmentation"]["size"]))
+        size = tuple(truth["segmentation"]["size"])
+        (mask,) = rle.decode([rle.from_segmentation(truth["segmentation"], size)], size)
         for _ in range(rng.choice([0, 1, 1, 2])):
             shift = rng.integers(-1, 2, 2)
             (code,) = rle.encode(np.roll(mask, shift, (0, 1))[None])

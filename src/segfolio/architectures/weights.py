@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
@@ -28,9 +29,9 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
     """
     known = get_model_weights(model)
     if weights in known.__members__:
-        return _read_file(_download(known[weights].url))
+        return read_file(_download(known[weights].url))
     if Path(weights).is_file():
-        return _read_file(Path(weights))
+        return read_file(Path(weights))
     raise SegfolioError(NOT_FOUND.format(weights=weights, model=model, names=", ".join(known.__members__)))
 
 
@@ -80,9 +81,15 @@ def _download(url: str) -> Path:
     return path
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The state dict of a PyTorch or safetensors file, on the CPU.
+
+    Raises:
+        SegfolioError: a file that holds something else than weights.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a foreign file makes the unpickler raise anything, KeyError included
         raise SegfolioError(UNREADABLE.format(path=path)) from e
     state = content.get("state_dict", content) if isinstance(content, dict) else content

@@ -58,9 +58,22 @@ class EncoderDecoder(Family):
         bias_weight_decay: bool = True,
         metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
         init_from: str | None = None,
+        lr_factors: Mapping[str, float] | None = None,
+        norm_weight_decay: bool = True,
     ) -> None:
         super().__init__(
-            labels, architecture, optimizer, scheduler, mean, std, bias_lr_factor, bias_weight_decay, metrics, init_from
+            labels,
+            architecture,
+            optimizer,
+            scheduler,
+            mean,
+            std,
+            bias_lr_factor,
+            bias_weight_decay,
+            metrics,
+            init_from,
+            lr_factors,
+            norm_weight_decay,
         )
         self.losses, self.loss_weights, self.bn_mode = (
             nn.ModuleDict(losses),

@@ -1,0 +1,202 @@
+"""EoMT: Your ViT is Secretly an Image Segmentation Model
+(Tommie Kerssies, Niccolò Cavagnero, Alexander Hermans, Narges Norouzi, Giuseppe Averta, Bastian Leibe, Gijs
+Dubbelman, Daan de Geus, CVPR 2025), arXiv 2503.19108.
+
+Follows section 3 and the authors' release (tue-mps/eomt): a plain ViT whose last blocks also take the queries,
+masked attention in these, annealed away block by block in training, and masks from the patches upscaled to stride 4.
+The layers are transformers' modules under their own names, so that a state dict of `EomtForUniversalSegmentation`
+loads as `weights`; there its `attn_mask_probs` are a buffer, here they are `mask_probabilities`.
+
+Deviates:
+- A mask is passed to attention as booleans once for all heads, not as floats for each; it is not carried over
+  from a block with masking to a block without, as it is in transformers.
+- Images of any size: padded with zeros to whole patches, the position embeddings interpolated (bicubic) where the
+  grid is not that of `image_size`, masks cropped to a quarter of the image.
+- The giant ViT, with its gated layers, and DINOv3 are not here.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import timm
+import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from segfolio.architectures.backbones import check_timm_name, crop_quarter, from_timm, load_pretrained, pad_to
+from segfolio.architectures.mask_classification.output import MaskOutput
+from segfolio.architectures.weights import load_weights
+from segfolio.errors import SegfolioError
+
+KEYS = (  # of transformers, to timm's
+    (r"^embeddings\.cls_token", "cls_token"),
+    (r"^embeddings\.register_tokens", "reg_token"),
+    (r"^embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+    (r"^embeddings\.position_embeddings\.weight", "pos_embed"),
+    (r"^layernorm", "norm"),
+    (r"^layers", "blocks"),
+    (r"attention\.out_proj", "attn.proj"),
+    (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
+)
+HEAD = ("query", "upscale_block", "mask_head", "class_predictor", "_extra_state")
+
+
+class EoMT(nn.Module):
+    """A ViT of N tokens that takes Q queries into its last blocks.
+
+    Args:
+        backbone: timm's name of a plain ViT with a class token.
+        image_size: of the position embeddings' square grid, in pixels.
+        patch_size: to which the backbone's patch embedding is resampled (DINOv2's is 14), a power of two.
+        num_blocks: that the queries go through.
+        drop_path: stochastic depth, of every block.
+        weights: None; or a tag of timm's weights for `backbone`, e.g. `lvd142m`; or a released model, e.g.
+            `tue-mps/ade20k_semantic_eomt_large_512`; or a file with a state dict of one of these.
+
+    Attributes:
+        mask_probabilities: of each of the last blocks, first to last: how probable it is that a query is kept to
+            its mask. Training anneals them from 1 to 0; they are part of the state dict.
+
+    Raises:
+        SegfolioError: a backbone that is no plain ViT, weights that are not to be had or do not fit.
+    """
+
+    paper: ClassVar[str] = "EoMT (Kerssies et al., 2025), arXiv 2503.19108"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "EoMT-S": {"backbone": "vit_small_patch14_reg4_dinov2"},
+        "EoMT-B": {"backbone": "vit_base_patch14_reg4_dinov2"},
+        "EoMT-L": {},
+    }
+    tiny: ClassVar[dict[str, Any]] = {"backbone": "test_vit", "image_size": 64, "num_queries": 8, "num_blocks": 2}
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: str = "vit_large_patch14_reg4_dinov2",
+        image_size: int = 640,
+        patch_size: int = 16,
+        num_queries: int = 200,
+        num_blocks: int = 4,
+        drop_path: float = 0.0,
+        weights: str | None = None,
+    ) -> None:
+        from transformers import EomtConfig, EomtForUniversalSegmentation
+
+        super().__init__()
+        vit = _plain_vit(backbone, image_size, patch_size)
+        config = EomtConfig(  # type: ignore[call-arg]
+            hidden_size=vit.embed_dim,
+            num_hidden_layers=len(vit.blocks),
+            num_attention_heads=vit.blocks[0].attn.num_heads,
+            mlp_ratio=vit.blocks[0].mlp.fc1.out_features // vit.embed_dim,
+            num_register_tokens=vit.num_reg_tokens,
+            image_size=image_size,
+            patch_size=patch_size,
+            num_upscale_blocks=max(1, patch_size.bit_length() - 3),  # to stride 4
+            num_queries=num_queries,
+            num_blocks=num_blocks,
+            drop_path_rate=drop_path,
+            num_labels=num_classes,
+            attn_implementation="sdpa",
+        )
+        parts = EomtForUniversalSegmentation(config)
+        self.embeddings, self.layers, self.layernorm = parts.embeddings, parts.layers, parts.layernorm
+        self.query, self.upscale_block, self.mask_head = parts.query, parts.upscale_block, parts.mask_head
+        self.class_predictor = parts.class_predictor
+        self.patch_size, self.num_blocks = patch_size, num_blocks
+        self.mask_probabilities = [1.0] * num_blocks
+        if weights is not None:
+
+            def load_backbone(state: dict[str, Tensor]) -> None:
+                load_weights(self, self._from_vit(state, vit), weights, new=HEAD)
+
+            load_pretrained(self, weights, backbone, EomtForUniversalSegmentation, load_backbone)
+
+    def forward(self, images: Tensor) -> MaskOutput:
+        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
+        padded = pad_to(images, self.patch_size)
+        grid = (padded.shape[-2] // self.patch_size, padded.shape[-1] // self.patch_size)
+        tokens = self._embed(padded, grid)
+        start = len(self.layers) - self.num_blocks
+        for layer in self.layers[:start]:
+            tokens = layer(tokens)
+        tokens = torch.cat([self.query.weight.expand(len(tokens), -1, -1), tokens], dim=1)
+        auxiliary = []
+        for layer, probability in zip(self.layers[start:], self.mask_probabilities, strict=True):
+            mask = None
+            if self.training or probability > 0:
+                auxiliary.append(self._predict(tokens, grid))
+            if probability > 0:
+                mask = self._attention_mask(auxiliary[-1][1], tokens.shape[1], grid, probability)
+            tokens = layer(tokens, mask)
+        classes, masks = self._predict(tokens, grid)
+        earlier = [(c, crop_quarter(m, images)) for c, m in auxiliary] if self.training else []
+        return MaskOutput(classes, crop_quarter(masks, images), earlier)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.mask_probabilities)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.mask_probabilities = state.tolist()
+
+    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Class token, registers and patches, `[B, N, D]`."""
+        positions = self.embeddings.position_embeddings.weight
+        side = round(len(positions) ** 0.5)
+        if grid != (side, side):
+            square = positions.T.unflatten(1, (side, side))[None]
+            positions = interpolate(square, grid, mode="bicubic", antialias=True)[0].flatten(1).T
+        patches = self.embeddings.patch_embeddings(images) + positions
+        prefix = torch.cat([self.embeddings.cls_token, self.embeddings.register_tokens], dim=1)
+        return torch.cat([prefix.expand(len(images), -1, -1), patches], dim=1)
+
+    def _predict(self, tokens: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Class logits `[B, Q, C + 1]` and mask logits `[B, Q, h, w]` of tokens `[B, Q + N, D]`."""
+        tokens = self.layernorm(tokens)
+        queries, patches = tokens[:, : self.query.num_embeddings], tokens[:, -grid[0] * grid[1] :]
+        pixels = self.upscale_block(patches.transpose(1, 2).unflatten(2, grid))
+        masks = torch.einsum("bqd,bdhw->bqhw", self.mask_head(queries), pixels)
+        return self.class_predictor(queries), masks
+
+    def _attention_mask(self, masks: Tensor, length: int, grid: tuple[int, int], probability: float) -> Tensor:
+        """`[B, 1, L, L]`, true where a token may attend: queries to the patches of their masks, all else to all."""
+        batch, queries = masks.shape[:2]
+        inside = interpolate(masks.detach(), grid, mode="bilinear").flatten(2) > 0
+        if probability < 1:
+            inside |= torch.rand(batch, queries, 1, device=masks.device) > probability
+        mask = torch.ones(batch, 1, length, length, dtype=torch.bool, device=masks.device)
+        mask[:, 0, :queries, -inside.shape[2] :] = inside
+        return mask
+
+    def _from_vit(self, state: dict[str, Tensor], vit: Any) -> dict[str, Tensor]:
+        """timm's state dict under our names, resampled to our patches and image size."""
+        state = checkpoint_filter_fn(state, vit)
+        patches = self.embeddings.position_embeddings.num_embeddings
+        if "pos_embed" in state:
+            positions = state["pos_embed"][0]
+            state["pos_embed"] = positions[-patches:]
+            if len(positions) > patches:  # the class token has one too
+                state["cls_token"] = state["cls_token"] + positions[:1]
+        converted = from_timm(self.state_dict(), state, KEYS)
+        for name, value in self.state_dict().items():
+            if "register_tokens" in name and not value.numel():
+                converted[name] = value
+            if "layer_scale" in name and "blocks.0.ls1.gamma" not in state:
+                converted[name] = torch.ones_like(value)
+        return converted
+
+
+def _plain_vit(backbone: str, image_size: int, patch_size: int) -> Any:
+    """timm's ViT, without memory."""
+    check_timm_name(backbone)
+    try:
+        with torch.device("meta"):
+            vit = timm.create_model(backbone, num_classes=0, img_size=image_size, patch_size=patch_size)
+    except (RuntimeError, TypeError) as error:
+        raise SegfolioError(f"backbone {backbone} is no plain ViT: {error}") from error
+    if not getattr(vit, "has_class_token", False) or not hasattr(vit.blocks[0].mlp, "fc1"):
+        raise SegfolioError(
+            f"backbone {backbone} is no plain ViT with a class token, e.g. vit_base_patch14_reg4_dinov2"
+        )
+    return vit

@@ -1,0 +1,214 @@
+"""The criterion of mask classification (MaskFormer, arXiv 2107.06278, section 3; Mask2Former, 2112.01527, section 3.3).
+
+Each segment of the truth is matched with the query that fits it best; classes are learned by all queries, masks by
+the matched ones. All decoder layers are supervised alike, each with a matching of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
+from torch.utils.checkpoint import checkpoint
+
+from segfolio.losses.mask_matching import (
+    FOCAL_ALPHA,
+    FOCAL_GAMMA,
+    MaskLoss,
+    MaskTarget,
+    Weights,
+    assign,
+    at_points,
+    one_query_per_class,
+    pair_costs,
+    random_points,
+)
+
+_CHUNK = 2_000_000  # points or pixels that are compared at a time
+_UNCERTAIN = 0.75  # share of the points that are where the prediction is least certain
+
+Layers = Sequence[tuple[Tensor, Tensor]]
+
+
+class MaskClassificationLoss(nn.Module):
+    """Class, mask and Dice losses of queries matched to segments.
+
+    Pixels that are not valid enter neither costs nor losses; nor does a point with one of them among the four
+    pixels that it is read from. Everything is computed in float32, with autocast off. What losses are divided by
+    (segments for the masks, weights of the queries for the classes) is averaged over processes, so that the mean of
+    their losses is the loss of the whole batch.
+
+    Args:
+        class_weight, mask_weight, dice_weight: of the losses and of the matching costs (Mask2Former: 2, 5, 5;
+            MaskFormer: 1, 20, 1).
+        no_object_weight: of the class "no object" in the cross-entropy.
+        mask_loss: per pixel: `bce` (Mask2Former) or `focal` (MaskFormer).
+        points: at which masks are compared; three quarters of them where the prediction is least certain, of
+            `oversample` times as many drawn at random (Mask2Former). None compares whole masks at the truth's
+            size, and for the costs at the prediction's (MaskFormer).
+        oversample: see `points`.
+        matching: `bipartite`; or `fixed`, query k answers for class k (MaskFormer, section 4.3, N = K).
+
+    Attributes:
+        left_out: segments of the last batch that found all queries of their image taken.
+    """
+
+    def __init__(
+        self,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        no_object_weight: float = 0.1,
+        mask_loss: MaskLoss = "bce",
+        points: int | None = 12544,
+        oversample: float = 3.0,
+        matching: Literal["bipartite", "fixed"] = "bipartite",
+    ) -> None:
+        super().__init__()
+        self.weights = Weights(class_weight, mask_weight, dice_weight)
+        self.no_object_weight, self.mask_loss = no_object_weight, mask_loss
+        self.points, self.oversample, self.matching = points, oversample, matching
+        self.left_out = 0
+
+    def forward(self, layers: Layers, targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
+        """The weighted losses `class`, `mask` and `dice`, each summed over the layers.
+
+        Args:
+            layers: of each decoder layer class logits `[B, Q, C + 1]`, the last of them "no object", and mask
+                logits `[B, Q, h, w]`.
+            targets: of each image; all of one size.
+
+        Raises:
+            SegfolioError: what `fixed` matching asks for does not hold.
+        """
+        images, queries, outputs = layers[0][0].shape
+        counts = [len(t.labels) for t in targets]
+        matched = sum(min(count, queries) for count in counts)
+        self.left_out = sum(counts) - matched
+        with torch.autocast(layers[0][0].device.type, enabled=False):
+            if self.matching == "fixed":
+                match = one_query_per_class(targets, queries, outputs - 1).expand(len(layers), -1)
+            else:
+                match = self._match(layers, targets)
+            class_weights = matched + self.no_object_weight * (images * queries - matched)
+            number, class_weights = _mean_over_processes([sum(counts), class_weights], match.device)
+            image = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
+            image = image.to(match.device)
+            mask, dice = self._mask_losses([masks for _, masks in layers], targets, image, match)
+            labels = torch.cat([t.labels for t in targets])
+            classes = self._class_loss(torch.stack([classes for classes, _ in layers]), labels, image, match)
+            return {
+                "class": self.weights.classes * classes / class_weights,
+                "mask": self.weights.mask * mask / number.clamp_min(1),
+                "dice": self.weights.dice * dice / number.clamp_min(1),
+            }
+
+    @torch.no_grad()
+    def _match(self, layers: Layers, targets: Sequence[MaskTarget]) -> Tensor:
+        """`[L, N]`, see `assign`. An image has the same points in all layers."""
+        size, device = layers[0][1].shape[-2:], layers[0][1].device
+        costs = []
+        for i, target in enumerate(targets):
+            points = None if self.points is None else random_points(1, self.points, device)
+
+            def read(maps: Tensor, points: Tensor | None = points) -> Tensor:
+                if points is None:
+                    return interpolate(maps[:, None].float(), size).flatten(1)  # nearest
+                # a CPU reads them as channels of one map two or three times more slowly
+                return at_points(maps[:, None].float(), points.expand(len(maps), -1, -1))[:, 0]
+
+            masks = read(target.masks)
+            valid = None if target.valid is None else (read(~target.valid[None])[0] == 0).float()
+            of_layers = [
+                pair_costs(c[i].float(), read(m[i]), target.labels, masks, valid, self.weights, self.mask_loss)
+                for c, m in layers
+            ]
+            costs.append(torch.stack(of_layers))
+        return assign(torch.cat(costs, -1), [len(t.labels) for t in targets])
+
+    def _class_loss(self, logits: Tensor, labels: Tensor, image: Tensor, match: Tensor) -> Tensor:
+        """The sum over all queries of all layers; logits are `[L, B, Q, C + 1]`."""
+        layers, images, queries, outputs = logits.shape
+        # one place more than queries: there -1 ends, the segments without a query
+        truth = labels.new_full((layers, images, queries + 1), outputs - 1)
+        truth[torch.arange(layers, device=labels.device)[:, None], image, match] = labels
+        weight = torch.ones(outputs, device=logits.device)
+        weight[-1] = self.no_object_weight
+        return cross_entropy(logits.float().flatten(0, 2), truth[..., :-1].flatten(), weight, reduction="sum")
+
+    def _mask_losses(
+        self, logits: list[Tensor], targets: Sequence[MaskTarget], image: Tensor, match: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mask loss and Dice, the sums over the pairs of all layers."""
+        counts = [len(t.labels) for t in targets]
+        rows = image * logits[0].shape[1] + match.clamp_min(0)
+        picked = torch.stack([m.flatten(0, 1).index_select(0, r) for m, r in zip(logits, rows, strict=True)], 1).float()
+        drawn = targets[0].masks.shape[-2:].numel() if self.points is None else int(self.oversample * self.points)
+        chunk = max(1, _CHUNK // (drawn * len(logits)))
+        sums = []
+        for target, *of_image in zip(targets, picked.split(counts), match.T.split(counts), strict=True):
+            void = None if target.valid is None else (~target.valid).float()[None, None]
+            for masks, maps, queries in zip(*(x.split(chunk) for x in (target.masks, *of_image)), strict=True):
+                points = None if self.points is None else self._draw(maps, void)
+                # computed again in the backward pass, which saves more memory than it takes time
+                pairs = checkpoint(
+                    self._compare, maps, masks, void, points, use_reentrant=False, preserve_rng_state=False
+                )
+                sums.append((pairs * (queries >= 0)).sum((1, 2)))
+        mask, dice = torch.stack(sums).sum(0)
+        return mask, dice
+
+    @torch.no_grad()
+    def _draw(self, maps: Tensor, void: Tensor | None) -> Tensor:
+        """Points `[M, L, P, 2]` for logits `[M, L, h, w]`, void ones only if there are no others.
+
+        A segment's points are chosen for each layer, from those that were drawn once.
+        """
+        assert self.points is not None
+        uncertain = int(_UNCERTAIN * self.points)
+        drawn = random_points(len(maps), int(self.oversample * self.points), maps.device)
+        certainty = at_points(maps, drawn).abs_()
+        if void is not None:
+            hidden = at_points(void, drawn.flatten(0, 1)[None]).view(drawn.shape[:2]) > 0
+            certainty.masked_fill_(hidden[:, None], torch.inf)
+        # positive floats are in the order of their bits, and integers are compared faster
+        chosen = certainty.view(torch.int32).topk(uncertain, largest=False, sorted=False).indices
+        pool = torch.view_as_complex(drawn)[:, None].expand(-1, maps.shape[1], -1)
+        chosen = torch.view_as_real(pool.gather(2, chosen))
+        others = random_points(len(maps), self.points - uncertain, maps.device)
+        return torch.cat([chosen, others[:, None].expand(-1, maps.shape[1], -1, -1)], 2)
+
+    def _compare(self, maps: Tensor, masks: Tensor, void: Tensor | None, points: Tensor | None) -> Tensor:
+        """Mask loss and Dice `[2, M, L]` of logits `[M, L, h, w]` and masks `[M, H, W]`, at `points` `[M, L, P, 2]`."""
+        truth = masks[:, None].float()
+        if points is None:
+            logits = interpolate(maps, masks.shape[-2:], mode="bilinear").flatten(2)
+            truth = truth.flatten(2).expand_as(logits)
+            seen = None if void is None else void.flatten() == 0
+        else:
+            shape = points.shape[:3]
+            logits = at_points(maps.flatten(0, 1)[:, None], points.flatten(0, 1)).view(shape)
+            truth = at_points(truth, points.flatten(1, 2)).view(shape)
+            seen = None if void is None else at_points(void, points.flatten(0, 2)[None]).view(shape) == 0
+
+        loss = binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        probability = logits.sigmoid()
+        if self.mask_loss == "focal":
+            miss = probability + truth - 2 * probability * truth
+            loss = (FOCAL_ALPHA * truth + (1 - FOCAL_ALPHA) * (1 - truth)) * miss**FOCAL_GAMMA * loss
+        number: int | Tensor = logits.shape[-1]
+        if seen is not None:
+            loss, probability, truth = loss * seen, probability * seen, truth * seen
+            number = seen.sum(-1).clamp_min(1)
+        overlap, union = (probability * truth).sum(-1), probability.sum(-1) + truth.sum(-1)
+        return torch.stack([loss.sum(-1) / number, 1 - (2 * overlap + 1) / (union + 1)])
+
+
+def _mean_over_processes(values: list[float], device: torch.device) -> Tensor:
+    mean = torch.tensor(values, dtype=torch.float32, device=device)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(mean)
+        mean /= dist.get_world_size()
+    return mean
