@@ -16,7 +16,8 @@ def test_one_sentence_counts_each_fault_and_names_the_first_three_places():
     problems = [Problem("mask", "missing", f"{i}.png") for i in range(4)] + [Problem("annotation", "empty", "a.json 7")]
     with pytest.raises(SegfolioError) as error:
         raise_problems(problems, of="9 images")
-    assert str(error.value) == "9 images: 4 masks missing: 0.png, 1.png, 2.png, ...; 1 annotation empty: a.json 7"
+    said = "4 masks missing: 0.png, 1.png, 2.png, ...; 1 annotation empty: a.json 7"
+    assert str(error.value) == f"9 images: {said}; `segfolio inspect` names them all"
 
 
 def test_remarks_are_one_warning_of_each_sort():

@@ -106,7 +106,7 @@ def test_two_downloads_to_one_folder(segfolio, publisher, capsys):
             f"CamVid cannot be fetched by a command: camvid.zip to DIR. The page is {CamVid.info.url}",
         ),
         (["ISBI2012", "--root=data"], "ISBI 2012 EM cannot be fetched by a command: "),
-        (["camvid", "--root=data"], "there is no dataset 'camvid'; did you mean 'CamVid'?"),
+        (["camvid", "--root=data"], "there is no dataset 'camvid'; did you mean CamVid?"),
         (["ImageNet22k", "--root=data"], "there is no dataset 'ImageNet22k'"),
         (["CamVid"], "the following arguments are required: --root"),
         ([], "the following arguments are required: NAME, --root"),

@@ -43,7 +43,8 @@ def raise_problems(problems: Iterable[Problem], of: str) -> None:
         if is_fatal
     ]
     if fatal:
-        raise SegfolioError(f"{of}: {'; '.join(fatal)}")
+        cut = any(is_fatal and len(where) > _NAMED for (is_fatal, *_), where in places.items())
+        raise SegfolioError(f"{of}: {'; '.join(fatal)}{'; `segfolio inspect` names them all' if cut else ''}")
     for (_, kind, what), where in places.items():
         warnings.warn(f"{of}: {counted(len(where), kind)} {what}; the first is {where[0]}", stacklevel=2)
 

@@ -32,8 +32,9 @@ def download(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     classes = dataset_classes()
     if given.name not in classes:
-        near = difflib.get_close_matches(given.name, classes, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else "`segfolio datasets` lists them"
+        near = [name for name in classes if given.name.lower() in name.lower()]
+        near = near or difflib.get_close_matches(given.name, classes, n=1, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`segfolio datasets` lists them"
         raise SegfolioError(f"there is no dataset {given.name!r}; {hint}")
     info = classes[given.name].info
     if not info.files:
