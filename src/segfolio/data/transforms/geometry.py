@@ -23,6 +23,7 @@ from segfolio.data.sample import Sample, Segments, Size, to_image, to_pixels
 from segfolio.errors import SegfolioError
 
 Array = npt.NDArray[Any]
+Grid = tuple[rle.Indices, rle.Indices]
 
 
 class Resize:
@@ -47,7 +48,10 @@ class Resize:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
         size = self.result(pixels.shape[0], pixels.shape[1])
-        grid = (nearest(pixels.shape[0], size[0]), nearest(pixels.shape[1], size[1]))
+
+        def grid() -> Grid:
+            return nearest(pixels.shape[0], size[0]), nearest(pixels.shape[1], size[1])
+
         return moved(sample, resize(pixels, size), lambda plane, _: resize_labels(plane, size), grid)
 
     def result(self, height: int, width: int) -> Size:
@@ -140,12 +144,12 @@ def moved(
     sample: Sample,
     image: Array,
     labels: Callable[[Array, int], Array],
-    grid: tuple[rle.Indices, rle.Indices] | None = None,
+    grid: Callable[[], Grid | None] = lambda: None,
 ) -> Sample:
     """The sample with a new image, and each `[H, W]` map of its target sent through `labels(map, fill)`.
 
     Args:
-        grid: which rows and columns `labels` takes, where it does no more than that (see `rle.decode_window`):
+        grid: says which rows and columns `labels` takes, where it does no more than that (see `rle.decode_window`):
             run lengths are then decoded there alone.
     """
 
@@ -156,8 +160,8 @@ def moved(
     if target is not None:
         segments = target.segments
         if segments is not None:
-            if grid and isinstance(segments.form, list):
-                form = rle.decode_window(segments.form, segments.size, *grid)
+            if isinstance(segments.form, list) and (taken := grid()):
+                form = rle.decode_window(segments.form, segments.size, *taken)
             elif isinstance(segments.form, Tensor) and segments.form.ndim == 2 and len(segments) <= 0xFFFF:
                 ids = segments.form.numpy().astype(np.uint16)  # int32 is rotated with another rounding
                 form = labels(ids, 0).astype(np.int32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from segfolio.data.formats.rle import Indices
 from segfolio.data.sample import Sample, to_pixels
-from segfolio.data.transforms.geometry import Array, moved, nearest, resize, resize_labels, scaled, touching
+from segfolio.data.transforms.geometry import Array, Grid, moved, nearest, resize, resize_labels, scaled, touching
 from segfolio.errors import SegfolioError
 
 
@@ -62,7 +62,7 @@ class RandomWindow:
             hflip=rng.random() < self.hflip,
             vflip=rng.random() < self.vflip,
         )
-        return moved(touching(sample, *window.source()), window.image(pixels), window.labels, window.grid())
+        return moved(touching(sample, *window.source()), window.image(pixels), window.labels, window.grid)
 
 
 class _Span(NamedTuple):
@@ -126,7 +126,7 @@ class _Window:
         (left, top), (right, bottom) = np.floor(corners.min(1)) - 1, np.ceil(corners.max(1)) + 2
         return (int(top), int(bottom)), (int(left), int(right))
 
-    def grid(self) -> tuple[Indices, Indices] | None:
+    def grid(self) -> Grid | None:
         """The rows and columns that `labels` takes, if it does not rotate."""
         return None if self.angle else (self.rows.indices(self.vflip), self.columns.indices(self.hflip))
 
