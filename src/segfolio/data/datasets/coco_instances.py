@@ -119,8 +119,8 @@ class CocoInstances(SegmentationDataset):
     def problems(self) -> Iterator[Problem]:
         pairs = [FilePair(image.stem, self.folder / image.file_name, None) for image in self.file.images]
         yield from header_problems(pairs, self.channels)
-        key, code = str(self.folder), [Path(coco.__file__), Path(rle.__file__)]
-        yield from remembered_problems(key, [*code, *self.files()], lambda: coco.problems(self.file, self.folder))
+        read_by = [Path(coco.__file__), Path(rle.__file__), self.file.path, *(pair.image for pair in pairs)]
+        yield from remembered_problems(str(self.folder), read_by, lambda: coco.problems(self.file, self.folder))
 
 
 def _label_space(file: coco.CocoFile, background: str | None) -> LabelSpace:

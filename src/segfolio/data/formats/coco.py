@@ -6,9 +6,10 @@ the image is read.
 
 import io
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ class Image(NamedTuple):
     @property
     def stem(self) -> str:
         """The file name without suffix; the name of the image in this house."""
-        return PurePosixPath(self.file_name.replace("\\", "/")).with_suffix("").as_posix()
+        return posixpath.splitext(self.file_name.replace("\\", "/").removeprefix("./"))[0]
 
 
 class Annotation(NamedTuple):
