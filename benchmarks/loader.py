@@ -77,7 +77,7 @@ def steps(exact: bool, folder: str) -> list[float]:
         train_transforms=[RandomWindow(SIZE, scale=(0.5, 2.0), hflip=0.5), ColorJitter(0.4, 0.4, 0.4, 0.1)],
     )
     network = partial(UNet, width=16, depth=3, padding="same", batch_norm=True, dropout=0.0)
-    model = EncoderDecoder(data.labels, network, {"ce": CrossEntropy()}, partial(torch.optim.AdamW, lr=0.003))
+    model = EncoderDecoder(data.labels, network, {"ce": CrossEntropy()}, optimizer=partial(torch.optim.AdamW, lr=0.003))
     trainer = Trainer(
         accelerator="cpu",
         max_steps=STEPS,

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, logsigmoid
 
 import segfolio.architectures
-from segfolio.architectures.mask_classification.output import MaskOutput
+from segfolio.layers.mask_output import MaskOutput
 from segfolio.listing import architecture_classes
 
 ROOT = Path(segfolio.architectures.__file__).parent
 PER_PIXEL = ("encoder_decoder", "dilated", "mask_classification")
 """Rooms whose networks turn images into scores of classes per pixel, directly or by masks."""
 
-FILES = sorted(path for path in ROOT.glob("*/*.py") if path.name not in ("__init__.py", "output.py"))
+FILES = sorted(path for path in ROOT.glob("*/*.py") if path.name != "__init__.py")
 CLASSES = list(architecture_classes())
 NETWORKS = [cls for cls in CLASSES if cls.__module__.split(".")[-2] in PER_PIXEL]
 LIBRARIES = {

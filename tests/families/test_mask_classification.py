@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from segfolio.architectures.mask_classification.output import MaskOutput
 from segfolio.data.datasets import Shapes
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
 from segfolio.families import MaskClassification
+from segfolio.layers.mask_output import MaskOutput
 from segfolio.losses import MaskClassificationLoss
 
 LABELS = Shapes.labels

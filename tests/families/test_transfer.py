@@ -48,7 +48,7 @@ def family(architecture: Architecture, names: tuple[str, ...] = OLD, seed: int =
             nn.init.normal_(parameter, std=0.1)
         return network
 
-    return EncoderDecoder(LabelSpace(names), made, {"ce": CrossEntropy()}, optimizer, **arguments)
+    return EncoderDecoder(LabelSpace(names), made, {"ce": CrossEntropy()}, optimizer=optimizer, **arguments)
 
 
 def saved(model: EncoderDecoder, path: Path) -> str:

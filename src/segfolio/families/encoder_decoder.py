@@ -1,19 +1,16 @@
 """Per-pixel classification by an encoder and a decoder: FCN, U-Net, SegNet and their like."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
-from segfolio.families.base import IMAGENET_MEAN, IMAGENET_STD, Family
+from segfolio.families.base import Family
 from segfolio.families.batch_norm import batch_statistics, recompute_statistics
 from segfolio.losses import Loss
 from segfolio.metrics import Evaluator
@@ -34,7 +31,7 @@ class EncoderDecoder(Family):
             and at the end of training (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
             `eval_batch_size`.
 
-    For the other arguments see `Family`.
+    The others, by name, are those of `Family`.
 
     Raises:
         SegfolioError: a weight for a loss that does not exist.
@@ -48,38 +45,12 @@ class EncoderDecoder(Family):
         labels: LabelSpace,
         architecture: Callable[[int], nn.Module],
         losses: dict[str, Loss],
-        optimizer: Callable[[Iterable[Any]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         loss_weights: Mapping[str, float] | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
         bn_mode: Literal["running", "recompute", "batch"] = "running",
-        bias_lr_factor: float = 1.0,
-        bias_weight_decay: bool = True,
-        metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
-        init_from: str | None = None,
-        lr_factors: Mapping[str, float] | None = None,
-        norm_weight_decay: bool = True,
+        **recipe: Any,
     ) -> None:
-        super().__init__(
-            labels,
-            architecture,
-            optimizer,
-            scheduler,
-            mean,
-            std,
-            bias_lr_factor,
-            bias_weight_decay,
-            metrics,
-            init_from,
-            lr_factors,
-            norm_weight_decay,
-        )
-        self.losses, self.loss_weights, self.bn_mode = (
-            nn.ModuleDict(losses),
-            dict(loss_weights or {}),
-            bn_mode,
-        )
+        super().__init__(labels, architecture, **recipe)
+        self.losses, self.loss_weights, self.bn_mode = nn.ModuleDict(losses), dict(loss_weights or {}), bn_mode
         if unknown := sorted(self.loss_weights.keys() - losses.keys()):
             raise SegfolioError(
                 f"model.loss_weights names {', '.join(unknown)}, but model.losses has {', '.join(losses) or 'none'}"

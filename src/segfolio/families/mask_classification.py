@@ -1,19 +1,16 @@
 """Mask classification: one network for semantic, instance and panoptic segmentation (MaskFormer and its line)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.data.task_truth import Task, task_truth
 from segfolio.errors import SegfolioError
-from segfolio.families.base import IMAGENET_MEAN, IMAGENET_STD, Family
+from segfolio.families.base import Family
 from segfolio.inference.mask_classification import instances, panoptic, semantic
 from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.mask_matching import MaskTarget
@@ -35,7 +32,7 @@ class MaskClassification(Family):
         more_segments: than queries in an image: `count` them as `train/segments_left_out` and go on, or stop with an
             `error`.
 
-    For the other arguments see `Family`.
+    The others, by name, are those of `Family`.
 
     Raises:
         SegfolioError: a task for which the label space has no things.
@@ -47,20 +44,11 @@ class MaskClassification(Family):
         architecture: Callable[[int], nn.Module],
         task: Task,
         criterion: MaskClassificationLoss,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        lr_factors: Mapping[str, float] | None = None,
-        bias_lr_factor: float = 1.0,
-        bias_weight_decay: bool = True,
-        norm_weight_decay: bool = True,
         object_threshold: float = 0.8,
         overlap_threshold: float = 0.8,
         top_k: int = 100,
         more_segments: Literal["count", "error"] = "count",
-        metrics: Sequence[Callable[[LabelSpace], Metric]] = (),
-        init_from: str | None = None,
+        **recipe: Any,
     ) -> None:
         if task != "semantic" and not labels.things:
             raise SegfolioError(
@@ -69,20 +57,7 @@ class MaskClassification(Family):
             )
         self.task, self.main_metric = task, _MAIN[task]
         self.protocol = f"whole image, one view, at its original size; {task} inference of the queries"
-        super().__init__(
-            labels,
-            architecture,
-            optimizer,
-            scheduler,
-            mean,
-            std,
-            bias_lr_factor,
-            bias_weight_decay,
-            metrics,
-            init_from,
-            lr_factors,
-            norm_weight_decay,
-        )
+        super().__init__(labels, architecture, **recipe)
         self.criterion, self.more_segments = criterion, more_segments
         self.object_threshold, self.overlap_threshold, self.top_k = object_threshold, overlap_threshold, top_k
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
-from segfolio.architectures.backbones import SWINS, backbone_config
 from segfolio.architectures.mask_classification.mask2former import Mask2Former
+from segfolio.layers.backbones import SWINS, backbone_config
 
 SWIN = "swin_tiny_patch4_window7_224"
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, ResNetConfig
 
-from segfolio.architectures.backbones import SWINS, backbone_config
 from segfolio.architectures.mask_classification.maskformer import MaskFormer
 from segfolio.errors import SegfolioError
+from segfolio.layers.backbones import SWINS, backbone_config
 
 SWIN = "swin_tiny_patch4_window7_224"
 

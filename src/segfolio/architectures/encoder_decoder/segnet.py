@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from segfolio.architectures.weights import load_weights, read_weights
 from segfolio.errors import SegfolioError
+from segfolio.layers.weights import load_weights, read_weights
 
 
 class SegNet(nn.Module):

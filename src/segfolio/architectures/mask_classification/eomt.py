@@ -24,10 +24,10 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from segfolio.architectures.backbones import check_timm_name, crop_quarter, from_timm, load_pretrained, pad_to
-from segfolio.architectures.mask_classification.output import MaskOutput
-from segfolio.architectures.weights import load_weights
 from segfolio.errors import SegfolioError
+from segfolio.layers.backbones import check_timm_name, crop_quarter, from_timm, load_pretrained, pad_to
+from segfolio.layers.mask_output import MaskOutput
+from segfolio.layers.weights import load_weights
 
 KEYS = (  # of transformers, to timm's
     (r"^embeddings\.cls_token", "cls_token"),

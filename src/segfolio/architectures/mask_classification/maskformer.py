@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from segfolio.architectures.backbones import (
+from segfolio.layers.backbones import (
     backbone_config,
     crop_quarter,
     freeze_unused,
@@ -31,7 +31,7 @@ from segfolio.architectures.backbones import (
     load_pretrained,
     pad_to,
 )
-from segfolio.architectures.mask_classification.output import MaskOutput
+from segfolio.layers.mask_output import MaskOutput
 
 
 class MaskTransformer(nn.Module):

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from segfolio.architectures.backbones import crop_quarter, pad_to
 from segfolio.architectures.mask_classification.maskformer import MaskFormer, MaskTransformer, build_model, load
+from segfolio.layers.backbones import crop_quarter, pad_to
 
 
 class PerPixelBaseline(nn.Module):

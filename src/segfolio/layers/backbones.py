@@ -14,8 +14,8 @@ from timm.models.swin_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from segfolio.architectures.weights import load_weights, read_file
 from segfolio.errors import SegfolioError
+from segfolio.layers.weights import load_weights, read_file
 
 SAFE = "model.safetensors"
 STRIDES = (4, 8, 16, 32)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segfolio.architectures.geometry import Field, receptive_field, trace_field
+from segfolio.layers.geometry import Field, receptive_field, trace_field
 
 
 class Branches(nn.Module):

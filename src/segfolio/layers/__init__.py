@@ -1,0 +1,1 @@
+"""What several architectures share: parts of networks, and what loads their weights."""
