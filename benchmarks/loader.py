@@ -25,7 +25,7 @@ from segfolio.data.datasets import Shapes
 from segfolio.data.module import DataModule, collate
 from segfolio.data.sample import Sample
 from segfolio.data.transforms import ColorJitter, RandomWindow
-from segfolio.families import EncoderDecoder
+from segfolio.families import PerPixel
 from segfolio.losses import CrossEntropy
 
 AIMS = {"exact / plain loader": "<= 1.02"}
@@ -77,7 +77,7 @@ def steps(exact: bool, folder: str) -> list[float]:
         train_transforms=[RandomWindow(SIZE, scale=(0.5, 2.0), hflip=0.5), ColorJitter(0.4, 0.4, 0.4, 0.1)],
     )
     network = partial(UNet, width=16, depth=3, padding="same", batch_norm=True, dropout=0.0)
-    model = EncoderDecoder(data.labels, network, {"ce": CrossEntropy()}, optimizer=partial(torch.optim.AdamW, lr=0.003))
+    model = PerPixel(data.labels, network, {"ce": CrossEntropy()}, optimizer=partial(torch.optim.AdamW, lr=0.003))
     trainer = Trainer(
         accelerator="cpu",
         max_steps=STEPS,

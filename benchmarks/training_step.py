@@ -24,7 +24,7 @@ STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 24, 4, 4, 2, (120, 160)
 CONFIG = f"""
 seed_everything: 0
 model:
-  class_path: segfolio.families.EncoderDecoder
+  class_path: segfolio.families.PerPixel
   init_args:
     architecture: {{class_path: segfolio.architectures.encoder_decoder.segnet.SegNetBasic}}
     losses: {{ce: {{class_path: segfolio.losses.CrossEntropy}}}}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from segfolio.families import EncoderDecoder
+from segfolio.families import PerPixel
 from tests.test_cli import SMALL
 
 ARGUMENTS = ("fit", *SMALL, "--data.batch_size=2", "--trainer.max_steps=3", "--trainer.limit_val_batches=0")
@@ -23,13 +23,13 @@ def _as_before(monkeypatch):
 @pytest.fixture
 def refused_operation(monkeypatch):
     """A step with an operation that has no deterministic form on any device."""
-    compute_losses = EncoderDecoder.compute_losses
+    compute_losses = PerPixel.compute_losses
 
     def with_put(self: Any, batch: Any) -> Any:
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
         return compute_losses(self, batch)
 
-    monkeypatch.setattr(EncoderDecoder, "compute_losses", with_put)
+    monkeypatch.setattr(PerPixel, "compute_losses", with_put)
 
 
 def test_the_same_seed_gives_the_same_weights(segfolio):

@@ -17,7 +17,7 @@ from tests.wandb_file import history
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
     "model": {
-        "class_path": "segfolio.families.EncoderDecoder",
+        "class_path": "segfolio.families.PerPixel",
         "init_args": {
             "architecture": {
                 "class_path": "segfolio.architectures.encoder_decoder.unet.UNet",

@@ -14,7 +14,7 @@ from tests.test_distributed import command
 CONFIG = {
     "seed_everything": 3,
     "model": {
-        "class_path": "segfolio.families.EncoderDecoder",
+        "class_path": "segfolio.families.PerPixel",
         "init_args": {
             "architecture": {
                 "class_path": "segfolio.architectures.encoder_decoder.unet.UNet",

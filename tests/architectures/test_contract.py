@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, logsigmoid
 
 import segfolio.architectures
-from segfolio.layers.mask_output import MaskOutput
+from segfolio.layers.outputs import MaskOutput
 from segfolio.listing import architecture_classes
 
 ROOT = Path(segfolio.architectures.__file__).parent

@@ -13,7 +13,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
 from segfolio.families import MaskClassification
-from segfolio.layers.mask_output import MaskOutput
+from segfolio.layers.outputs import MaskOutput
 from segfolio.losses import MaskClassificationLoss
 
 LABELS = Shapes.labels

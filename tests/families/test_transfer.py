@@ -14,7 +14,7 @@ from segfolio.architectures.encoder_decoder.segnet import SegNet, SegNetBasic
 from segfolio.architectures.encoder_decoder.unet import UNet
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
-from segfolio.families import EncoderDecoder
+from segfolio.families import PerPixel
 from segfolio.losses import CrossEntropy
 from tests.conftest import REPOSITORY
 
@@ -37,7 +37,7 @@ class Dense(nn.Sequential):
         )
 
 
-def family(architecture: Architecture, names: tuple[str, ...] = OLD, seed: int = 0, **arguments: Any) -> EncoderDecoder:
+def family(architecture: Architecture, names: tuple[str, ...] = OLD, seed: int = 0, **arguments: Any) -> PerPixel:
     """With random values in every weight, and never the same under two seeds."""
     torch.manual_seed(seed)
     optimizer = partial(torch.optim.SGD, lr=0.1)
@@ -48,17 +48,17 @@ def family(architecture: Architecture, names: tuple[str, ...] = OLD, seed: int =
             nn.init.normal_(parameter, std=0.1)
         return network
 
-    return EncoderDecoder(LabelSpace(names), made, {"ce": CrossEntropy()}, optimizer=optimizer, **arguments)
+    return PerPixel(LabelSpace(names), made, {"ce": CrossEntropy()}, optimizer=optimizer, **arguments)
 
 
-def saved(model: EncoderDecoder, path: Path) -> str:
+def saved(model: PerPixel, path: Path) -> str:
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, path)
     return str(path)
 
 
-def logits(model: EncoderDecoder) -> dict[str, Tensor]:
+def logits(model: PerPixel) -> dict[str, Tensor]:
     """Of each class, of one image."""
     image = torch.randint(0, 256, (1, 3, 40, 48), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Families: one LightningModule per output contract."""
 
-from segfolio.families.encoder_decoder import EncoderDecoder
 from segfolio.families.mask_classification import MaskClassification
+from segfolio.families.per_pixel import PerPixel
 
-__all__ = ["EncoderDecoder", "MaskClassification"]
+__all__ = ["MaskClassification", "PerPixel"]

@@ -26,7 +26,7 @@ from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import check_timm_name, crop_quarter, from_timm, load_pretrained, pad_to
-from segfolio.layers.mask_output import MaskOutput
+from segfolio.layers.outputs import MaskOutput
 from segfolio.layers.weights import load_weights
 
 KEYS = (  # of transformers, to timm's

@@ -29,7 +29,7 @@ from segfolio.layers.backbones import (
     load_pretrained,
     pad_to,
 )
-from segfolio.layers.mask_output import MaskOutput
+from segfolio.layers.outputs import MaskOutput
 
 
 class Mask2Former(nn.Module):

@@ -31,7 +31,7 @@ from segfolio.layers.backbones import (
     load_pretrained,
     pad_to,
 )
-from segfolio.layers.mask_output import MaskOutput
+from segfolio.layers.outputs import MaskOutput
 
 
 class MaskTransformer(nn.Module):

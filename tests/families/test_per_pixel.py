@@ -1,4 +1,4 @@
-"""`EncoderDecoder`: from logits of any size to losses and predictions, and batch normalisation in evaluation."""
+"""`PerPixel`: from logits of any size to losses and predictions, and batch normalisation in evaluation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,8 +18,8 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.data.sample import Batch, Target
 from segfolio.errors import SegfolioError
-from segfolio.families import EncoderDecoder
-from segfolio.families.encoder_decoder import resize
+from segfolio.families import PerPixel
+from segfolio.families.per_pixel import resize
 from segfolio.losses import CrossEntropy, Dice, Focal
 from segfolio.metrics import BoundaryF1, BoundaryIoU
 
@@ -33,13 +33,11 @@ class Half(nn.Sequential):
         super().__init__(nn.Conv2d(3, 8, 2, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
 
 
-def family(
-    architecture: Callable[[int], nn.Module] = Half, labels: LabelSpace = LABELS, **arguments: Any
-) -> EncoderDecoder:
+def family(architecture: Callable[[int], nn.Module] = Half, labels: LabelSpace = LABELS, **arguments: Any) -> PerPixel:
     torch.manual_seed(0)
     losses = {"ce": CrossEntropy(), "dice": Dice(), "focal": Focal()}
     optimizer = partial(torch.optim.SGD, lr=0.1)
-    return EncoderDecoder(labels, architecture, **{"losses": losses, "optimizer": optimizer, **arguments})
+    return PerPixel(labels, architecture, **{"losses": losses, "optimizer": optimizer, **arguments})
 
 
 def batch(size: tuple[int, int] = (24, 32), original: tuple[int, int] | None = None, count: int = 2) -> Batch:
@@ -51,7 +49,7 @@ def batch(size: tuple[int, int] = (24, 32), original: tuple[int, int] | None = N
     return Batch(images, list("abcdef"[:count]), [original] * count, [Target(Mask(t)) for t in truth])
 
 
-def indices(model: EncoderDecoder, of: Batch) -> Tensor:
+def indices(model: PerPixel, of: Batch) -> Tensor:
     """`[B, H, W]`, the classes predicted in evaluation."""
     with torch.no_grad():
         return torch.stack([p.semantic for p in model.eval().predict(of) if p.semantic is not None])

@@ -1,8 +1,21 @@
-"""What every network of mask classification returns."""
+"""What networks return: one type per output contract."""
 
 from typing import NamedTuple
 
 from torch import Tensor
+
+
+class PixelOutput(NamedTuple):
+    """Scores of the C classes at each pixel, and what is supervised beside them.
+
+    Attributes:
+        logits: `[B, C, h, w]`, of any size; corners are not aligned.
+        auxiliary: by the name under which each loss is logged, `[B, C, h, w]`, or `[B, C]` of classes that are
+            somewhere in the image; empty in evaluation.
+    """
+
+    logits: Tensor
+    auxiliary: dict[str, Tensor]
 
 
 class MaskOutput(NamedTuple):

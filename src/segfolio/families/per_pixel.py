@@ -17,7 +17,7 @@ from segfolio.metrics import Evaluator
 from segfolio.metrics.semantic import SemanticMetric
 
 
-class EncoderDecoder(Family):
+class PerPixel(Family):
     """Networks with `forward(images [B, 3, H, W]) -> logits [B, C, h, w]`.
 
     Logits of another size than the truth are resized bilinearly, in training to the input and in evaluation
