@@ -1,10 +1,11 @@
 """A config's mistake, from jsonargparse's report of every attempt to the one sentence that a user needs."""
 
-import difflib
 import importlib
 import inspect
 import re
 from collections.abc import Iterable
+
+from segfolio.errors import did_you_mean
 
 _NOISE = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but"
@@ -21,21 +22,21 @@ def explain(report: str, keys: Iterable[str]) -> str:
     """
     if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", report):
         key = match[1] or match[2]
-        return f"there is no key {key!r}{_nearest(key, keys)}"
+        return f"there is no key {key!r}{did_you_mean(key, keys)}"
     place = ".".join(re.findall(r'Parser key "([\w.]+)"', report))
     if match := re.search(r"Option '(\w+)' is not accepted", report):
         before, after = report[: match.start()], report[match.end() :].split("\n", 1)[0]
         cls = (_CLASS.findall(after) or _CLASS.findall(before) or [""])[-1]
         accepted = _arguments(cls)
         return (
-            f"{place}: {cls.rpartition('.')[2]} takes no {match[1]!r}{_nearest(match[1], accepted)}; "
+            f"{place}: {cls.rpartition('.')[2]} takes no {match[1]!r}{did_you_mean(match[1], accepted)}; "
             f"it takes {', '.join(accepted)}"
         )
     if match := re.search(r"Got value: ([\w.]+)$|Namespace\(class_path='([\w.]+)'", report):
         name = match[1] or match[2]
         if "." in name and not _exists(name):
             module, _, cls = name.rpartition(".")
-            return f"{place}: there is no class {name}{_nearest(cls, _names(module))}"
+            return f"{place}: there is no class {name}{did_you_mean(cls, _names(module))}"
     lines = [
         re.sub(r"Type \S*Callable\[.*?expects a function or a callable class: ", "", line)
         for line in report.splitlines()
@@ -44,11 +45,6 @@ def explain(report: str, keys: Iterable[str]) -> str:
     told = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines if line and not _NOISE.search(line)]
     reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(line for line in told if line)).replace(":;", ":")
     return f"{place}: {reason}" if place else reason
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _arguments(dotted: str) -> list[str]:

@@ -149,6 +149,17 @@ class PairedFiles(SegmentationDataset):
         if said:
             raise SegfolioError(f"{source}: {'; '.join(said)}; copy the data again")
 
+    def pair_folders(self, images: Path, masks: Path) -> None:
+        """Fill `pairs` with the JPEGs below one folder and the PNGs below another, by their names in either.
+
+        Raises:
+            SegfolioError: both are empty.
+        """
+        names = sorted(files_by_id(images, [".jpg"]).keys() | files_by_id(masks, [".png"]).keys())
+        if not names:
+            raise SegfolioError(f"{images} holds no image, expected {self.info.layout}")
+        self.pairs = [FilePair(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names]
+
     def expect_once(self, source: Path) -> None:
         """Raise a `SegfolioError` if `pairs`, which `source` names, repeats an image."""
         counts = Counter(pair.image_id for pair in self.pairs)
@@ -212,6 +223,17 @@ def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dic
                     raise SegfolioError(f"{files[key]} and {path} differ only in suffix; rename one")
                 files[key] = path
     return dict(sorted(files.items()))
+
+
+def held_out(names: Iterable[str], val_every: int, split: str) -> list[str]:
+    """The names of `split` where every `val_every`th is for `val` and all others are not.
+
+    Raises:
+        SegfolioError: nothing would be left to train on.
+    """
+    if val_every < 2:
+        raise SegfolioError(f"val_every is {val_every}, expected 2 or more")
+    return [name for place, name in enumerate(names, 1) if (place % val_every == 0) == (split == "val")]
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:

@@ -1,6 +1,5 @@
 """`Remapped`: any dataset under other classes, merged, renamed or left out by name."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -17,7 +16,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.problems import Problem
 from segfolio.data.sample import Sample
 from segfolio.data.segments import Segments
-from segfolio.errors import SegfolioError
+from segfolio.errors import SegfolioError, did_you_mean
 from segfolio.yaml_file import read_yaml
 
 Remap = Mapping[str, str | None]
@@ -105,7 +104,9 @@ def preset(name: str) -> Remap:
     """The mapping that `remap_presets.yaml` has under a name."""
     presets = _presets()
     if name not in presets:
-        raise SegfolioError(f"there is no remap preset {name!r}{_nearest(name, presets)}; there are {listed(presets)}")
+        raise SegfolioError(
+            f"there is no remap preset {name!r}{did_you_mean(name, presets)}; there are {listed(presets)}"
+        )
     return {source: to for to, sources in presets[name].items() for source in sources}
 
 
@@ -118,7 +119,7 @@ def _complete(remap: Remap, old: LabelSpace, of: str) -> Remap:
     """With the background, if need be; every class is in it, and nothing else."""
     if unknown := [name for name in remap if name not in old.names]:
         raise SegfolioError(
-            f"data.remap names {unknown[0]!r}, which is no class of {of}{_nearest(unknown[0], old.names)}; "
+            f"data.remap names {unknown[0]!r}, which is no class of {of}{did_you_mean(unknown[0], old.names)}; "
             f"its classes are {listed(old.names)}"
         )
     if old.background is not None and old.background not in remap:
@@ -145,8 +146,3 @@ def _label_space(remap: Remap, old: LabelSpace, of: str) -> LabelSpace:
         palette=tuple(old.palette[place] for place in first.values()),
         ignore_index=old.ignore_index,
     )
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segfolio.data.dataset import DatasetInfo, PairedFiles, RemoteFile, files_by_id, listed
+from segfolio.data.dataset import DatasetInfo, PairedFiles, RemoteFile, listed
 from segfolio.data.formats.images import read_image
 from segfolio.data.formats.numbered import numbered_segments
 from segfolio.data.headers import FilePair, header_problems
@@ -97,11 +97,9 @@ class ADE20K(PairedFiles):
         self.expect_split(split, _FOLDERS)
         images, masks = (f"{_FOLDER}/{kind}/{_FOLDERS[split]}" for kind in ("images", "annotations"))
         root = self.expect_files(root, images, masks)
-        names = sorted(files_by_id(root / images, [".jpg"]).keys() | files_by_id(root / masks, [".png"]).keys())
-        if not names:
-            raise SegfolioError(f"{root / images} holds no image, expected {self.info.layout}")
-        self.pairs = [FilePair(name, root / images / f"{name}.jpg", root / masks / f"{name}.png") for name in names]
+        self.pair_folders(root / images, root / masks)
         self.expect_pairs(root)
+        names = [pair.image_id for pair in self.pairs]
         folder = root / _FOLDER / "annotations_instance"
         self.objects = [folder / _FOLDERS[split] / f"{name}.png" for name in names] if folder.exists() else []
         if missing := [path.name for path in self.objects if not path.is_file()]:

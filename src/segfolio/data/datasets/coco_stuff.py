@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id
+from segfolio.data.dataset import DatasetInfo, PairedFiles
 from segfolio.data.datasets.coco_instances import IMAGES
 from segfolio.data.formats.matlab import as_ids, is_hdf5, open_hdf5, read_mat
 from segfolio.data.headers import FilePair, header_problems
@@ -82,10 +82,7 @@ class COCOStuff164k(PairedFiles):
         self.expect_split(split, self.info.splits)
         images, annotations = (path.replace("{split}", split) for path in (images, annotations))
         root = self.expect_files(root, images, annotations)
-        names = sorted(files_by_id(root / images, [".jpg"]).keys() | files_by_id(root / annotations, [".png"]).keys())
-        if not names:
-            raise SegfolioError(f"{root / images} holds no image, expected {self.info.layout}")
-        self.pairs = [FilePair(n, root / images / f"{n}.jpg", root / annotations / f"{n}.png") for n in names]
+        self.pair_folders(root / images, root / annotations)
         self.expect_pairs(root)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.tv_tensors import Mask
 
-from segfolio.data.dataset import DatasetInfo, SegmentationDataset, listed
+from segfolio.data.dataset import DatasetInfo, SegmentationDataset, held_out, listed
 from segfolio.data.formats import coco
 from segfolio.data.formats.images import read_id_map, read_image
 from segfolio.data.headers import FilePair, header_problems
@@ -66,9 +66,7 @@ class DSB2018(SegmentationDataset):
             if missing := set(self.ids) - set(found):
                 raise SegfolioError(f"{lists[split]} names images that {self.folder} lacks: {listed(missing, 3)}")
         else:
-            if val_every < 2:
-                raise SegfolioError(f"val_every is {val_every}, expected 2 or more")
-            self.ids = [name for i, name in enumerate(found, 1) if (i % val_every == 0) == (split == "val")]
+            self.ids = held_out(found, val_every, split)
         if not self.ids:
             raise SegfolioError(f"{self.folder} holds {len(found)} images, of which none is for {split}")
 

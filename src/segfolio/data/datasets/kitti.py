@@ -3,7 +3,7 @@
 from itertools import zip_longest
 from pathlib import Path
 
-from segfolio.data.dataset import DatasetInfo, files_by_id
+from segfolio.data.dataset import DatasetInfo, files_by_id, held_out
 from segfolio.data.datasets.cityscapes import Cityscapes
 from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import PairedInstances, read_packed
@@ -42,18 +42,13 @@ class KITTI(PairedInstances):
 
     def __init__(self, root: str | Path, split: str, val_every: int = 5, instances: bool = True) -> None:
         self.expect_split(split, self.info.splits)
-        if val_every < 2:
-            raise SegfolioError(f"val_every is {val_every}, expected 2 or more")
         below = "testing" if split == "test" else "training"
         maps = [] if split == "test" else ["semantic", "instance"][: 1 + instances]
         root = self.expect_files(root, f"{below}/image_2", *(f"{below}/{kind}" for kind in maps))
         folder = root / below
         images = files_by_id(folder / "image_2", [".png"])
-        names = [
-            name
-            for place, name in enumerate(images, 1)
-            if split in ("test", "trainval") or (place % val_every == 0) == (split == "val")
-        ]
+        part = held_out(images, val_every, split)
+        names = list(images) if split in ("test", "trainval") else part
         if not names:
             raise SegfolioError(f"{folder / 'image_2'} holds {len(images)} images, of which none is for {split}")
         masks, self.instance_maps = (

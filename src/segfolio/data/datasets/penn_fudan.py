@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segfolio.data.dataset import DatasetInfo, files_by_id
+from segfolio.data.dataset import DatasetInfo, files_by_id, held_out
 from segfolio.data.formats.images import read_id_map
 from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import PairedInstances, id_map_segments
@@ -51,15 +51,12 @@ class PennFudan(PairedInstances):
 
     def __init__(self, root: str | Path, split: str, val_every: int = 5) -> None:
         self.expect_split(split, self.info.splits)
-        if val_every < 2:
-            raise SegfolioError(f"val_every is {val_every}, expected 2 or more")
         root = self.expect_files(root)
         root = self.expect_files(below if (below := root / "PennFudanPed").is_dir() else root, "PNGImages", "PedMasks")
         images = files_by_id(root / "PNGImages", [".png"])
         self.pairs = [
-            FilePair(name, path, root / "PedMasks" / f"{name}_mask.png")
-            for number, (name, path) in enumerate(images.items(), 1)
-            if (number % val_every == 0) == (split == "val")
+            FilePair(name, images[name], root / "PedMasks" / f"{name}_mask.png")
+            for name in held_out(images, val_every, split)
         ]
         if not self.pairs:
             raise SegfolioError(f"{root / 'PNGImages'} holds {len(images)} PNG images, of which none is for {split}")

@@ -15,7 +15,7 @@ import torch
 
 from segfolio.data.dataset import DatasetInfo, SegmentationDataset, listed
 from segfolio.data.formats import rle
-from segfolio.data.formats.images import _decode, is_cut_short
+from segfolio.data.formats.images import decode, is_cut_short
 from segfolio.data.index import remembered, stamps
 from segfolio.data.labels import LabelSpace
 from segfolio.data.problems import Problem, counted
@@ -109,7 +109,7 @@ class SA1B(SegmentationDataset):
         source = self._source(index, "jpg")
         if is_cut_short(data["jpg"]) or not data["jpg"]:
             raise SegfolioError(f"{source} is cut short; download the shard again")
-        image = to_image(_decode(source, data["jpg"], cv2.IMREAD_COLOR_RGB))
+        image = to_image(decode(source, data["jpg"], cv2.IMREAD_COLOR_RGB))
         size = (image.shape[-2], image.shape[-1])
         segments = parse(data["json"], size, self._source(index, "json"))
         number = int(self.places["number"][index])

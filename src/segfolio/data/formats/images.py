@@ -34,7 +34,7 @@ def read_image(path: Path, channels: int = 3) -> npt.NDArray[np.uint8]:
     data = load(path)
     pixels = _fast_png(data, kind=2) if channels == 3 else None
     if pixels is None:
-        pixels = _decode(path, data, _READ[channels] | cv2.IMREAD_ANYDEPTH)
+        pixels = decode(path, data, _READ[channels] | cv2.IMREAD_ANYDEPTH)
     if pixels.dtype != np.uint8:
         raise SegfolioError(
             f"{path} holds {pixels.dtype} values, expected uint8; which range to keep is yours to say: "
@@ -65,7 +65,7 @@ def read_id_map(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         )
     if (pixels := _fast_png(data, kind=0)) is not None:
         return pixels
-    ids = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    ids = decode(path, data, cv2.IMREAD_UNCHANGED)
     return ids // (255 // (2**bits - 1)) if bits < 8 else ids  # OpenCV stretches 1, 2 and 4 bits to 0-255
 
 
@@ -117,7 +117,8 @@ def load(path: Path) -> bytes:
     return data
 
 
-def _decode(path: Path, data: bytes, flags: int) -> npt.NDArray[np.uint8]:
+def decode(path: Path, data: bytes, flags: int) -> npt.NDArray[np.uint8]:
+    """`data` of the file `path` by OpenCV, as it is stored; a `SegfolioError` where that fails."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # more pixels than OpenCV's limit
