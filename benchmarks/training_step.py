@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from segfolio.architectures.encoder_decoder.segnet import SegNetBasic
@@ -19,21 +20,21 @@ from segfolio.data.module import DataModule
 from segfolio.experiment import Experiment
 
 AIMS = {"trainer / bare loop": "<= 1.03"}
-STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 24, 4, 4, 2, (120, 160)
+STEPS, WARM_UP, BATCH, SIZE = 24, 4, 2, (120, 160)
 
-CONFIG = f"""
+CONFIG = """
 seed_everything: 0
 model:
   class_path: segfolio.families.PerPixel
   init_args:
-    architecture: {{class_path: segfolio.architectures.encoder_decoder.segnet.SegNetBasic}}
+    architecture: {{class_path: {network}}}
     losses: {{ce: {{class_path: segfolio.losses.CrossEntropy}}}}
     optimizer: {{class_path: torch.optim.SGD, init_args: {{lr: 0.01, momentum: 0.9}}}}
 data:
-  dataset: {{class_path: segfolio.data.datasets.Shapes, init_args: {{size: {list(SIZE)}}}}}
-  batch_size: {BATCH}
+  dataset: {{class_path: segfolio.data.datasets.Shapes, init_args: {{size: {size}}}}}
+  batch_size: {batch}
   num_workers: 1
-trainer: {{max_steps: {STEPS}, accelerator: cpu, limit_val_batches: 0}}
+trainer: {{max_steps: {steps}, accelerator: cpu, limit_val_batches: 0}}
 """
 
 
@@ -51,9 +52,10 @@ def seconds(ends: list[float]) -> list[float]:
     return [b - a for a, b in zip(ends[WARM_UP:], ends[WARM_UP + 1 :], strict=False)]
 
 
-def through_the_trainer(folder: Path) -> list[float]:
+def through_the_trainer(network: type[nn.Module], folder: Path, steps: int) -> list[float]:
     config = folder / "step.yaml"
-    config.write_text(CONFIG)
+    name = f"{network.__module__}.{network.__qualname__}"
+    config.write_text(CONFIG.format(network=name, size=list(SIZE), batch=BATCH, steps=steps))
     clock = Clock()
 
     class Timed(Experiment):
@@ -66,10 +68,10 @@ def through_the_trainer(folder: Path) -> list[float]:
     return seconds(clock.ends)
 
 
-def bare_loop() -> list[float]:
+def bare_loop(architecture: type[nn.Module], steps: int) -> list[float]:
     torch.manual_seed(0)
     data = DataModule(lambda root, split: Shapes(root, split, size=SIZE), batch_size=BATCH, num_workers=1)
-    network = SegNetBasic(data.labels.num_classes).train()
+    network = architecture(data.labels.num_classes).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     mean = 255 * torch.tensor((0.485, 0.456, 0.406))[:, None, None]
     std = 255 * torch.tensor((0.229, 0.224, 0.225))[:, None, None]
@@ -80,22 +82,27 @@ def bare_loop() -> list[float]:
         loss.backward()
         optimizer.step()
         ends.append(time.perf_counter())
-        if len(ends) == STEPS:
+        if len(ends) == steps:
             break
     return seconds(ends)
 
 
-def main() -> dict[str, float]:
+def compare(network: type[nn.Module], steps: int = STEPS, rounds: int = 4) -> dict[str, float]:
+    """The ratio of the steps' medians, of a network that is called with the number of classes."""
     torch.set_num_threads(2)
     trainer: list[float] = []
     bare: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(ROUNDS):  # in turn, so that a slow minute of the machine is slow for both
-            bare += bare_loop()
-            trainer += through_the_trainer(Path(folder))
+        for _ in range(rounds):  # in turn, so that a slow minute of the machine is slow for both
+            bare += bare_loop(network, steps)
+            trainer += through_the_trainer(network, Path(folder), steps)
     ours, peer = statistics.median(trainer), statistics.median(bare)
     print(f"trainer {1e3 * ours:.1f} ms, bare loop {1e3 * peer:.1f} ms a step, {len(bare)} steps each")
     return {"trainer / bare loop": ours / peer}
+
+
+def main() -> dict[str, float]:
+    return compare(SegNetBasic)
 
 
 if __name__ == "__main__":

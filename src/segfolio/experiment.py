@@ -29,7 +29,7 @@ from segfolio.families.base import Family
 from segfolio.families.checkpoint import read_checkpoint
 from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours, percent
-from segfolio.ledger.paper import UNITS, Paper
+from segfolio.ledger.paper import UNITS, Paper, is_figure
 from segfolio.mistakes import explain
 from segfolio.quiet import quiet
 from segfolio.resume import check_resumable
@@ -218,8 +218,8 @@ class Experiment(LightningCLI):
     def _report(self, stage: str) -> None:
         """Print and keep what the evaluation found."""
         found = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(f"{stage}/")}
-        figures = {k: v for k, v in found.items() if k.count("/") == 1}
-        per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k.count("/") > 1}
+        figures = {k: v for k, v in found.items() if k.count("/") == 1 or is_figure(k)}
+        per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k not in figures}
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             write_atomically(folder / "figures.json", (json.dumps(found, indent=2) + "\n").encode())

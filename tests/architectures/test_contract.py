@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, logsigmoid
 
 import segfolio.architectures
-from segfolio.layers.outputs import MaskOutput
+from segfolio.layers.outputs import MaskOutput, PixelOutput
 from segfolio.listing import architecture_classes
 
 ROOT = Path(segfolio.architectures.__file__).parent
@@ -91,17 +91,19 @@ def test_variants_are_built_without_memory(cls: type[nn.Module]) -> None:
         assert all(p.is_meta for p in network.parameters())
 
 
-def pixel_logits(output: Tensor | MaskOutput) -> Tensor:
+def pixel_logits(output: Tensor | PixelOutput | MaskOutput) -> Tensor:
     """`[B, C, h, w]` of any network's output; of masks, the logarithm of MaskFormer's semantic inference."""
     if isinstance(output, Tensor):
         return output
+    if isinstance(output, PixelOutput):
+        return output.logits
     classes = output.class_logits.log_softmax(-1)[..., :-1, None, None]
     return (classes + logsigmoid(output.mask_logits)[:, :, None]).logsumexp(1)
 
 
 def sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """That logits may have: the image's, or a quarter of it."""
-    return [(height, width), (-(-height // 4), -(-width // 4))]
+    """That logits may have: the image's, or a part of it, rounded up."""
+    return [(-(-height // stride), -(-width // stride)) for stride in (1, 4, 8, 16)]
 
 
 @every_network
@@ -126,7 +128,9 @@ def test_smallest_image(cls: type[nn.Module]) -> None:
 @every_network
 def test_every_parameter_gets_a_gradient(cls: type[nn.Module]) -> None:
     network = cls(5, **cls.tiny)
-    pixel_logits(network(torch.randn(2, 3, 64, 64))).square().mean().backward()
+    output = network(torch.randn(2, 3, 64, 64))
+    auxiliary = output.auxiliary.values() if isinstance(output, PixelOutput) else ()
+    torch.stack([each.square().mean() for each in (pixel_logits(output), *auxiliary)]).sum().backward()
     trained = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
     assert [name for name, grad in trained.items() if grad is None] == []
     assert all(grad.isfinite().all() for grad in trained.values())

@@ -87,6 +87,28 @@ def test_a_batch_of_several_sizes_is_refused_with_images_and_remedy() -> None:
         collate(samples)
 
 
+def test_a_batch_of_several_sizes_is_padded_where_it_is_asked_for() -> None:
+    samples = [Shapes(split="val", size=size).read(i) for i, size in enumerate([(32, 40), (50, 33)])]
+    batch = collate(samples, padded=True)
+    assert batch.images.shape == (2, 3, 50, 40)
+    assert batch.sizes == [(32, 40), (50, 33)]
+    for image, sample, (height, width) in zip(batch.images, samples, batch.sizes, strict=True):
+        assert torch.equal(image[:, :height, :width], sample.image.as_subclass(Tensor))
+        assert not image[:, height:].any()
+        assert not image[:, :, width:].any()
+    assert [target.segments.size for target in batch.targets if target.segments] == [(32, 40), (50, 33)]
+    assert collate(samples[:1]).sizes == [(32, 40)]
+
+
+def test_padding_is_refused_to_a_family_that_does_not_know_of_it() -> None:
+    data = module(pad_batches=True)
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(takes_padding=True))  # type: ignore[assignment]
+    data.setup("fit")
+    data.trainer = SimpleNamespace(lightning_module=Tensor())  # type: ignore[assignment]
+    with pytest.raises(SegfolioError, match=r"data\.pad_batches is true, but Tensor would take padding for image"):
+        data.setup("fit")
+
+
 def test_samples_without_truth_make_a_batch_without_targets() -> None:
     sample = replace(SHAPES(None, "val").read(0), target=None)
     assert collate([sample, sample]).targets == []

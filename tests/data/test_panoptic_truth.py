@@ -4,7 +4,7 @@ from torchvision.tv_tensors import Mask
 
 from segfolio.data.datasets import Shapes
 from segfolio.data.labels import LabelSpace
-from segfolio.data.panoptic_truth import panoptic_truth
+from segfolio.data.panoptic_truth import panoptic_losses, panoptic_truth
 from segfolio.data.sample import Segments, Target
 
 SKY, GRASS, CAT, VOID = 0, 1, 2, 255
@@ -87,3 +87,31 @@ def test_every_pixel_of_shapes_has_a_segment_of_its_class():
         truth = panoptic_truth(target, dataset.labels)
         assert torch.equal(truth.labels[truth.form.long() - 1], target.semantic.long())
         assert len(truth) == len(target.segments) + len(target.semantic[target.semantic < 4].unique())
+
+
+def lost(target):
+    return [(problem.what.split(",")[0], problem.where) for problem in panoptic_losses(target, LABELS, "train 7")]
+
+
+@pytest.mark.parametrize("form", ["masks", "rles"])
+def test_pixels_that_two_segments_claim_are_told(form):
+    """Those of a crowd aside."""
+    masks = torch.tensor([[[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 1, 1, 1]]]).bool()
+    given = Segments(Mask(masks), torch.tensor([CAT, CAT, CAT]), torch.tensor([False, False, True]))
+    if form == "rles":
+        given = Segments(given.rles, given.labels, given.crowd, given.size)
+    assert lost(Target(segments=given)) == [("whose segments overlap", "train 7 (1 pixels)")]
+    assert lost(Target(segments=given[torch.tensor([0, 2])])) == []
+
+
+def test_things_that_no_segment_covers_are_told():
+    things = segments([[0, 0, 0], [0, 1, 1], [0, 2, 0]], [CAT, CAT], [False, True])
+    ((what, where),) = lost(Target(semantic(SEMANTIC), things))
+    assert (what, where) == ("with things outside all segments", "train 7 (cat)")
+    whole = segments([[3, 3, 1], [4, 1, 1], [0, 2, 3]], [CAT, CAT, SKY, GRASS])
+    assert lost(Target(semantic(SEMANTIC), whole)) == []
+
+
+def test_shapes_lose_nothing():
+    dataset = Shapes(train=10)
+    assert not [p for i in range(10) for p in panoptic_losses(dataset[i].target, dataset.labels, f"{i}")]

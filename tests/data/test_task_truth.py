@@ -1,12 +1,15 @@
 """What is to be found in an image, by task."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from torchvision.tv_tensors import Mask
+from torchvision.tv_tensors import Image, Mask
 
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Segments, Target
-from segfolio.data.task_truth import task_truth
+from segfolio.data.sample import Sample, Segments, Target
+from segfolio.data.task_truth import check_task, task_truth
+from segfolio.errors import SegfolioError
 
 LABELS = LabelSpace(("sky", "road", "car"), things=("car",))
 
@@ -70,3 +73,48 @@ def test_an_image_of_void_has_nothing_to_be_found(target):
 def test_an_annotation_that_does_not_serve_the_task_is_refused(task, says):
     with pytest.raises(ValueError, match=says):
         task_truth(Target(), LABELS, task)
+
+
+def split(*targets):
+    """Images 0, 1, ... of 6 x 8."""
+    samples = [Sample(Image(torch.zeros(3, 6, 8)), f"{i}", (6, 8), target) for i, target in enumerate(targets)]
+
+    class Images(list):
+        labels = LABELS
+
+    return Images(samples)
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+def test_an_annotation_that_serves_the_task_is_accepted(target, task, recwarn):
+    check_task(split(target, target), "train", task)
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("lacks", "task", "says"),
+    [
+        ("segments", "instance", "has no segments; its annotation serves semantic: choose"),
+        ("segments", "panoptic", "has no segments; its annotation serves semantic: choose"),
+        ("semantic", "semantic", "has no semantic map; its annotation serves instance and panoptic: choose"),
+    ],
+)
+def test_one_that_does_not_is_refused_by_image(target, lacks, task, says):
+    with pytest.raises(SegfolioError, match=rf"^model.task is {task}, but train 1 {says}"):
+        check_task(split(target, replace(target, **{lacks: None})), "train", task)
+
+
+def test_a_segment_of_no_class_is_refused(target):
+    target.segments.labels[1] = 3
+    with pytest.raises(SegfolioError, match="val 0 has a segment of class 3, expected 0 to 2"):
+        check_task(split(target), "val", "instance")
+
+
+def test_what_panoptic_truth_loses_is_one_warning_of_each_sort(target):
+    target.segments.masks[1] |= target.segments.masks[0]
+    target.semantic[0, 0] = 2
+    images = split(*[target] * 40)
+    with pytest.warns(UserWarning, match=r"16 of 40 images looked at: 16 images whose segments overlap") as caught:
+        check_task(images, "train", "panoptic")
+    assert len(caught) == 2
+    assert "the first is train 0 (car)" in str(caught[1].message)

@@ -1,9 +1,11 @@
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from segfolio.families.batch_norm import batch_statistics, recompute_statistics
+from segfolio.errors import SegfolioError
+from segfolio.families.batch_norm import batch_statistics, freeze, recompute_statistics
 
 
 def network() -> nn.Sequential:
@@ -43,3 +45,29 @@ def test_batch_statistics_normalise_the_batch_and_leave_the_running_ones():
     assert torch.equal(net[1].running_mean, stored)
     assert net[1].track_running_stats
     assert not net[1].training
+
+
+def test_what_is_frozen_is_not_trained():
+    net = network().train()
+    freeze(net)
+    assert [p.requires_grad for p in net[1].parameters()] == [False, False]
+    stored = copy.deepcopy(net[1].state_dict())
+    images = torch.randn(4, 3, 8, 8) * 5 + 2
+    expected = copy.deepcopy(net).eval()[:2](images)
+    torch.testing.assert_close(net[:2](images), expected)
+    assert all(torch.equal(value, stored[name]) for name, value in net[1].state_dict().items())
+    assert net[0].weight.requires_grad
+    assert net[2].training
+
+
+def test_layers_that_wait_for_other_processes_are_refused():
+    """Processes may have another number of batches, and would wait for ever."""
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(network())
+    with pytest.raises(
+        SegfolioError, match=r"trainer.sync_batchnorm is true, but model.bn_mode `recompute` and `batch`"
+    ):
+        recompute_statistics(net, [])
+    with pytest.raises(SegfolioError, match=r"trainer.sync_batchnorm"), batch_statistics(net):
+        pass
+    freeze(net)  # waits for none
+    assert not net[1].weight.requires_grad

@@ -100,3 +100,17 @@ def test_segments_without_a_query_are_counted_or_refused():
 def test_a_task_of_things_needs_things():
     with pytest.raises(SegfolioError, match=r"model\.task is instance, but no class of the dataset is a thing"):
         family("instance", LabelSpace(("sky", "road")))
+
+
+def test_frozen_batch_norms_are_neither_trained_nor_updated():
+    def normed(num_classes: int) -> nn.Module:
+        network = Tiny(num_classes)
+        network.masks = nn.Sequential(network.masks, nn.BatchNorm2d(12))
+        return network
+
+    for bn_mode, frozen in (("frozen", True), ("running", False)):
+        model = family("semantic", architecture=normed, bn_mode=bn_mode)
+        norm = model.network.masks[1]
+        trainer(max_steps=2, limit_val_batches=0).fit(model, data())
+        state = (norm.running_mean.any().item(), bool((norm.weight != 1).any()))
+        assert state == (not frozen, not frozen)

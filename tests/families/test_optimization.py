@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from segfolio.architectures.mask_classification.eomt import EoMT
 from segfolio.errors import SegfolioError
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
 
@@ -55,3 +56,54 @@ def test_normalisations_and_embeddings_need_not_decay():
 def test_a_part_that_is_not_there_is_named():
     with pytest.raises(SegfolioError, match=r"names 'encoder'; the network has backbone.0, backbone.1, queries.weight"):
         parameter_groups(Net(), lr_factors={"encoder": 0.1})
+
+
+class Vit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)) for _ in range(3))
+        self.head = nn.Linear(4, 2)
+
+
+def test_the_rate_of_a_block_decays_with_the_blocks_that_follow():
+    """Of 3 blocks at 0.8: 0.64, 0.8 and 1."""
+    factors = {name: rate / 0.1 for name, (rate, _) in rules(Vit(), lr_decay_per_layer={"blocks": 0.8}).items()}
+    for place, factor in enumerate((0.64, 0.8, 1.0)):
+        of_block = [f for name, f in factors.items() if name.startswith(f"blocks.{place}.")]
+        assert of_block == pytest.approx([factor] * 4)
+    assert {factors["stem.weight"], factors["head.weight"]} == {1.0}
+
+
+def test_depth_multiplies_the_other_rules():
+    vit = Vit()
+    vit.blocks[2].requires_grad_(False)  # a frozen block is one that follows nevertheless
+    found = rules(
+        vit,
+        lr_decay_per_layer={"blocks": 0.5},
+        lr_factors={"blocks": 0.1, "stem": 0.2},
+        bias_lr_factor=2.0,
+        norm_weight_decay=False,
+    )
+    assert found["blocks.0.0.weight"] == (pytest.approx(0.1 * 0.1 * 0.25), 0.5)
+    assert found["blocks.1.1.weight"] == (pytest.approx(0.1 * 0.1 * 0.5), 0.0)
+    assert found["blocks.1.0.bias"] == (pytest.approx(0.1 * 0.1 * 0.5 * 2), 0.5)
+    assert found["stem.weight"] == (pytest.approx(0.1 * 0.2), 0.5)
+
+
+def test_a_list_of_blocks_that_is_not_there_is_named():
+    with pytest.raises(SegfolioError, match=r"lr_decay_per_layer names 'layers'; the network's lists are blocks$"):
+        parameter_groups(Vit(), lr_decay_per_layer={"layers": 0.8})
+
+
+def test_eomt_s_large_vit_decays_as_in_the_release():
+    """Block i of 24 has 0.8 ** (23 - i); what comes before, the first block's; the norm and the rest, the full rate."""
+    with torch.device("meta"):
+        network = EoMT(150, num_queries=100)
+    lr_factors = {"embeddings": 0.0059, "layernorm": 1.0}
+    found = rules(network, lr_decay_per_layer={"layers": 0.8}, lr_factors=lr_factors)
+    factors = {name: rate / 0.1 for name, (rate, _) in found.items()}
+    for place in range(24):
+        assert factors[f"layers.{place}.mlp.fc1.weight"] == pytest.approx(0.8 ** (23 - place))
+    assert factors["embeddings.cls_token"] == pytest.approx(0.8**23, rel=1e-3)
+    assert {factors["layernorm.weight"], factors["query.weight"], factors["mask_head.fc1.weight"]} == {1.0}

@@ -114,7 +114,7 @@ def test_the_weight_of_a_pixel_reaches_the_losses() -> None:
 
 
 def test_a_weight_without_its_loss_is_refused() -> None:
-    with pytest.raises(SegfolioError, match=r"model.loss_weights names dcie, but model.losses has ce, dice, focal$"):
+    with pytest.raises(SegfolioError, match=r"model.loss_weights names dcie, but the losses are ce, dice, focal$"):
         family(loss_weights={"dcie": 0.5})
 
 

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from segfolio.families.schedules import WarmupPoly
+from segfolio.families.schedules import WarmupPoly, WarmupStep
 
 
-def rates(steps: int, **arguments) -> list[float]:
+def rates(steps: int, schedule: type = WarmupPoly, **arguments) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=2.0)
-    scheduler = WarmupPoly(optimizer, **arguments)
+    scheduler = schedule(optimizer, **arguments)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -30,6 +30,34 @@ def test_the_warm_up_multiplies_the_decay():
     found = rates(5, total_iters=100, warmup_iters=4, warmup_factor=0.1)
     ramp = [0.1, 0.325, 0.55, 0.775, 1.0]
     assert found == pytest.approx([2 * f * (1 - i / 100) ** 0.9 for i, f in enumerate(ramp)])
+
+
+def test_the_decay_ends_at_min_lr_in_every_group():
+    """Segmenter: `(lr - 1e-5) (1 - i / max) ** 0.9 + 1e-5`, here with 0.1."""
+    expected = [1.9 * (1 - i / 4) ** 0.9 + 0.1 for i in range(4)] + [0.1, 0.1]
+    assert rates(6, total_iters=4, min_lr=0.1) == pytest.approx(expected)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": lr} for lr in (1.0, 10.0)]
+    optimizer = torch.optim.SGD(groups)
+    scheduler = WarmupPoly(optimizer, total_iters=2, power=1.0, min_lr=0.5)
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.75, 5.25])
+
+
+def test_the_decay_changes_every_so_many_steps_and_the_warm_up_each():
+    """Ten steps in kazuto1011's DeepLab v2; by epoch, here of 3 steps, in DLA: `lr (1 - epoch / epochs) ** 0.9`."""
+    by_epoch = [2 * (1 - epoch / 2) ** 0.9 for epoch in (0, 0, 0, 1, 1, 1, 2)]
+    assert rates(7, total_iters=6, every=3) == pytest.approx(by_epoch)
+    ramp = [0.5, 0.75, 1.0, 1.0]
+    found = rates(4, total_iters=30, every=10, warmup_iters=2, warmup_factor=0.5)
+    assert found == pytest.approx([2 * factor for factor in ramp])
+    assert rates(21, total_iters=30, every=10, power=1.0)[9::10] == pytest.approx([2, 4 / 3])
+
+
+def test_steps_and_their_warm_up():
+    found = rates(8, WarmupStep, milestones=[7, 5], gamma=0.1, warmup_iters=4, warmup_factor=0.2)
+    assert found == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 0.2, 0.2, 0.02])
+    assert rates(3, WarmupStep, milestones=[2], warmup_iters=0) == pytest.approx([2.0, 2.0, 0.2])
 
 
 def test_the_state_goes_on_where_it_was():

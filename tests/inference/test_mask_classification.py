@@ -11,7 +11,8 @@ from transformers import EomtImageProcessor, Mask2FormerImageProcessor, MaskForm
 from benchmarks.confusion_matrix import peak_bytes
 from segfolio.data.formats import rle
 from segfolio.data.sample import Instances
-from segfolio.inference.mask_classification import BUDGET, _bands, instances, panoptic, semantic
+from segfolio.inference.mask_classification import instances, panoptic, semantic
+from segfolio.inference.tiles import BUDGET, bands
 
 CLASSES = 6
 IS_THING = (True, True, True, False, False, False)
@@ -63,11 +64,11 @@ def objects(found: Instances) -> list[tuple[int, float, bytes]]:
 @pytest.mark.parametrize("budget", [1, 30_000, BUDGET])
 def test_bands_put_together_are_the_interpolation_of_the_whole(size: tuple[int, int], budget: int) -> None:
     _, mask_logits = outputs(0)
-    bands = list(_bands(mask_logits, size, budget, maps=1))
-    assert len(bands) == 1 if budget == BUDGET else len(bands) >= min(size[0], 2)
-    whole = torch.cat([band for _, band in bands], 1)
+    parts = list(bands(mask_logits, size, budget, beside=1))
+    assert len(parts) == 1 if budget == BUDGET else len(parts) >= min(size[0], 2)
+    whole = torch.cat([band for _, band in parts], 1)
     torch.testing.assert_close(whole, resized(mask_logits, size), rtol=1e-6, atol=2e-5)
-    assert torch.equal(whole, next(_bands(mask_logits, size, BUDGET, maps=1))[1])
+    assert torch.equal(whole, next(bands(mask_logits, size, BUDGET, beside=1))[1])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -49,6 +49,19 @@ def test_where_nothing_is_claimed_the_main_figure_is_shown(tmp_path, replicated)
     assert row.commit == "0123456+"
 
 
+def test_further_protocols_are_rows_beside_the_first(tmp_path, replicated):
+    replicated(write_experiment(tmp_path), 0.4, slide=True)
+    claim = {"expected": {"test/mIoU": 0.4, "test/slide/mIoU": 0.5}, "tolerance": 0.02}
+    replicated(write_experiment(tmp_path, "net/with_claim", **claim), 0.4, slide=True)
+    rows, _ = ledger(tmp_path / "experiments")
+    assert [(r.figure, r.expected, round(r.ours.mean, 3), r.state) for r in rows] == [
+        ("test/mIoU", None, 0.4, "no claim"),
+        ("test/slide/mIoU", None, 0.45, "no claim"),
+        ("test/mIoU", 0.4, 0.4, "within"),
+        ("test/slide/mIoU", 0.5, 0.45, "outside"),
+    ]
+
+
 def test_overridden_results_never_stand_in_for_the_row(tmp_path, replicated):
     replicated(write_experiment(tmp_path, **CLAIM), 0.464, overrides=("trainer.max_steps=1",))
     rows, _ = ledger(tmp_path / "experiments")

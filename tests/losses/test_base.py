@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from segfolio.errors import SegfolioError
-from segfolio.losses import CrossEntropy, Dice, Focal, Loss
+from segfolio.losses import OHEM, CrossEntropy, Dice, Focal, HardestPixels, Loss
 
 VOID = 255
 CLASS_WEIGHT = [0.5, 1.0, 3.0]
@@ -17,6 +17,8 @@ LOSSES = {
     "dice_per_image": Dice(smooth=0.0, per_image=True),
     "focal": Focal(),
     "focal_all": Focal(gamma=0.5, alpha=CLASS_WEIGHT),
+    "ohem": OHEM(threshold=1.0),  # so that all pixels count
+    "hardest_pixels": HardestPixels(1.0),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 

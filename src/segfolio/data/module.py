@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
 from segfolio.data.dataset import SegmentationDataset
@@ -34,7 +36,9 @@ class DataModule(LightningDataModule):
         root: the folder of the dataset's files; not needed by procedural datasets.
         remap: the new name of each class, null for none, or the name of a preset; of all splits, see `Remapped`.
         batch_size: training images of one process and one forward pass.
-        eval_batch_size: larger than 1 only where all images of the split have one size.
+        eval_batch_size: larger than 1 only where all images of the split have one size, or are padded.
+        pad_batches: images of several sizes make a batch, padded to the largest height and width among them; for
+            families that know what to do with it (`RegionBased`).
         num_workers: processes that load; by default one per core but one, at most 8.
         images: a folder of plain images for `predict`; by default `test_split` is predicted.
         images_labels, images_channels: of what was learned, so that `images` need no dataset; `segfolio predict`
@@ -53,6 +57,7 @@ class DataModule(LightningDataModule):
         remap: dict[str, str | None] | str | None = None,
         batch_size: int = 4,
         eval_batch_size: int = 1,
+        pad_batches: bool = False,
         train_transforms: Sequence[Transform] = (),
         eval_transforms: Sequence[Transform] = (),
         num_workers: int | None = None,
@@ -67,7 +72,7 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.dataset, self.root, self.remap, self.images = dataset, root, remap, images
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.batch_size, self.eval_batch_size, self.pad_batches = batch_size, eval_batch_size, pad_batches
         self.train_transforms, self.eval_transforms = train_transforms, eval_transforms
         self.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if num_workers is None else num_workers
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
@@ -89,6 +94,11 @@ class DataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Find the files of the stage's splits and read their headers."""
+        if self.pad_batches and self.trainer and not getattr(self.trainer.lightning_module, "takes_padding", False):
+            raise SegfolioError(
+                f"data.pad_batches is true, but {type(self.trainer.lightning_module).__name__} would take padding for "
+                "image; leave it out, and add a RandomWindow with a `size` where images have several sizes"
+            )
         names = {
             "fit": {self.train_split, self.val_split},
             "validate": {self.val_split},
@@ -149,7 +159,7 @@ class DataModule(LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=partial(collate, padded=self.pad_batches),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0 and isinstance(sampler, TrainSampler),
             worker_init_fn=_one_thread,
@@ -192,23 +202,30 @@ class ForEvaluation(Dataset[Sample]):
         return replace(sample, target=whole.target)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size.
+def collate(samples: Sequence[Sample], padded: bool = False) -> Batch:
+    """Stack samples of one size, or `padded` with zeros on the right and below.
 
     Raises:
-        SegfolioError: sizes that differ, by image.
+        SegfolioError: sizes that differ and are not to be padded, by image.
     """
-    if len(sizes := {s.image.shape for s in samples}) > 1:
+    shapes = [(s.image.shape[-2], s.image.shape[-1]) for s in samples]
+    images = [s.image.as_subclass(torch.Tensor) for s in samples]
+    if padded:
+        height, width = map(max, zip(*shapes, strict=True))
+        images = [pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(images, shapes, strict=True)]
+    if len(sizes := {image.shape for image in images}) > 1:
         found = ", ".join(f"{s.image_id} {s.image.shape[-1]}x{s.image.shape[-2]}" for s in samples[:4])
         raise SegfolioError(
             f"a batch holds images of {len(sizes)} sizes ({found}); add a RandomWindow with a `size` to "
-            "data.train_transforms, or set data.batch_size (in evaluation: data.eval_batch_size) to 1"
+            "data.train_transforms, or set data.batch_size (in evaluation: data.eval_batch_size) to 1; the "
+            "region-based family can also have them padded (data.pad_batches)"
         )
     return Batch(
-        images=torch.stack([s.image for s in samples]).as_subclass(torch.Tensor),
+        images=torch.stack(images),
         image_ids=[s.image_id for s in samples],
         original_sizes=[s.original_size for s in samples],
         targets=[s.target for s in samples if s.target is not None],
+        sizes=shapes,
     )
 
 

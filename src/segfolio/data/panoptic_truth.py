@@ -1,10 +1,14 @@
 """`panoptic_truth`: what panoptic evaluation compares with, whichever annotation a dataset has."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
+from segfolio.data.formats import rle
 from segfolio.data.formats.panoptic import runs
 from segfolio.data.labels import LabelSpace
+from segfolio.data.problems import Problem
 from segfolio.data.sample import Target
 from segfolio.data.segments import Segments
 
@@ -39,3 +43,31 @@ def panoptic_truth(target: Target, labels: LabelSpace) -> Segments:
     if not seen.all():
         ids = np.append(0, np.cumsum(seen) * seen).astype(np.int32)[ids]
     return Segments(torch.from_numpy(ids), torch.from_numpy(classes[seen]), torch.from_numpy(crowd[seen]))
+
+
+def panoptic_losses(target: Target, labels: LabelSpace, where: str) -> Iterator[Problem]:
+    """What `panoptic_truth` cannot keep of an image: remarks, as training goes on without it.
+
+    Args:
+        where: the image.
+    """
+    segments, semantic = target.segments, target.semantic
+    if segments is None:
+        return
+    seen = segments.id_map > 0
+    if overlap := _overlap(segments):
+        what = "whose segments overlap, of which panoptic truth shows the later"
+        yield Problem("image", what, f"{where} ({overlap} pixels)", fatal=False)
+    if semantic is not None:
+        outside = np.bincount(semantic.numpy()[~seen.numpy()], minlength=labels.num_classes)
+        if lost := [name for name, n in zip(labels.names, outside, strict=False) if n and name in labels.things]:
+            what = "with things outside all segments, which panoptic truth takes for void (are they stuff?)"
+            yield Problem("image", what, f"{where} ({', '.join(lost)})", fatal=False)
+
+
+def _overlap(segments: Segments) -> int:
+    """Pixels that more than one segment claims, crowds aside, each as often as it is one too many."""
+    if isinstance(segments.form, torch.Tensor) and segments.form.ndim == 2:
+        return 0
+    told_apart = segments[~segments.crowd]
+    return int(rle.areas(told_apart.rles).sum()) - int((told_apart.id_map > 0).sum())

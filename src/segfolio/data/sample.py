@@ -1,7 +1,7 @@
 """The types that travel through the house: `Sample` in, `Batch` through the network, `Prediction` out."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,17 +54,23 @@ class Sample:
 
 @dataclass
 class Batch:
-    """Samples of one size, stacked. In evaluation the targets keep the images' original sizes.
+    """Samples of one size, stacked, or padded to one. In evaluation the targets keep the images' original sizes.
 
     Attributes:
         images: `[B, C, H, W]` uint8.
-        targets: one per image; empty in prediction.
+        targets: one per image, not padded; empty in prediction.
+        sizes: of each image in `images`, at the upper left; below and right of it is padding. `[H, W]` if not given.
     """
 
     images: Tensor
     image_ids: list[str]
     original_sizes: list[Size]
     targets: list[Target] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        height, width = self.images.shape[-2:]
+        self.sizes = self.sizes or [(height, width)] * len(self)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -109,6 +115,13 @@ class Instances:
     scores: Tensor
     boxes: Tensor | None = None
 
+    def above(self, score: float) -> "Instances":
+        """Those that score at least as much, in host memory, the one that scores most last."""
+        scores, order = self.scores.cpu().sort()
+        keep = order[scores >= score]
+        rles, boxes = [self.rles[i] for i in keep], None if self.boxes is None else self.boxes.cpu()[keep]
+        return Instances(rles, self.labels.cpu()[keep], self.scores.cpu()[keep], boxes)
+
 
 @dataclass
 class Prediction:
@@ -124,6 +137,18 @@ class Prediction:
     semantic: Tensor | None = None
     instances: Instances | None = None
     panoptic: Segments | None = None
+
+
+class Queries(NamedTuple):
+    """What the queries of a mask classification network say of one image.
+
+    Attributes:
+        class_logits: `[Q, C + 1]`, the last for no object.
+        mask_logits: `[Q, h, w]` of the whole image, smaller than it.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
 
 
 def to_image(pixels: npt.NDArray[np.uint8]) -> Image:

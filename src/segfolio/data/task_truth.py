@@ -1,18 +1,32 @@
 """`task_truth`: what a network that classifies masks is to find in an image, by task."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.labels import LabelSpace
-from segfolio.data.panoptic_truth import panoptic_truth
-from segfolio.data.sample import Target
+from segfolio.data.panoptic_truth import panoptic_losses, panoptic_truth
+from segfolio.data.problems import Problem, raise_problems
+from segfolio.data.sample import Sample, Target
 from segfolio.data.segments import Segments
+from segfolio.errors import SegfolioError
 
 Task = Literal["semantic", "instance", "panoptic"]
+
+_LOOKED_AT = 16  # images of a split, before training
+
+
+class Split(Protocol):
+    """As `SegmentationDataset`."""
+
+    labels: LabelSpace
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
 
 
 def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:
@@ -23,7 +37,7 @@ def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:
     count.
 
     Raises:
-        ValueError: the annotation has not what the task needs.
+        ValueError: the annotation has not what the task needs, see `check_task`.
     """
     if task == "semantic":
         if target.semantic is None:
@@ -47,3 +61,44 @@ def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:
         found = Segments(Mask(masks[wanted]), whole.labels[wanted], whole.crowd[wanted])
     weight = counts.float() if target.weight is None else counts * target.weight
     return replace(target, semantic=None, segments=found, weight=Mask(weight))
+
+
+def check_task(dataset: Split, name: str, task: Task) -> None:
+    """Before training: whether the annotation serves the task, as far as a few images of the split show.
+
+    Warns of what the panoptic truth loses, see `panoptic_losses`; `segfolio inspect` looks at all images.
+
+    Args:
+        name: of the split.
+
+    Raises:
+        SegfolioError: an image without what the task needs, a segment of a class that there is not.
+    """
+    chosen = range(0, len(dataset), max(1, len(dataset) // _LOOKED_AT))[:_LOOKED_AT]
+
+    def lost() -> Iterator[Problem]:
+        for index in chosen:
+            sample = dataset[index]
+            target = _served(sample, dataset.labels, name, task)
+            if task == "panoptic":
+                yield from panoptic_losses(target, dataset.labels, f"{name} {sample.image_id}")
+
+    raise_problems(lost(), of=f"{len(chosen)} of {len(dataset)} images looked at")
+
+
+def _served(sample: Sample, labels: LabelSpace, split: str, task: Task) -> Target:
+    """The sample's target, or a `SegfolioError` where it does not serve the task."""
+    target = sample.target or Target()
+    served = ["semantic"] * (target.semantic is not None) + ["instance", "panoptic"] * (target.segments is not None)
+    if task not in served:
+        needed = "semantic map" if task == "semantic" else "segments"
+        raise SegfolioError(
+            f"model.task is {task}, but {split} {sample.image_id} has no {needed}; its annotation serves "
+            f"{' and '.join(served) or 'no task'}: choose that, or a dataset that has {needed}"
+        )
+    if target.segments is not None and not target.segments.labels.lt(labels.num_classes).all():
+        raise SegfolioError(
+            f"{split} {sample.image_id} has a segment of class {int(target.segments.labels.max())}, expected 0 to "
+            f"{labels.num_classes - 1}; `read` returns class indices, see LabelSpace.encode"
+        )
+    return target

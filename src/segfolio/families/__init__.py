@@ -2,5 +2,6 @@
 
 from segfolio.families.mask_classification import MaskClassification
 from segfolio.families.per_pixel import PerPixel
+from segfolio.families.region_based import RegionBased
 
-__all__ = ["MaskClassification", "PerPixel"]
+__all__ = ["MaskClassification", "PerPixel", "RegionBased"]

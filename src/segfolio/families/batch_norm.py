@@ -1,4 +1,4 @@
-"""Batch normalisation in evaluation, where a paper departs from running averages."""
+"""Batch normalisation where a paper departs from training it and from running averages."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segfolio.errors import SegfolioError
+
 
 @contextmanager
 def batch_statistics(network: nn.Module, enabled: bool = True) -> Iterator[None]:
-    """Normalise by the statistics of the batch at hand and leave the running ones as they are."""
-    layers = _layers(network) if enabled else []
+    """Normalise by the statistics of the batch at hand and leave the running ones as they are.
+
+    Raises:
+        SegfolioError: synchronised batch normalisation.
+    """
+    layers = _of_one_process(network) if enabled else []
     state = [(layer, layer.training, layer.track_running_stats) for layer in layers]
     for layer in layers:
         layer.training, layer.track_running_stats = True, False
@@ -20,6 +26,12 @@ def batch_statistics(network: nn.Module, enabled: bool = True) -> Iterator[None]
     finally:
         for layer, training, track in state:
             layer.training, layer.track_running_stats = training, track
+
+
+def freeze(network: nn.Module) -> None:
+    """Keep the running statistics, and the affine parameters from training; to be repeated after `train()`."""
+    for layer in _layers(network):
+        layer.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -31,8 +43,11 @@ def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         batches: normalised images `[B, C, H, W]` of this process.
+
+    Raises:
+        SegfolioError: synchronised batch normalisation.
     """
-    layers = _layers(network)
+    layers = _of_one_process(network)
     if not layers:
         return
     momenta, modes = [layer.momentum for layer in layers], {m: m.training for m in network.modules()}
@@ -53,6 +68,17 @@ def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 def _layers(network: nn.Module) -> list[_BatchNorm]:
     return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def _of_one_process(network: nn.Module) -> list[_BatchNorm]:
+    """Layers that do not wait for other processes, which may have another number of batches."""
+    layers = _layers(network)
+    if any(isinstance(layer, nn.SyncBatchNorm) for layer in layers):
+        raise SegfolioError(
+            "trainer.sync_batchnorm is true, but model.bn_mode `recompute` and `batch` normalise by the batch of each "
+            "process; leave one of the two out"
+        )
+    return layers
 
 
 def _average_over_processes(layer: _BatchNorm) -> None:

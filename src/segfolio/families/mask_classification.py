@@ -1,17 +1,20 @@
 """Mask classification: one network for semantic, instance and panoptic segmentation (MaskFormer and its line)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction
-from segfolio.data.task_truth import Task, task_truth
+from segfolio.data.sample import Batch, Prediction, Queries
+from segfolio.data.task_truth import Task, check_task, task_truth
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
-from segfolio.inference.mask_classification import instances, panoptic, semantic
+from segfolio.families.batch_norm import freeze
+from segfolio.inference.mask_classification import instances, panoptic, semantic, semantic_scores
+from segfolio.inference.tiles import Scores
 from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.mask_matching import MaskTarget
 from segfolio.metrics import Evaluator, InstanceMetric, PanopticMetric, SemanticMetric
@@ -31,11 +34,14 @@ class MaskClassification(Family):
         top_k: of `inference.mask_classification.instances`.
         more_segments: than queries in an image: `count` them as `train/segments_left_out` and go on, or stop with an
             `error`.
+        bn_mode: `running`: batch normalisations are trained, as usual; `frozen`: neither their statistics nor their
+            affine parameters (the ResNets of MaskFormer and Mask2Former).
 
     The others, by name, are those of `Family`.
 
     Raises:
-        SegfolioError: a task for which the label space has no things.
+        SegfolioError: a task for which the label space has no things; before training, one that the annotation does
+            not serve.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class MaskClassification(Family):
         overlap_threshold: float = 0.8,
         top_k: int = 100,
         more_segments: Literal["count", "error"] = "count",
+        bn_mode: Literal["running", "frozen"] = "running",
         **recipe: Any,
     ) -> None:
         if task != "semantic" and not labels.things:
@@ -56,10 +63,26 @@ class MaskClassification(Family):
                 "or choose the task semantic"
             )
         self.task, self.main_metric = task, _MAIN[task]
-        self.protocol = f"whole image, one view, at its original size; {task} inference of the queries"
+        self.measured_by = f"{task} inference of the queries"
+        self.scores_are = "probabilities" if task == "semantic" else None
         super().__init__(labels, architecture, **recipe)
         self.criterion, self.more_segments = criterion, more_segments
         self.object_threshold, self.overlap_threshold, self.top_k = object_threshold, overlap_threshold, top_k
+        self.bn_mode = bn_mode
+        self.train()  # what is frozen is not for the optimiser
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.bn_mode == "frozen":
+            freeze(self.network)
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Refuses an annotation that does not serve the task, before the first step."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        splits = {"fit": (data.train_split, data.val_split), "validate": (data.val_split,), "test": (data.test_split,)}
+        for name in splits.get(stage, ()):
+            check_task(data.split(name), name, self.task)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """What is to be found is worked out in host memory, of training images alone."""
@@ -85,13 +108,13 @@ class MaskClassification(Family):
         return losses
 
     def predict(self, batch: Batch) -> list[Prediction]:
-        output = self(batch.images)
-        return [
-            self._prediction(image_id, classes, masks, size)
-            for image_id, size, classes, masks in zip(
-                batch.image_ids, batch.original_sizes, output.class_logits, output.mask_logits, strict=True
-            )
-        ]
+        found = zip(batch.image_ids, batch.original_sizes, self.queries(batch.images), strict=True)
+        return [self._prediction(name, *query, size) for name, size, query in found]
+
+    def queries(self, images: Tensor) -> list[Queries]:
+        """What the network says of each image, before it is read as a task."""
+        output = self(images)
+        return [Queries(*pair) for pair in zip(output.class_logits, output.mask_logits, strict=True)]
 
     def _prediction(self, image_id: str, classes: Tensor, masks: Tensor, size: tuple[int, int]) -> Prediction:
         prediction, things = Prediction(image_id, size), self.labels.is_thing
@@ -102,6 +125,9 @@ class MaskClassification(Family):
         if self.task == "panoptic":
             prediction.panoptic = panoptic(classes, masks, size, things, self.object_threshold, self.overlap_threshold)
         return prediction
+
+    def scores(self, images: Tensor) -> Sequence[Scores]:
+        return [partial(semantic_scores, *query) for query in self.queries(images)]
 
     def make_metrics(self) -> list[Evaluator]:
         found: list[Evaluator] = []

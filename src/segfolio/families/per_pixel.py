@@ -1,9 +1,9 @@
-"""Per-pixel classification by an encoder and a decoder: FCN, U-Net, SegNet and their like."""
+"""Per-pixel classification: encoder-decoder networks, dilated networks and their like."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -11,73 +11,109 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
-from segfolio.families.batch_norm import batch_statistics, recompute_statistics
+from segfolio.families.batch_norm import batch_statistics, freeze, recompute_statistics
+from segfolio.inference.protocols import PRESETS
+from segfolio.inference.tiles import Scores, resized
+from segfolio.layers.outputs import PixelOutput
 from segfolio.losses import Loss
 from segfolio.metrics import Evaluator
 from segfolio.metrics.semantic import SemanticMetric
 
 
 class PerPixel(Family):
-    """Networks with `forward(images [B, 3, H, W]) -> logits [B, C, h, w]`.
+    """Networks with `forward(images [B, 3, H, W]) -> logits [B, C, h, w]`, or `PixelOutput` with auxiliary ones.
 
-    Logits of another size than the truth are resized bilinearly, in training to the input and in evaluation
+    Logits of another size than the truth are resized bilinearly, in training to the truth and in evaluation
     to the image's original size, before softmax or argmax.
 
     Args:
-        losses: by the name under which each is logged.
+        losses: of the logits, by the name under which each is logged.
+        auxiliary_losses: of the auxiliary logits, by their names; logged under the same.
         loss_weights: factor of each loss; 1 where none is given.
-        bn_mode: batch statistics in evaluation. `running`: the averages of training, as usual. `recompute`:
-            over the whole training set, whose images are of one size, before every validation and test,
+        label_stride: in training, every so-many-th row and column of the truth counts, and logits are resized to
+            that grid: 8 in DeepLab v1 and v2 and in the SceneParse150 baselines, whose networks have that stride.
+        bn_mode: batch normalisation. `running`: evaluation by the averages of training, as usual. `recompute`:
+            by those over the whole training set, whose images are of one size, before every validation and test,
             and at the end of training (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
-            `eval_batch_size`.
+            `eval_batch_size`. `frozen`: neither statistics nor affine parameters are trained, for networks with
+            pretrained weights. Statistics are common to all GPUs with `trainer.sync_batchnorm: true`.
 
     The others, by name, are those of `Family`.
 
     Raises:
-        SegfolioError: a weight for a loss that does not exist.
+        SegfolioError: a weight for a loss that does not exist, one name for two losses; in training, auxiliary logits
+            without a loss or the reverse.
     """
 
     main_metric = "mIoU"
-    protocol = "whole image, one view, at its original size; one confusion matrix"
+    measured_by = "one confusion matrix"
+    scores_are = "logits"
 
     def __init__(
         self,
         labels: LabelSpace,
         architecture: Callable[[int], nn.Module],
         losses: dict[str, Loss],
+        auxiliary_losses: dict[str, Loss] | None = None,
         loss_weights: Mapping[str, float] | None = None,
-        bn_mode: Literal["running", "recompute", "batch"] = "running",
+        label_stride: int = 1,
+        bn_mode: Literal["running", "recompute", "batch", "frozen"] = "running",
         **recipe: Any,
     ) -> None:
         super().__init__(labels, architecture, **recipe)
-        self.losses, self.loss_weights, self.bn_mode = nn.ModuleDict(losses), dict(loss_weights or {}), bn_mode
-        if unknown := sorted(self.loss_weights.keys() - losses.keys()):
+        auxiliary = auxiliary_losses or {}
+        self.losses, self.auxiliary_losses = nn.ModuleDict(losses), nn.ModuleDict(auxiliary)
+        self.loss_weights, self.label_stride, self.bn_mode = dict(loss_weights or {}), label_stride, bn_mode
+        if twice := losses.keys() & auxiliary.keys():
             raise SegfolioError(
-                f"model.loss_weights names {', '.join(unknown)}, but model.losses has {', '.join(losses) or 'none'}"
+                f"model.losses and model.auxiliary_losses both have {min(twice)!r}; auxiliary losses have the "
+                "names of the auxiliary logits: rename the other"
             )
+        if unknown := sorted(self.loss_weights.keys() - losses.keys() - auxiliary.keys()):
+            raise SegfolioError(
+                f"model.loss_weights names {', '.join(unknown)}, but the losses are "
+                f"{', '.join([*losses, *auxiliary]) or 'none'}"
+            )
+        if label_stride < 1:
+            raise SegfolioError(f"model.label_stride is {label_stride}; give 1 for all labels, or more, such as 8")
+        self.train()  # what is frozen is not for the optimiser
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
-        target, weight = batch.semantic(), batch.weight()
-        logits = resize(self(batch.images), (target.shape[-2], target.shape[-1]))
-        return {
-            name: self.loss_weights.get(name, 1.0) * loss(logits, target, self.labels.ignore_index, weight)
-            for name, loss in self.losses.items()
-        }
+        logits, auxiliary = outputs(self(batch.images))
+        if auxiliary.keys() != self.auxiliary_losses.keys():
+            raise SegfolioError(
+                f"the network has the auxiliary logits {', '.join(auxiliary) or 'none'}, but model.auxiliary_losses "
+                f"has {', '.join(self.auxiliary_losses) or 'none'}; give each its loss, or the network none of them"
+            )
+        stride = self.label_stride
+        target, weight = batch.semantic()[:, ::stride, ::stride], batch.weight()
+        if weight is not None:
+            weight = weight[:, ::stride, ::stride]
+
+        def weighted(name: str, loss: nn.Module, scores: Tensor) -> Tensor:
+            if scores.ndim == 4:
+                scores = resize(scores, (target.shape[-2], target.shape[-1]))
+            return self.loss_weights.get(name, 1.0) * loss(scores, target, self.labels.ignore_index, weight)
+
+        main = {name: weighted(name, loss, logits) for name, loss in self.losses.items()}
+        return main | {name: weighted(name, loss, auxiliary[name]) for name, loss in self.auxiliary_losses.items()}
 
     def predict(self, batch: Batch) -> list[Prediction]:
+        return self.read_scores(PRESETS["whole"], batch)
+
+    def scores(self, images: Tensor) -> Sequence[Scores]:
         with batch_statistics(self.network, enabled=self.bn_mode == "batch"):
-            logits = self(batch.images)
-        return [
-            Prediction(image_id, size, resize(one[None], size)[0].argmax(0).to(self._index_dtype))
-            for image_id, size, one in zip(batch.image_ids, batch.original_sizes, logits, strict=True)
-        ]
+            logits, _ = outputs(self(images))
+        return [partial(resized, one) for one in logits]
 
     def make_metrics(self) -> list[Evaluator]:
         return [SemanticMetric(self.labels)]
 
-    @property
-    def _index_dtype(self) -> torch.dtype:
-        return torch.uint8 if self.labels.num_classes <= 256 else torch.int16
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.bn_mode == "frozen":
+            freeze(self.network)
+        return self
 
     def on_validation_start(self) -> None:
         if self.bn_mode == "recompute" and not self.trainer.sanity_checking:
@@ -93,6 +129,11 @@ class PerPixel(Family):
         batches = self.trainer.datamodule.statistics_dataloader()  # type: ignore[attr-defined]
         images = (self.transfer_batch_to_device(batch, self.device, 0).images for batch in batches)
         recompute_statistics(self.network, map(self.normalize, images))
+
+
+def outputs(found: Tensor | PixelOutput) -> PixelOutput:
+    """The network's output with its auxiliary logits, where it has none of them, too."""
+    return PixelOutput(found, {}) if isinstance(found, Tensor) else found
 
 
 def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,19 +10,16 @@ Masks are read in bands of rows, so that neither `[Q, H, W]` nor `[C, H, W]` is 
 computed in float32.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE
 from segfolio.data.sample import Instances, Size
 from segfolio.data.segments import Segments
-
-BUDGET = 32 * 2**20
-"""Bytes of the maps that are held at one time, beside input and result."""
+from segfolio.inference.tiles import BUDGET, Tiles, argmax, bands
 
 
 @torch.no_grad()
@@ -36,14 +33,17 @@ def semantic(class_logits: Tensor, mask_logits: Tensor, size: Size, budget: int 
     Returns:
         `[H, W]` uint8, int16 of more than 256 classes.
     """
+    return argmax(semantic_scores(class_logits, mask_logits, size, budget), size)
+
+
+@torch.no_grad()
+def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: Size, budget: int = BUDGET) -> Tiles:
+    """Of each class the sum over queries of class x mask probability, in bands of rows; see `semantic`."""
     classes = class_logits.float().softmax(-1)[:, :-1]
-    dtype = torch.uint8 if classes.shape[1] <= 256 else torch.int16
-    result = torch.empty(size, dtype=dtype, device=mask_logits.device)
-    with torch.autocast(mask_logits.device.type, enabled=False):  # else the product is one of bfloat16
-        for rows, band in _bands(mask_logits, size, budget, maps=classes.shape[1]):
+    for rows, band in bands(mask_logits, size, budget, beside=classes.shape[1]):
+        with torch.autocast(mask_logits.device.type, enabled=False):  # else the product is one of bfloat16
             scores = band.sigmoid_().flatten(1).T @ classes
-            result[rows] = scores.max(1).indices.view(-1, size[1])
-    return result
+        yield rows, slice(0, size[1]), scores.T.unflatten(1, (-1, size[1]))
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def panoptic(
     scores, labels = scores[found, None, None], labels[found]
     owner = torch.zeros(size, dtype=torch.int32, device=labels.device)  # place among the found + 1
     own, won, area = torch.zeros(3, len(labels) + 1, dtype=torch.int64, device=labels.device)
-    for rows, band in _bands(mask_logits[found], size, budget, maps=1) if len(labels) else ():
+    for rows, band in bands(mask_logits[found], size, budget, beside=1) if len(labels) else ():
         inside = band.sigmoid_() >= 0.5
         winner = band.mul_(scores).max(0).indices
         owner[rows] = (winner + 1) * inside.gather(0, winner[None])[0]
@@ -131,29 +131,8 @@ def _binary_masks(mask_logits: Tensor, queries: Tensor, size: Size, budget: int)
         here = slice(start, start + group)
         masks = mask_logits[queries[here]]
         inside = torch.empty(len(masks), *size[::-1], dtype=torch.bool, device=masks.device).mT  # as RLE reads it
-        for rows, band in _bands(masks, size, budget // 2, maps=0):
+        for rows, band in bands(masks, size, budget // 2):
             inside[:, rows] = band > 0
             total[here, rows] = band.sigmoid_().mul_(inside[:, rows]).sum(2)
         rles += rle.encode(inside.cpu().numpy())
     return rles, total.sum(1) / torch.from_numpy(rle.areas(rles)).to(total.device).clamp(min=1)
-
-
-def _bands(mask_logits: Tensor, size: Size, budget: int, maps: int) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the result, and the masks there: `[Q, rows, W]` float32, to be overwritten at will.
-
-    Bilinear, corners not aligned. Each row is mixed from two before columns are, so that it is the same in any band.
-
-    Args:
-        maps: float maps beside the masks that the caller makes of a band.
-    """
-    (queries, height, width), (out_height, out_width) = mask_logits.shape, size
-    source = torch.arange(out_height, device=mask_logits.device).add(0.5).mul(height / out_height).sub(0.5).clamp(min=0)
-    low = source.long()
-    high = (low + 1).clamp(max=height - 1)
-    weight = (source - low)[:, None]
-    row_bytes = 4 * (2 * queries * (width + out_width) + maps * out_width)  # the caller still holds the last band
-    step = max(1, budget // row_bytes)
-    for start in range(0, out_height, step):
-        rows = slice(start, start + step)
-        band = mask_logits[:, low[rows]].float().lerp_(mask_logits[:, high[rows]].float(), weight[rows])
-        yield rows, interpolate(band[None], (band.shape[1], out_width), mode="bilinear", align_corners=False)[0]

@@ -114,6 +114,7 @@ def load_pretrained(
         weights: a tag of timm's weights for `backbone`, e.g. `tv_in1k`; a repository of the Hugging Face hub or a
             folder with weights for transformers' class `released`, e.g. `facebook/maskformer-swin-tiny-ade`; or a
             file with a state dict of timm's `backbone`, of that class or of `network`.
+        released: None where transformers has no such class.
         load_backbone: called with timm's state dict, where `weights` is that.
 
     Raises:
@@ -124,11 +125,12 @@ def load_pretrained(
         state = read_file(Path(weights))
     elif weights in tags:
         state = read_file(_fetch(get_pretrained_cfg(f"{backbone}.{weights}").hf_hub_id, SAFE) / SAFE)
-    elif Path(weights).is_dir() or "/" in weights:
+    elif released is not None and (Path(weights).is_dir() or "/" in weights):
         state = _released(released, weights)
     else:
+        hub = "" if released is None else "nor a repository of the hub, "
         raise SegfolioError(
-            f"{weights} is neither a file, nor a repository of the hub, nor a tag of timm's weights for {backbone} "
+            f"{weights} is neither a file, {hub}nor a tag of timm's weights for {backbone} "
             f"({', '.join(tags) or 'none'})"
         )
     if network.state_dict().keys() & state.keys():

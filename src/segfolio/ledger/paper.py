@@ -33,7 +33,8 @@ class Paper:
         title: of the paper.
         arxiv: its id, or "" where it has none.
         row: which row of which table, in words.
-        expected: figures of that row by log key (`test/mIoU`), ratios in [0, 1]; none where none is claimed.
+        expected: figures of that row by log key (`test/mIoU`, `test/<further protocol>/mIoU`), ratios in [0, 1];
+            none where none is claimed.
         tolerance: how far from them still counts as replicated.
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
@@ -52,10 +53,10 @@ class Paper:
 
     def __post_init__(self) -> None:
         for key, value in self.expected.items():
-            stage, _, name = key.partition("/")
-            if stage not in STAGES or name not in FIGURES:
+            if not is_figure(key):
                 raise SegfolioError(
-                    f"paper.expected names {key!r}; it takes val/ or test/ followed by one of {', '.join(FIGURES)}"
+                    f"paper.expected names {key!r}; it takes val/, test/ or test/<one of model.also_test>/ followed "
+                    f"by one of {', '.join(FIGURES)}"
                 )
             if not (math.isfinite(value) and 0 <= value <= 1):
                 raise SegfolioError(
@@ -65,6 +66,14 @@ class Paper:
             raise SegfolioError(f"paper.tolerance is {self.tolerance}; it is a ratio, such as 0.02 for 2 points")
         if self.status not in get_args(Status):
             raise SegfolioError(f"paper.status is {self.status!r}, expected one of {', '.join(get_args(Status))}")
+
+
+def is_figure(key: str) -> bool:
+    """Whether a log key is that of a figure of the whole split: `test/mIoU`, and of a further protocol
+    `test/slide/mIoU`; not `test/IoU/car`.
+    """
+    *place, name = key.split("/")
+    return name in FIGURES and (place in [[stage] for stage in STAGES] or (len(place) == 2 and place[0] == "test"))
 
 
 def read_experiment(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segfolio.errors import SegfolioError
+from segfolio.ledger.paper import is_figure
 from segfolio.ledger.record import Record, write_json
 
 
@@ -107,7 +108,7 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
 
 def _whole_split(figures: Mapping[str, Any]) -> dict[str, float]:
     """Without the figures of single classes (`test/iou/car`)."""
-    return {key: value for key, value in figures.items() if key.count("/") == 1}
+    return {key: value for key, value in figures.items() if key.count("/") == 1 or is_figure(key)}
 
 
 def withheld(record: Record) -> list[str]:

@@ -109,10 +109,11 @@ def _claims(path: Path, paper: Paper) -> Iterator[Row]:
 
 
 def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Row]:
-    """The figures that the paper claims; where it claims none, the first of ours."""
+    """The figures that the paper claims; where it claims none, the first of ours. And these under further protocols."""
     summary, seeds = results.summary(), list(results.seeds.values())
     claimed = {} if results.overrides else paper.expected
-    for figure in claimed or _first(summary):
+    shown = list(claimed) or _first(summary)
+    for figure in [*shown, *_under_further_protocols(shown, summary)]:
         expected, ours = claimed.get(figure), summary.get(figure)
         if ours is None:
             yield Row(_name(path), paper, figure, expected, None, "unrun")
@@ -142,6 +143,11 @@ def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Ro
 def _first(summary: dict[str, Spread]) -> list[str]:
     """The figure of a test that stands first among all figures of the house."""
     return [f"test/{name}" for name in FIGURES if f"test/{name}" in summary][:1]
+
+
+def _under_further_protocols(shown: list[str], summary: dict[str, Spread]) -> list[str]:
+    names = {figure.rpartition("/")[2] for figure in shown}
+    return [key for key in summary if key.count("/") == 2 and key.rpartition("/")[2] in names and key not in shown]
 
 
 def _name(path: Path) -> str:

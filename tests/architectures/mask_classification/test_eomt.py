@@ -11,6 +11,8 @@ from transformers import EomtConfig, EomtForUniversalSegmentation
 from segfolio.architectures.mask_classification.eomt import EoMT
 from segfolio.errors import SegfolioError
 
+TINY = {**EoMT.tiny, "num_blocks": 2}
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
@@ -18,7 +20,7 @@ def _seed() -> None:
 
 
 def transformers_own() -> EomtForUniversalSegmentation:
-    """transformers' EoMT of the size of `EoMT.tiny`, with random weights throughout."""
+    """transformers' EoMT of the size of `TINY`, with random weights throughout."""
     config = EomtConfig(
         hidden_size=64,
         num_hidden_layers=6,
@@ -49,7 +51,7 @@ def test_logits_are_transformers(tmp_path: Path, probabilities: list[float], tra
     theirs = transformers_own().train(training)
     theirs.attn_mask_probs.copy_(torch.tensor(probabilities))
     torch.save(theirs.state_dict(), tmp_path / "eomt.pth")
-    ours = EoMT(5, **EoMT.tiny, weights=str(tmp_path / "eomt.pth")).train(training)
+    ours = EoMT(5, **TINY, weights=str(tmp_path / "eomt.pth")).train(training)
     assert ours.mask_probabilities == probabilities
     assert_equal(ours, theirs, torch.randn(2, 3, 64, 64))
 
@@ -57,13 +59,13 @@ def test_logits_are_transformers(tmp_path: Path, probabilities: list[float], tra
 def test_a_released_model_is_read_from_its_folder(tmp_path: Path) -> None:
     theirs = transformers_own()
     theirs.save_pretrained(tmp_path)
-    ours = EoMT(5, **EoMT.tiny, weights=str(tmp_path)).eval()
+    ours = EoMT(5, **TINY, weights=str(tmp_path)).eval()
     assert_equal(ours, theirs, torch.randn(1, 3, 64, 64))
 
 
 def test_a_block_without_masking_does_not_inherit_the_mask_of_the_block_before() -> None:
     """In transformers it does in evaluation, so that there half-annealed models differ from those trained."""
-    network = EoMT(5, **EoMT.tiny).eval()
+    network = EoMT(5, **TINY).eval()
     passed: list[bool] = []
     for layer in network.layers[-2:]:
         layer.register_forward_hook(lambda module, args, out: passed.append(args[1] is not None))
@@ -73,7 +75,7 @@ def test_a_block_without_masking_does_not_inherit_the_mask_of_the_block_before()
 
 
 def test_a_query_attends_to_the_patches_of_its_mask_and_to_every_other_token() -> None:
-    network = EoMT(5, **EoMT.tiny)
+    network = EoMT(5, **TINY)
     masks = torch.full((1, 8, 16, 16), -1.0)
     masks[0, 3, :, 8:] = 1
     allowed = network._attention_mask(masks, 8 + 1 + 16, (4, 4), 1.0)[0, 0]
@@ -84,7 +86,7 @@ def test_a_query_attends_to_the_patches_of_its_mask_and_to_every_other_token() -
 
 
 def test_a_probability_is_the_share_of_queries_that_are_kept_to_their_masks() -> None:
-    network = EoMT(5, **EoMT.tiny)
+    network = EoMT(5, **TINY)
     masks = torch.full((500, 8, 16, 16), -1.0)
     allowed = network._attention_mask(masks, 8 + 1 + 16, (4, 4), 0.3)[:, 0, :8, 9:]
     assert (allowed.all(-1) | ~allowed.any(-1)).all()
@@ -92,14 +94,14 @@ def test_a_probability_is_the_share_of_queries_that_are_kept_to_their_masks() ->
 
 
 def test_probabilities_are_saved_with_the_weights() -> None:
-    network, other = EoMT(5, **EoMT.tiny), EoMT(5, **EoMT.tiny)
+    network, other = EoMT(5, **TINY), EoMT(5, **TINY)
     network.mask_probabilities = [0.0, 0.25]
     other.load_state_dict(network.state_dict())
     assert other.mask_probabilities == [0.0, 0.25]
 
 
 def test_auxiliary_outputs_are_of_every_block_in_training_whatever_its_probability() -> None:
-    network = EoMT(5, **EoMT.tiny)
+    network = EoMT(5, **TINY)
     network.mask_probabilities = [0.0, 0.5]
     images = torch.randn(1, 3, 40, 70)
     assert [masks.shape for _, masks in network(images).auxiliary] == [(1, 8, 10, 18)] * 2
@@ -107,7 +109,7 @@ def test_auxiliary_outputs_are_of_every_block_in_training_whatever_its_probabili
 
 
 def test_position_embeddings_are_interpolated_for_another_grid() -> None:
-    network = EoMT(5, **EoMT.tiny)
+    network = EoMT(5, **TINY)
     weight = network.embeddings.position_embeddings.weight
     with torch.no_grad():
         weight.copy_(torch.arange(4.0).repeat_interleave(4)[:, None].expand(16, 64))  # the row
@@ -119,13 +121,23 @@ def test_position_embeddings_are_interpolated_for_another_grid() -> None:
     torch.testing.assert_close(wide[0, 1:, 0].view(4, 8), torch.arange(4.0)[:, None].expand(4, 8), atol=1e-4, rtol=0)
 
 
+def test_images_padded_to_size_see_the_positions_of_the_square() -> None:
+    network = EoMT(5, **TINY, pad_to_size=True).eval()
+    images = torch.randn(1, 3, 40, 64)
+    square = torch.nn.functional.pad(images, (0, 0, 0, 24))
+    with torch.no_grad():
+        padded, whole = network(images), network(square)
+    assert torch.equal(padded.class_logits, whole.class_logits)
+    assert torch.equal(padded.mask_logits, whole.mask_logits[..., :10, :])
+
+
 @pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch14_reg4_dinov2"])
 def test_a_vit_of_timm_becomes_the_encoder(tmp_path: Path, backbone: str) -> None:
     vit = timm.create_model(backbone, num_classes=0, img_size=64, patch_size=16).eval()
     for p in vit.parameters():
         nn.init.normal_(p, std=0.1)
     torch.save(vit.state_dict(), tmp_path / "vit.pth")
-    network = EoMT(5, **{**EoMT.tiny, "backbone": backbone}, weights=str(tmp_path / "vit.pth"))
+    network = EoMT(5, **{**TINY, "backbone": backbone}, weights=str(tmp_path / "vit.pth"))
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         tokens = network._embed(images, (4, 4))
@@ -136,7 +148,7 @@ def test_a_vit_of_timm_becomes_the_encoder(tmp_path: Path, backbone: str) -> Non
 
 def test_a_vit_of_other_patches_and_size_is_resampled(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_vit", img_size=112, patch_size=14).state_dict(), tmp_path / "vit.pth")
-    network = EoMT(5, **EoMT.tiny, weights=str(tmp_path / "vit.pth"))
+    network = EoMT(5, **TINY, weights=str(tmp_path / "vit.pth"))
     assert network.embeddings.position_embeddings.weight.shape == (16, 64)
     assert network.embeddings.patch_embeddings.projection.weight.shape[2:] == (16, 16)
 
@@ -147,13 +159,13 @@ def test_weights_of_another_vit_do_not_fit(tmp_path: Path) -> None:
     for state, message in ((shorter, r"missing: layers\.5"), ({"conv1.weight": torch.ones(1)}, "weights are missing")):
         torch.save(state, tmp_path / "other.pth")
         with pytest.raises(SegfolioError, match=message):
-            EoMT(5, **EoMT.tiny, weights=str(tmp_path / "other.pth"))
+            EoMT(5, **TINY, weights=str(tmp_path / "other.pth"))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "test_vit2"])
 def test_backbones_that_are_no_plain_vit(backbone: str) -> None:
     with pytest.raises(SegfolioError, match=f"backbone {backbone} is no plain ViT"):
-        EoMT(5, **{**EoMT.tiny, "backbone": backbone})
+        EoMT(5, **{**TINY, "backbone": backbone})
 
 
 @pytest.mark.parametrize(("variant", "millions"), [("EoMT-S", 23.98), ("EoMT-B", 93.66), ("EoMT-L", 316.70)])

@@ -44,6 +44,7 @@ def test_its_own_splits_are_its_lists(root):
 def test_trainaug_is_all_but_vocs_validation(root):
     dataset = SBD(root, "trainaug", root_voc=root)
     assert ids(dataset) == ["2008_000001", "2008_000002", "2011_000500", "2012_000000", "2012_000001", "2012_000002"]
+    assert ids(SBD(root, "voc12val", root_voc=root)) == ids(VOC(root, "val"))
     assert not set(ids(dataset)) & set(ids(VOC(root, "val")))
     of_voc, twin = VOC(root, "train")[1], dataset[4]  # in both: VOC's maps, border and all
     assert np.array_equal(twin.image, of_voc.image)
@@ -60,7 +61,8 @@ def test_seg11valid_is_vocs_validation_without_sbds_training(root):
 
 
 def test_published_sizes():
-    assert SBD.info.splits == {"train": 8498, "val": 2857, "trainaug": 10582, "seg11train": 1112, "seg11valid": 736}
+    own, of_voc = {"train": 8498, "val": 2857}, {"voc12val": 1449, "seg11train": 1112, "seg11valid": 736}
+    assert SBD.info.splits == own | {"trainaug": 10582} | of_voc
 
 
 def test_a_sample_is_what_the_two_files_hold(root):
@@ -160,7 +162,7 @@ def test_missing_files_are_named(own, tmp_path):
 
 
 def test_computed_splits_need_voc(own, tmp_path):
-    for split, year in (("trainaug", 2012), ("seg11train", 2011), ("seg11valid", 2011)):
+    for split, year in (("trainaug", 2012), ("voc12val", 2012), ("seg11train", 2011), ("seg11valid", 2011)):
         with pytest.raises(
             SegfolioError, match=rf"{split} of SBD is computed from the lists of VOC {year}; set root_voc"
         ):

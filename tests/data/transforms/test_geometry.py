@@ -6,7 +6,8 @@ import torch
 from torchvision.transforms.v2 import functional as TF
 
 from segfolio.data.sample import Sample, to_image, to_pixels
-from segfolio.data.transforms import ElasticDeformation, Resize
+from segfolio.data.transforms import ElasticDeformation, Resize, ResizeShortest
+from segfolio.errors import SegfolioError
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -25,6 +26,17 @@ def test_the_result_of_resize_has_the_size_that_was_asked_for() -> None:
     assert Resize(800, max_size=1333).result(480, 1280) == (500, 1333)
     assert Resize(512, divisor=32).result(480, 631) == (512, 704)
     assert Resize((360, 480)).result(720, 960) == (360, 480)
+
+
+def test_the_short_side_is_drawn_from_the_list_and_the_long_side_is_limited() -> None:
+    sample = Sample(to_image(np.zeros((30, 45, 3), np.uint8)), "black", (30, 45))
+    draw = ResizeShortest([20, 30, 40], max_size=54)
+    sizes = [tuple(draw(sample, np.random.default_rng(seed)).image.shape[1:]) for seed in range(300)]
+    counts = [sizes.count(size) for size in [(20, 30), (30, 45), (36, 54)]]
+    assert sum(counts) == 300
+    assert min(counts) > 75
+    with pytest.raises(SegfolioError, match="sizes is empty"):
+        ResizeShortest([])
 
 
 def test_elastic_nodes_are_gaussian_and_the_field_runs_through_them() -> None:

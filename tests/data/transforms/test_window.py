@@ -9,6 +9,7 @@ from torchvision.tv_tensors import Mask
 
 from segfolio.data.sample import Sample, Segments, Target, to_image, to_pixels
 from segfolio.data.transforms import ElasticDeformation, RandomWindow
+from segfolio.errors import SegfolioError
 from tests.data.transforms.helpers import COLORS, blocks, segments, semantic
 
 
@@ -148,6 +149,13 @@ def test_outside_is_ignored_without_segment_and_of_the_mean_colour(ignore_index:
 def test_the_short_side_sets_the_scale() -> None:
     result = RandomWindow(short_side=60, scale=(0.5, 0.5))(blocks((120, 160)), np.random.default_rng(0))
     assert result.image.shape == (3, 30, 40)
+
+
+def test_the_long_side_sets_the_scale() -> None:
+    result = RandomWindow(long_side=80, scale=(0.5, 0.5))(blocks((120, 160)), np.random.default_rng(0))
+    assert result.image.shape == (3, 30, 40)
+    with pytest.raises(SegfolioError, match="short_side 60, long_side 80; leave one of them out"):
+        RandomWindow(short_side=60, long_side=80)
 
 
 @pytest.mark.parametrize("rotation", [0.0, 1e-6])

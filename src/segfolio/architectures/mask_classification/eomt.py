@@ -51,6 +51,8 @@ class EoMT(nn.Module):
         patch_size: to which the backbone's patch embedding is resampled (DINOv2's is 14), a power of two.
         num_blocks: that the queries go through.
         drop_path: stochastic depth, of every block.
+        pad_to_size: pad images to multiples of `image_size` in place of `patch_size`, as the authors do for panoptic
+            and instance segmentation, whose images they fit into a square: no position is interpolated.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `lvd142m`; or a released model, e.g.
             `tue-mps/ade20k_semantic_eomt_large_512`; or a file with a state dict of one of these.
 
@@ -68,7 +70,7 @@ class EoMT(nn.Module):
         "EoMT-B": {"backbone": "vit_base_patch14_reg4_dinov2"},
         "EoMT-L": {},
     }
-    tiny: ClassVar[dict[str, Any]] = {"backbone": "test_vit", "image_size": 64, "num_queries": 8, "num_blocks": 2}
+    tiny: ClassVar[dict[str, Any]] = {"backbone": "test_vit", "image_size": 64, "num_queries": 8}
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class EoMT(nn.Module):
         num_queries: int = 200,
         num_blocks: int = 4,
         drop_path: float = 0.0,
+        pad_to_size: bool = False,
         weights: str | None = None,
     ) -> None:
         from transformers import EomtConfig, EomtForUniversalSegmentation
@@ -105,6 +108,7 @@ class EoMT(nn.Module):
         self.query, self.upscale_block, self.mask_head = parts.query, parts.upscale_block, parts.mask_head
         self.class_predictor = parts.class_predictor
         self.patch_size, self.num_blocks = patch_size, num_blocks
+        self.pad_multiple = image_size if pad_to_size else patch_size
         self.mask_probabilities = [1.0] * num_blocks
         if weights is not None:
 
@@ -115,7 +119,7 @@ class EoMT(nn.Module):
 
     def forward(self, images: Tensor) -> MaskOutput:
         """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
-        padded = pad_to(images, self.patch_size)
+        padded = pad_to(images, self.pad_multiple)
         grid = (padded.shape[-2] // self.patch_size, padded.shape[-1] // self.patch_size)
         tokens = self._embed(padded, grid)
         start = len(self.layers) - self.num_blocks

@@ -3,11 +3,10 @@
 
 Follows section 4 and the authors' release (facebookresearch/MaskFormer): `PerPixelBaseline` is MaskFormer's
 pixel decoder and a 1x1 convolution; `PerPixelBaselinePlus` adds MaskFormer's transformer decoder with one query per
-class, whose mask is that class's map of scores. Both have logits at stride 4 and are trained by cross-entropy.
+class, whose mask is that class's map of scores after each of its layers. Both have logits at stride 4 and are trained
+by cross-entropy, the latter on every decoder layer with equal weight.
 
-Deviates:
-- `PerPixelBaselinePlus` is supervised after the last decoder layer; the release supervises each of the six.
-- Otherwise as MaskFormer does, see there.
+Deviates as MaskFormer does, see there.
 """
 
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from segfolio.architectures.mask_classification.maskformer import MaskFormer, MaskTransformer, build_model, load
 from segfolio.layers.backbones import crop_quarter, pad_to
+from segfolio.layers.outputs import PixelOutput
 
 
 class PerPixelBaseline(nn.Module):
@@ -60,7 +60,9 @@ class PerPixelBaselinePlus(MaskTransformer):
 
     paper: ClassVar[str] = "PerPixelBaseline+ (Cheng et al., 2021), arXiv 2107.06278"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"PerPixelBaseline+, R50": {}}
-    tiny: ClassVar[dict[str, Any]] = {name: value for name, value in MaskFormer.tiny.items() if name != "num_queries"}
+    tiny: ClassVar[dict[str, Any]] = {  # with all layers: experiments name the losses of each
+        name: value for name, value in MaskFormer.tiny.items() if name not in ("num_queries", "decoder_layers")
+    }
 
     def __init__(
         self,
@@ -85,7 +87,11 @@ class PerPixelBaselinePlus(MaskTransformer):
         if weights is not None:
             load(self, self.model.pixel_level_module.encoder, weights, backbone)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """`[B, 3, H, W]` to logits `[B, C, h, w]`, of a quarter of the size, rounded up."""
+    def forward(self, images: Tensor) -> PixelOutput:
+        """`[B, 3, H, W]` to logits `[B, C, h, w]`, of a quarter of the size, rounded up.
+
+        The earlier decoder layers' are auxiliary: `layer_1`, `layer_2`, ...
+        """
         queries, pixels = self.embed(images)
-        return self.masks(queries[-1], pixels)
+        *earlier, logits = (self.masks(q, pixels) for q in queries)
+        return PixelOutput(logits, {f"layer_{i}": scores for i, scores in enumerate(earlier, 1)})

@@ -22,12 +22,13 @@ class SBD(PairedInstances):
     """The images of SBD and their objects, and the splits that papers make of SBD and VOC.
 
     `trainaug` is VOC 2012 train and all of SBD without VOC 2012 val; where an image is in both, it is VOC's with
-    VOC's maps. `seg11valid` is VOC 2011 val without SBD train, with VOC's maps (Shelhamer et al., 2017, section
-    5); `seg11train` is VOC 2011 train. All are computed from the lists. VOC 2012 val overlaps with SBD's own splits.
+    VOC's maps; `voc12val` is VOC 2012 val, its counterpart. `seg11valid` is VOC 2011 val without SBD train, with VOC's
+    maps (Shelhamer et al., 2017, section 5); `seg11train` is VOC 2011 train. All are computed from the lists. VOC 2012
+    val overlaps with SBD's own splits.
 
     Args:
         root: the folder that holds `benchmark_RELEASE/`, or what is in `benchmark_RELEASE/dataset/`.
-        split: train, val, trainaug, seg11train or seg11valid.
+        split: train, val, trainaug, voc12val, seg11train or seg11valid.
         root_voc: the folder that holds `VOCdevkit/`, for all splits but train and val.
         instances: whether objects are read, or semantic maps alone.
 
@@ -40,7 +41,10 @@ class SBD(PairedInstances):
         title="SBD",
         url="http://home.bharathh.info/pubs/codes/SBD/download.html",
         licence="research use; images of Flickr under their own terms",
-        splits={"train": 8498, "val": 2857, "trainaug": 10582, "seg11train": 1112, "seg11valid": 736},
+        splits={
+            **{"train": 8498, "val": 2857, "trainaug": 10582, "voc12val": 1449},
+            **{"seg11train": 1112, "seg11valid": 736},
+        },
         tasks=VOC.info.tasks,
         layout="benchmark_RELEASE/dataset/{img/*.jpg, cls/*.mat, inst/*.mat, train.txt, val.txt}",
         disk="2 GB",
@@ -50,7 +54,7 @@ class SBD(PairedInstances):
                 "md5:82b4d87ceb2ed10f6038a1cba92111cb",
             ),
         ),
-        access="The split trainaug also reads VOC 2012, seg11train and seg11valid VOC 2011, below root_voc.",
+        access="The splits trainaug and voc12val read VOC 2012, seg11train and seg11valid VOC 2011, below root_voc.",
     )
     labels = VOC.labels
 
@@ -66,9 +70,11 @@ class SBD(PairedInstances):
             self.pairs = self._listed(split)
         elif root_voc is None:
             raise SegfolioError(
-                f"{split} of SBD is computed from the lists of VOC {2012 if split == 'trainaug' else 2011}; set "
+                f"{split} of SBD is computed from the lists of VOC {2011 if '11' in split else 2012}; set "
                 "root_voc to the folder that holds VOCdevkit"
             )
+        elif split == "voc12val":
+            self.pairs = VOC(root_voc, "val", 2012, instances).pairs
         elif split == "seg11train":
             self.pairs = VOC(root_voc, "train", 2011, instances).pairs
         elif split == "seg11valid":

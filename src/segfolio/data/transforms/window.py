@@ -22,8 +22,8 @@ class RandomWindow:
     Args:
         size: height and width of the result; the whole scaled image if not given.
         scale: range of the scale factor, drawn uniformly.
-        short_side: scale factors are relative to the image resized to this short side, in pixels;
-            relative to the image as it is if not given.
+        short_side: scale factors are relative to the image resized to this short side, in pixels.
+        long_side: likewise, to this long side; relative to the image as it is if neither is given.
         hflip: probability of a horizontal flip.
         vflip: probability of a vertical flip.
         rotation: the largest angle in degrees, either way, about the window's centre.
@@ -40,20 +40,28 @@ class RandomWindow:
         hflip: float = 0.0,
         vflip: float = 0.0,
         rotation: float = 0.0,
+        long_side: int | None = None,
     ) -> None:
         if not 0 < scale[0] <= scale[1]:
             raise SegfolioError(f"RandomWindow: scale is {scale}; give the lower and the upper factor, both above 0")
         if not (0 <= hflip <= 1 and 0 <= vflip <= 1):
             raise SegfolioError(f"RandomWindow: hflip {hflip}, vflip {vflip}; a probability lies between 0 and 1")
-        if min((*(size or ()), short_side or 1)) < 1:
-            raise SegfolioError(f"RandomWindow: size {size}, short_side {short_side}; give at least 1 pixel")
-        self.size, self.scale, self.short_side = size, scale, short_side
+        if short_side and long_side:
+            raise SegfolioError(f"RandomWindow: short_side {short_side}, long_side {long_side}; leave one of them out")
+        if min((*(size or ()), short_side or 1, long_side or 1)) < 1:
+            sides = f"size {size}, short_side {short_side}, long_side {long_side}"
+            raise SegfolioError(f"RandomWindow: {sides}; give at least 1 pixel")
+        self.size, self.scale, self.short_side, self.long_side = size, scale, short_side, long_side
         self.hflip, self.vflip, self.rotation = hflip, vflip, rotation
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
         height, width = pixels.shape[:2]
-        scale = rng.uniform(*self.scale) * (self.short_side / min(height, width) if self.short_side else 1.0)
+        scale = rng.uniform(*self.scale)
+        if self.short_side:
+            scale *= self.short_side / min(height, width)
+        if self.long_side:
+            scale *= self.long_side / max(height, width)
         size = self.size or (scaled(height, scale), scaled(width, scale))
         window = _Window(
             rows=_Span.draw(height, size[0], scale, rng),

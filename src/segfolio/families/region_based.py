@@ -1,0 +1,122 @@
+"""Instances from regions: Faster R-CNN, Mask R-CNN and their line."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Batch, Prediction, Size, Target
+from segfolio.errors import SegfolioError
+from segfolio.families.base import Family
+from segfolio.inference.paste_masks import instances
+from segfolio.layers.regions import RegionTarget
+from segfolio.metrics import Evaluator, InstanceMetric
+from segfolio.metrics.average_precision import Kind
+
+
+class RegionBased(Family):
+    """Networks with `forward(images [B, 3, H, W], sizes, targets=None)`: a dict of losses in training, in evaluation
+    one `Detections` per image; see `layers.regions`.
+
+    The network's classes are the things of the label space, in its order. Images may be padded
+    (`data.pad_batches`); padding is 0 after normalisation.
+
+    Args:
+        kinds: what is measured, see `InstanceMetric`; `[bbox]` of networks without masks. The best checkpoint is
+            chosen by the AP of the first.
+        max_dets: detections of an image that are evaluated, see `average_precision`; to be raised with the network's
+            own limit where images have more than 100 objects.
+
+    The others, by name, are those of `Family`.
+
+    Raises:
+        SegfolioError: a label space without things.
+    """
+
+    takes_padding = True
+    measured_by = "COCO evaluation"
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        architecture: Callable[[int], nn.Module],
+        kinds: Sequence[Kind] = ("segm", "bbox"),
+        max_dets: Sequence[int] = (1, 10, 100),
+        **recipe: Any,
+    ) -> None:
+        if not labels.things:
+            raise SegfolioError(
+                "no class of the dataset is a thing, so there are no regions to find; name its countable classes as "
+                "things, or choose another family"
+            )
+        self.kinds, self.max_dets = tuple(kinds), tuple(max_dets)
+        self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
+        stuff = labels.is_thing.count(False)
+        super().__init__(labels, lambda num_classes: architecture(num_classes - stuff), **recipe)
+        self.things: Tensor
+        self.places: Tensor  # of each class among the things, -1 of stuff
+        is_thing = torch.tensor(labels.is_thing)
+        self.register_buffer("things", is_thing.nonzero()[:, 0], persistent=False)
+        self.register_buffer("places", torch.where(is_thing, is_thing.cumsum(0) - 1, -1), persistent=False)
+
+    def forward(
+        self, images: Tensor, sizes: list[Size] | None = None, targets: list[RegionTarget] | None = None
+    ) -> Any:
+        """The network's output for uint8 images `[B, C, H, W]`, each of its own `sizes` at the upper left."""
+        sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
+        images = self.normalize(images)
+        for image, (height, width) in zip(images, sizes, strict=True):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+        return self.network(images, sizes, targets)
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        targets = [
+            region_target(image_id, target, self.places)
+            for image_id, target in zip(batch.image_ids, batch.targets, strict=True)
+        ]
+        return self(batch.images, batch.sizes, targets)
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        return [
+            Prediction(image_id, size, instances=instances(found, self.things, valid, size))
+            for image_id, valid, size, found in zip(
+                batch.image_ids,
+                batch.sizes,
+                batch.original_sizes,
+                self(batch.images, batch.sizes),
+                strict=True,
+            )
+        ]
+
+    def make_metrics(self) -> list[Evaluator]:
+        return [InstanceMetric(self.labels, self.kinds, self.max_dets)]
+
+
+def region_target(image_id: str, target: Target, places: Tensor) -> RegionTarget:
+    """The objects that are trained on: things that have a pixel and are no crowd, in the boxes around their masks.
+
+    Args:
+        places: `[C]`, the network's class of each class of the dataset; -1 of those that it does not know.
+
+    Raises:
+        SegfolioError: a target without objects.
+    """
+    if (segments := target.segments) is None:
+        raise SegfolioError(
+            f"{image_id} has no objects but a semantic map alone; a region-based family needs instances (some datasets "
+            "read them with instances: true)"
+        )
+    masks, labels = segments.masks.as_subclass(Tensor), places[segments.labels]
+    columns, rows = masks.any(1), masks.any(2)
+    wanted = (labels >= 0) & ~segments.crowd & columns.any(1)
+    (left, right), (top, bottom) = _extent(columns[wanted]), _extent(rows[wanted])
+    return RegionTarget(torch.stack([left, top, right, bottom], 1).float(), labels[wanted], masks[wanted])
+
+
+def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
+    """Of `[N, L]` bool, the first place that is set and the one behind the last, `[N]` each."""
+    line = line.byte()
+    return line.argmax(1), line.shape[1] - line.flip(1).argmax(1)

@@ -1,0 +1,177 @@
+"""Backbones of region-based networks: any of timm's as a feature pyramid, or one feature map of a ResNet."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.layers import BatchNormAct2d, GroupNormAct, freeze_batch_norm_2d
+from torch import Tensor, nn
+from torchvision.models import get_model_weights, list_models
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from segfolio.errors import SegfolioError
+from segfolio.layers.backbones import STRIDES, check_timm_name, load_pretrained
+from segfolio.layers.weights import load_weights, read_weights
+
+Norm = Literal["frozen", "batch", "group"]
+HeadNorm = Literal["none", "batch", "group"]
+
+
+class Features(nn.Module):
+    """One feature map, that of the last layer of `stride`.
+
+    Args:
+        backbone: timm's name.
+        stride: of the map, in pixels.
+        norm: see `normalised`.
+        frozen_stride: see `freeze`.
+        dilated: the layers after that of `stride` are kept and dilated instead (DC5, where the stride is 16).
+    """
+
+    def __init__(self, backbone: str, stride: int, norm: Norm, frozen_stride: int, dilated: bool = False) -> None:
+        super().__init__()
+        body = timm_features(backbone, (stride,), **({"output_stride": stride} if dilated else {}))
+        (self.out_channels,) = body.feature_info.channels()
+        self.strides = (stride,)
+        self.body = freeze(normalised(body, norm), frozen_stride)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """`[B, 3, H, W]` to `{"0": [B, out_channels, H / stride, W / stride]}`."""
+        return {"0": self.body(images)[0].float()}
+
+
+class Pyramid(nn.Module):
+    """Feature pyramid (Lin et al., 2017, arXiv 1612.03144) of strides 4 to 32, and 64 by subsampling.
+
+    Args:
+        backbone: timm's name of a network with features of strides 4, 8, 16 and 32.
+        norm: see `normalised`.
+        frozen_stride: see `freeze`.
+        out_channels: of every level.
+        fpn_norm: of the pyramid's own convolutions.
+    """
+
+    def __init__(
+        self, backbone: str, norm: Norm, frozen_stride: int, out_channels: int = 256, fpn_norm: HeadNorm = "none"
+    ) -> None:
+        super().__init__()
+        body = timm_features(backbone, STRIDES)
+        channels = body.feature_info.channels()
+        self.strides, self.out_channels = STRIDES, out_channels
+        self.body = freeze(normalised(body, norm), frozen_stride)
+        self.fpn = FeaturePyramidNetwork(channels, out_channels, LastLevelMaxPool(), norm_layer(fpn_norm))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """`[B, 3, H, W]` to maps `[B, out_channels, h, w]`, named 0, 1, 2, 3 and pool."""
+        levels = self.fpn({str(place): level for place, level in enumerate(self.body(images))})
+        return {name: level.float() for name, level in levels.items()}  # boxes are read off in float32
+
+
+def timm_features(backbone: str, strides: tuple[int, ...], **options: Any) -> Any:
+    """timm's `backbone` as a list of feature maps, the last of each of `strides`.
+
+    Raises:
+        SegfolioError: an unknown name, or one without such features.
+    """
+    check_timm_name(backbone)
+    try:
+        with torch.device("meta"):
+            probe = timm.create_model(backbone, features_only=True, **options)
+        found = probe.feature_info.reduction()
+        indices = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise SegfolioError(f"backbone {backbone} has no features of strides {strides}; take another") from error
+    if getattr(probe, "output_fmt", "NCHW") != "NCHW":
+        raise SegfolioError(f"backbone {backbone} has its channels last; take a convolutional one")
+    return timm.create_model(backbone, features_only=True, out_indices=indices, **options)
+
+
+def normalised(module: nn.Module, norm: Norm) -> nn.Module:
+    """`module` with its batch normalisations as they are, frozen (Mask R-CNN), or of groups instead.
+
+    Group normalisation (Wu & He, 2018, arXiv 1803.08494) of 32 groups, or of as many as divide the channels.
+    """
+    if norm == "frozen":
+        return freeze_batch_norm_2d(module)
+    if norm == "group":
+        for name, child in module.named_children():
+            if isinstance(child, BatchNormAct2d):
+                grouped: nn.Module = GroupNormAct(child.num_features, math.gcd(32, child.num_features))
+                grouped.drop, grouped.act = child.drop, child.act
+                setattr(module, name, grouped)
+            elif isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, group_norm(child.num_features))
+            else:
+                normalised(child, norm)
+    return module
+
+
+def freeze(body: Any, stride: int) -> Any:
+    """Fix the weights of timm's `body` up to its last features of `stride`, in pixels; 0 fixes none.
+
+    Detectron fixes the stem and the stage of stride 4 of a ResNet.
+    """
+    stages = [info["module"] for info in body.feature_info.info if info["reduction"] <= stride]
+    reached = False
+    for name, module in body.named_modules() if stages else ():
+        inside = f"{name}.".replace("_", ".").startswith(f"{stages[-1]}.".replace("_", "."))
+        if reached and not inside:
+            break
+        reached |= inside
+        for p in module.parameters(recurse=False):
+            p.requires_grad_(False)
+    return body
+
+
+def res5(backbone: str, norm: Norm) -> tuple[Any, int]:
+    """The last stage of timm's ResNet `backbone`, and its channels.
+
+    Raises:
+        SegfolioError: a backbone that has no `layer4`.
+    """
+    check_timm_name(backbone)
+    network: Any = timm.create_model(backbone)
+    if not hasattr(network, "layer4"):
+        raise SegfolioError(f"backbone {backbone} has no res5 stage; take a ResNet, or another neck than c4")
+    return normalised(network.layer4, norm), network.num_features
+
+
+def load_classifier(network: nn.Module, weights: str, backbone: str, load: Callable[[dict[str, Tensor]], None]) -> None:
+    """Call `load` with a classifier's state dict; or load `network` whole, where `weights` is a file of its own.
+
+    Args:
+        weights: a name of torchvision's weights of `backbone`, a tag of timm's, or a file.
+
+    Raises:
+        SegfolioError: weights that are not to be had.
+    """
+    if backbone in list_models() and weights in get_model_weights(backbone).__members__:
+        load(read_weights(weights, backbone))
+    elif not Path(weights).is_file() and (Path(weights).is_dir() or "/" in weights):
+        raise SegfolioError(f"{weights} is not a file; expected a state dict, or the name of weights for {backbone}")
+    else:
+        load_pretrained(network, weights, backbone, None, load)
+
+
+def load_body(body: nn.Module, state: Mapping[str, Tensor], weights: str) -> None:
+    """Load those of a classifier's weights, under timm's or torchvision's names, that `body` has.
+
+    Raises:
+        SegfolioError: some are missing or of another shape.
+    """
+    flat = {key.replace(".", "_"): value for key, value in state.items()}  # timm renames features
+    own = {key: flat[key.replace(".", "_")] for key in body.state_dict() if key.replace(".", "_") in flat}
+    load_weights(body, own, weights)
+
+
+def norm_layer(norm: HeadNorm) -> Callable[[int], nn.Module] | None:
+    """What torchvision's blocks take as `norm_layer`."""
+    layers: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": group_norm}
+    return layers.get(norm)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(32, channels), channels)

@@ -1,0 +1,184 @@
+"""What every region-based network promises: losses in training, detections in evaluation, whatever is in the image."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from segfolio.architectures.region_based.cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
+from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
+from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
+from segfolio.errors import SegfolioError
+from segfolio.layers.regions import ProposalRecipe, RegionRecipe, RegionTarget
+from segfolio.listing import architecture_classes
+
+CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] == "region_based"]
+QUICK = ProposalRecipe(
+    anchor_sizes=((8,), (16,), (32,), (64,), (128,)), samples=64, before_nms=(100, 100), after_nms=(50, 50)
+)
+SINGLE = {"rpn": replace(QUICK, anchor_sizes=((16, 32, 64),))}
+FEW = RegionRecipe(samples=32)
+
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+
+
+def target(size: tuple[int, int], *objects: tuple[int, int, int, int, int]) -> RegionTarget:
+    """Rectangles x1, y1, x2, y2 and their label, filled."""
+    masks = torch.zeros(len(objects), *size, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2, _) in zip(masks, objects, strict=True):
+        mask[y1:y2, x1:x2] = True
+    table = torch.tensor(objects, dtype=torch.int64).reshape(-1, 5)
+    return RegionTarget(table[:, :4].float(), table[:, 4], masks)
+
+
+def step(network: nn.Module, images: Tensor, targets: list[RegionTarget]) -> dict[str, Tensor]:
+    losses = network.train()(images, [tuple(images.shape[-2:])] * len(images), targets)
+    torch.stack(list(losses.values())).sum().backward()
+    return losses
+
+
+def test_the_room_is_complete() -> None:
+    names = {"FasterRCNN", "MaskRCNN", "CascadeRCNN", "CascadeMaskRCNN", "FastRCNN", "RCNN"}
+    assert {cls.__name__ for cls in CLASSES} == names
+
+
+@every_class
+def test_every_parameter_gets_a_gradient_with_and_without_objects(cls: Any) -> None:
+    network = cls(1, **cls.tiny, roi=FEW)
+    size = (70, 97)
+    for targets in ([target(size, (5, 8, 40, 60, 0)), target(size)], [target(size), target(size)]):
+        network.zero_grad()
+        losses = step(network, torch.randn(2, 3, *size), targets)
+        assert {"cls", "box"} <= set(losses)
+        assert all(loss.isfinite() for loss in losses.values())
+        trained = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+        assert [name for name, grad in trained.items() if grad is None or not grad.isfinite().all()] == []
+    assert losses["cls"] > 0
+    assert all(losses[name] == 0 for name in losses if "box" in name or "mask" in name)  # nothing to be found
+
+
+@every_class
+def test_detections_lie_in_the_valid_part_best_first(cls: Any) -> None:
+    network = cls(3, **cls.tiny).eval()
+    sizes = [(64, 96), (41, 50)]
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        detections = network(images, sizes)
+    for found, (height, width) in zip(detections, sizes, strict=True):
+        assert len(found.boxes) > 0
+        assert found.boxes.min() >= 0
+        assert found.boxes[:, 2].max() <= width
+        assert found.boxes[:, 3].max() <= height
+        assert torch.equal(found.scores, found.scores.sort(descending=True).values)
+        assert set(found.labels.tolist()) <= {0, 1, 2}
+        if found.masks is not None:
+            assert len(found.masks) == len(found.boxes)
+            assert 0 <= found.masks.min() <= found.masks.max() <= 1
+
+
+@every_class
+def test_nothing_found_is_an_empty_result(cls: Any) -> None:
+    network = cls(3, **cls.tiny).eval()
+    heads = network.roi_heads.stages[-1] if hasattr(network.roi_heads, "stages") else network.roi_heads
+    heads.score_thresh = 1.0
+    with torch.no_grad():
+        (found,) = network(torch.randn(1, 3, 64, 64), [(64, 64)])
+    assert found.boxes.shape == (0, 4)
+    assert found.masks is None or found.masks.shape == (0, 28, 28)
+
+
+@every_class
+def test_padding_changes_nothing(cls: Any) -> None:
+    """The network pads to a multiple of 32 by itself."""
+    network = cls(3, **cls.tiny).eval()
+    image = torch.randn(1, 3, 50, 70)
+    padded = torch.zeros(1, 3, 64, 96)
+    padded[..., :50, :70] = image
+    with torch.no_grad():
+        here, there = (network(x, [(50, 70)])[0] for x in (image, padded))
+    torch.testing.assert_close(here.boxes, there.boxes)
+    torch.testing.assert_close(here.scores, there.scores)
+
+
+@pytest.mark.parametrize("cls", [MaskRCNN, CascadeMaskRCNN], ids=lambda cls: cls.__name__)
+def test_boxes_are_float32_under_mixed_precision(cls: Any) -> None:
+    network = cls(3, **cls.tiny, roi=FEW)
+    size = (64, 96)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = step(network, torch.randn(1, 3, *size), [target(size, (5, 8, 40, 60, 0))])
+        with torch.no_grad():
+            (found,) = network.eval()(torch.randn(1, 3, *size), [size])
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert {part.dtype for part in (found.boxes, found.scores, found.masks)} == {torch.float32}
+    corners = found.boxes[(found.boxes > 32) & (found.boxes < 64)]
+    assert not torch.equal(corners, corners.bfloat16().float())
+
+
+def scene() -> tuple[Tensor, RegionTarget]:
+    """A noisy image of two rectangles, each bright in a channel of its own."""
+    wanted = target((96, 128), (10, 12, 50, 60, 0), (70, 30, 110, 90, 1))
+    images = 0.1 * torch.randn(1, 3, 96, 128)
+    for mask, label in zip(wanted.masks, wanted.labels, strict=True):
+        images[0, label, mask] += 2
+    return images, wanted
+
+
+def trained(cls: Any, steps: int, **arguments: Any) -> tuple[nn.Module, list[float]]:
+    images, wanted = scene()
+    scratch = {"norm": "group", "frozen_stride": 0, "rpn": QUICK, "roi": FEW}
+    network = cls(2, **{**cls.tiny, **scratch, **arguments})
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.002)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
+    course = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        course.append(sum(loss.item() for loss in step(network, images, [wanted]).values()))
+        optimizer.step()
+        schedule.step()
+    return network.eval(), course
+
+
+@pytest.mark.parametrize("cls", [MaskRCNN, CascadeMaskRCNN], ids=lambda cls: cls.__name__)
+def test_overfits_one_image(cls: Any) -> None:
+    network, _ = trained(cls, 120)
+    images, wanted = scene()
+    with torch.no_grad():
+        (found,) = network(images, [(96, 128)])
+    for label in (0, 1):
+        place = (found.labels == label).nonzero()[0, 0]  # the best of its class
+        assert found.scores[place] > 0.5
+        assert box_iou(found.boxes[place, None], wanted.boxes[label, None]) > 0.8
+        assert found.masks[place].mean() > 0.8  # a rectangle fills its box
+
+
+@pytest.mark.parametrize("neck", ["c4", "dc5"])
+def test_other_necks_learn(neck: str) -> None:
+    _, course = trained(MaskRCNN, 10, neck=neck, **SINGLE)
+    assert min(course[-3:]) < 0.6 * course[0]
+
+
+def test_boxes_alone_do_not_make_masks() -> None:
+    boxes_only = RegionTarget(torch.tensor([[5.0, 8, 40, 60]]), torch.tensor([0]))
+    assert step(FasterRCNN(1, **FasterRCNN.tiny), torch.randn(1, 3, 64, 64), [boxes_only])["box"] > 0
+    with pytest.raises(SegfolioError, match="boxes alone; take FasterRCNN"):
+        step(MaskRCNN(1, **MaskRCNN.tiny), torch.randn(1, 3, 64, 64), [boxes_only])
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "sentence"),
+    [
+        (MaskRCNN, {"backbone": "convnext_atto", "neck": "c4", **SINGLE}, "convnext_atto has no res5 stage"),
+        (MaskRCNN, {"neck": "c4"}, "rpn.anchor_sizes has 5 rows; c4 has 1 feature maps"),
+        (FasterRCNN, {"backbone": "test_vit"}, "test_vit has no features of strides"),
+        (FasterRCNN, {"backbone": "swin_tiny_patch4_window7_224"}, "channels last"),
+        (FasterRCNN, {"backbone": "resnet_50"}, "did you mean one of resnet50"),
+        (FasterRCNN, {"weights": "some/repository"}, "some/repository is not a file"),
+        (CascadeRCNN, {"neck": "c4", **SINGLE}, "no shared res5 head"),
+    ],
+)
+def test_what_does_not_exist_is_said(cls: Any, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SegfolioError, match=sentence):
+        cls(2, **{**cls.tiny, **arguments})

@@ -1,0 +1,102 @@
+"""`PerPixel` with what is supervised beside the logits, labels at a stride, and frozen normalisation."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segfolio.data.datasets import Shapes
+from segfolio.errors import SegfolioError
+from segfolio.families.per_pixel import PerPixel, resize
+from segfolio.layers.outputs import PixelOutput
+from segfolio.losses import ClassPresence, CrossEntropy
+from tests.families.test_per_pixel import LABELS, Half, batch, family, shapes, trainer
+
+CE = CrossEntropy()
+AUXILIARY = {"auxiliary_losses": {"deep": CrossEntropy(), "presence": ClassPresence()}}
+
+
+class Deep(Half):
+    """Auxiliary logits at a quarter of the size, and of the image; in training alone."""
+
+    def forward(self, images: Tensor) -> PixelOutput:
+        logits = super().forward(images)
+        deep = logits[..., ::2, ::2]
+        return PixelOutput(logits, {"deep": deep, "presence": logits.mean((2, 3))} if self.training else {})
+
+
+def deep(**arguments: Any) -> PerPixel:
+    return family(Deep, losses={"ce": CE}, **{**AUXILIARY, **arguments})
+
+
+def test_each_auxiliary_has_its_loss_and_weight() -> None:
+    model, small = deep(loss_weights={"deep": 0.4, "presence": 0.2}), batch()
+    target = small.semantic()
+    logits, auxiliary = model(small.images)
+    assert auxiliary["deep"].shape == (2, 3, 6, 8)
+    torch.testing.assert_close(
+        model.compute_losses(small),
+        {
+            "ce": CE(resize(logits, (24, 32)), target, LABELS.ignore_index),
+            "deep": 0.4 * CE(resize(auxiliary["deep"], (24, 32)), target, LABELS.ignore_index),
+            "presence": 0.2 * ClassPresence()(auxiliary["presence"], target, LABELS.ignore_index),
+        },
+    )
+
+
+def test_auxiliary_losses_are_logged_and_evaluation_needs_none() -> None:
+    loops = trainer(max_steps=2)
+    loops.fit(deep(labels=Shapes.labels), shapes())
+    assert {"train/loss_ce", "train/loss_deep", "train/loss_presence", "val/mIoU"} <= loops.callback_metrics.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"auxiliary_losses": {"deep": CE}}, "has the auxiliary logits deep, presence, but .* has deep; give each"),
+        ({"auxiliary_losses": {**AUXILIARY["auxiliary_losses"], "aux": CE}}, "but .* has deep, presence, aux;"),
+        ({"auxiliary_losses": {"ce": CE}}, "losses and model.auxiliary_losses both have 'ce'"),
+        ({"loss_weights": {"dep": 0.4}}, "loss_weights names dep, but the losses are ce, deep, presence"),
+        ({"label_stride": 0}, "label_stride is 0; give 1"),
+    ],
+)
+def test_names_that_do_not_fit_are_told(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(SegfolioError, match=said):
+        deep(**arguments).compute_losses(batch())
+
+
+def test_labels_are_subsampled_and_logits_meet_them_there() -> None:
+    """Logits of half the size, and every second label: no pixel is interpolated."""
+    model, small = family(losses={"ce": CE}, label_stride=2), batch()
+    for target in small.targets:
+        target.weight = torch.rand(24, 32, generator=torch.Generator().manual_seed(0))  # type: ignore[assignment]
+    weight = small.weight()
+    assert weight is not None
+    expected = CE(model(small.images), small.semantic()[:, ::2, ::2], LABELS.ignore_index, weight[:, ::2, ::2])
+    torch.testing.assert_close(model.compute_losses(small)["ce"], expected)
+    coarse = family(losses={"ce": CE}, label_stride=8)
+    expected = CE(resize(coarse(batch().images), (3, 4)), batch().semantic()[:, ::8, ::8], LABELS.ignore_index)
+    torch.testing.assert_close(coarse.compute_losses(batch())["ce"], expected)
+
+
+def test_frozen_normalisation_stays_and_the_rest_is_trained() -> None:
+    model = family(labels=Shapes.labels, bn_mode="frozen")
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    trainer(max_steps=4).fit(model, shapes())
+    same = {name for name, value in model.network.state_dict().items() if torch.equal(value, before[name])}
+    assert same == {name for name in before if name.startswith("1.")}
+    model.train()
+    assert [layer.training for layer in model.network.children()] == [True, False, True, True]  # type: ignore[union-attr]
+
+
+def test_synchronised_normalisation_takes_the_place_of_every_layer() -> None:
+    """As Lightning does with `trainer.sync_batchnorm: true`: its statistics and weights go on, frozen ones frozen."""
+    model = family(Deep, losses={"ce": CE}, bn_mode="frozen")
+    small = batch()
+    expected = model.eval().predict(small)
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert isinstance(model.network[1], nn.SyncBatchNorm)
+    for found, before in zip(model.eval().predict(small), expected, strict=True):
+        assert torch.equal(found.semantic, before.semantic)
+    assert not any(p.requires_grad for p in model.train().network[1].parameters())

@@ -1,0 +1,251 @@
+"""`RegionBased`: what is trained on, what is logged, what is measured, and which files are refused."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torchvision.tv_tensors import Mask
+
+from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
+from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
+from segfolio.data.datasets import DSB2018, CocoInstances, Shapes
+from segfolio.data.labels import LabelSpace
+from segfolio.data.module import DataModule
+from segfolio.data.sample import Batch, Segments, Target
+from segfolio.data.transforms import RandomWindow, ResizeShortest
+from segfolio.errors import SegfolioError
+from segfolio.families import RegionBased
+from segfolio.families.region_based import region_target
+from segfolio.layers.regions import Detections, ProposalRecipe, RegionRecipe, RegionTarget
+from tests.fake import coco_instances, dsb2018
+
+LABELS = LabelSpace(("sky", "cat", "grass", "dog"), things=("cat", "dog"))
+LOSSES = {"rpn_cls", "rpn_box", "cls", "box", "mask"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny(network: type = MaskRCNN) -> Callable[[int], nn.Module]:
+    anchors = ((8,), (16,), (32,), (64,), (128,))
+    return partial(
+        network,
+        **network.tiny,
+        norm="group",
+        frozen_stride=0,
+        rpn=ProposalRecipe(anchors, samples=64, before_nms=(100, 100), after_nms=(50, 50)),
+        roi=RegionRecipe(samples=32, score_threshold=0.0),
+    )
+
+
+def family(labels: LabelSpace, architecture: Any = None, **arguments: Any) -> RegionBased:
+    torch.manual_seed(0)
+    optimizer = partial(torch.optim.AdamW, lr=0.002)
+    return RegionBased(labels, architecture or tiny(), **{"optimizer": optimizer, **arguments})
+
+
+def trainer(**arguments: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    return Trainer(**quiet, use_distributed_sampler=False, enable_model_summary=False, **arguments)
+
+
+def shapes(**arguments: Any) -> DataModule:
+    dataset = partial(Shapes, size=(64, 80), train=2, val=2, test=2)
+    return DataModule(lambda root, split: dataset(root, split), **{"batch_size": 2, "num_workers": 0, **arguments})
+
+
+class Fixed(nn.Module):
+    """Finds what it was told, and remembers what it was given."""
+
+    def __init__(self, num_classes: int, found: Detections | None = None) -> None:
+        super().__init__()
+        self.num_classes, self.found, self.weight = num_classes, found, nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor, sizes: list[Any], targets: list[RegionTarget] | None = None) -> Any:
+        self.given = images, sizes, targets
+        return {"cls": self.weight} if self.training else [self.found] * len(images)
+
+
+def target(masks: Tensor, labels: list[int], crowd: list[bool]) -> Target:
+    return Target(segments=Segments(Mask(masks), torch.tensor(labels).long(), torch.tensor(crowd).bool()))
+
+
+def test_things_are_trained_on_but_no_crowds_stuff_or_vanished_objects():
+    masks = torch.zeros(5, 20, 30, dtype=torch.bool)
+    masks[0, 3:9, 4:16] = masks[1, 19, 29] = masks[2, :5, :5] = masks[3, 10:, :] = True  # the last has vanished
+    places = family(LABELS, Fixed).places
+    found = region_target("a", target(masks, [3, 1, 1, 2, 3], [False, False, True, False, False]), places)
+    assert found.boxes.tolist() == [[4, 3, 16, 9], [29, 19, 30, 20]]
+    assert found.labels.tolist() == [1, 0]
+    assert found.masks is not None
+    assert torch.equal(found.masks, masks[:2])
+    none = region_target("a", target(masks[:0], [], []), places)
+    assert (none.boxes.shape, none.labels.shape) == ((0, 4), (0,))
+
+
+def test_boxes_follow_the_masks_through_a_crop():
+    data = shapes(train_transforms=[RandomWindow((40, 40), scale=(0.7, 2.0), hflip=0.5)])
+    model = family(Shapes.labels, Fixed)
+    batch = next(iter(data.train_dataloader()))
+    model.train().compute_losses(batch)
+    objects = 0
+    for given in model.network.given[2]:
+        assert given.masks is not None
+        for box, mask in zip(given.boxes.long().tolist(), given.masks, strict=True):
+            rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+            assert box == [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+            objects += 1
+    assert objects > 2
+
+
+def test_padding_is_the_mean_and_its_extent_is_told():
+    model = family(LABELS, Fixed)
+    images = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
+    sizes = [(20, 25), (12, 30)]
+    model.train()(images, sizes, [])
+    seen, told, _ = model.network.given
+    assert told == sizes
+    assert model.network.num_classes == 2
+    for image, (height, width), whole in zip(seen, sizes, model.normalize(images), strict=True):
+        assert torch.equal(image[:, :height, :width], whole[:, :height, :width])
+        assert not image[:, height:].any()
+        assert not image[:, :, width:].any()
+
+
+def test_detections_are_things_at_the_original_size():
+    found = Detections(
+        torch.tensor([[0.0, 0, 10, 10], [4, 2, 8, 8]]),
+        torch.tensor([1, 0]),
+        torch.tensor([0.9, 0.8]),
+        torch.ones(2, 28, 28),
+    )
+    model = family(LABELS, partial(Fixed, found=found)).eval()
+    (prediction,) = model.predict(
+        Batch(torch.zeros(1, 3, 20, 40, dtype=torch.uint8), ["a"], [(80, 60)], [], [(20, 20)])
+    )
+    assert prediction.instances is not None
+    assert prediction.instances.labels.tolist() == [3, 1]
+    assert prediction.instances.boxes is not None
+    assert prediction.instances.boxes.tolist() == [[0, 0, 30, 40], [12, 8, 12, 24]]
+    assert [mask["size"] for mask in prediction.instances.rles] == [[80, 60], [80, 60]]
+
+
+def test_perfect_detections_have_an_ap_of_one():
+    data = shapes(eval_transforms=[ResizeShortest([128])])
+    model = family(Shapes.labels, Fixed).eval()
+    for batch in data.val_dataloader():
+        truth = region_target("a", batch.targets[0], model.places)
+        x1, y1, x2, y2 = truth.boxes.long().T
+        assert truth.masks is not None
+        masks = [m[None, None, a:b, c:d].float() for m, a, b, c, d in zip(truth.masks, y1, y2, x1, x2, strict=True)]
+        small = [nn.functional.interpolate(m, (56, 56), mode="bilinear") for m in masks]
+        model.network.found = Detections(
+            2 * truth.boxes, truth.labels, torch.ones(len(truth.labels)), torch.cat(small)[:, 0]
+        )
+        model.validation_step(batch, 0)
+    figures = model.evaluation.figures()
+    assert figures["AP_box"] == 1
+    assert figures["AP75"] == 1  # torchvision's pasting rounds boxes to pixels, which the strictest overlaps see
+
+
+def test_losses_have_names_and_fall_and_both_aps_are_logged():
+    model = family(Shapes.labels)
+    loops = trainer(max_steps=40)
+    first: dict[str, float] = {}
+
+    def remember(*_: Any) -> None:
+        losses = {k: float(v) for k, v in loops.callback_metrics.items() if k.startswith("train/")}
+        first.update({k: v for k, v in losses.items() if k not in first})
+
+    model.on_train_batch_end = remember  # type: ignore[method-assign]
+    loops.fit(model, shapes())
+    last = {k: float(v) for k, v in loops.callback_metrics.items()}
+    assert first.keys() == {"train/loss", *(f"train/loss_{name}" for name in LOSSES)}
+    assert last["train/loss"] < 0.6 * first["train/loss"]
+    assert {"val/AP", "val/AP50", "val/AP_small", "val/AP_box", "val/AR_100"} <= last.keys()
+
+
+def test_a_network_without_masks_is_measured_by_boxes():
+    model = family(Shapes.labels, tiny(FasterRCNN), kinds=("bbox",))
+    loops = trainer(max_steps=1)
+    loops.fit(model, shapes())
+    assert {k for k in loops.callback_metrics if k.startswith("train/loss_")} == {
+        f"train/loss_{name}" for name in LOSSES - {"mask"}
+    }
+    assert model.main_metric == "AP_box"
+    assert "val/AP_box" in loops.callback_metrics
+    assert "val/AP" not in loops.callback_metrics
+
+
+@pytest.mark.parametrize("dataset", [CocoInstances, DSB2018])
+def test_it_trains_on_every_form_of_instances(dataset, tmp_path):
+    """Crowds and an image without objects (COCO), one class beside a background (nuclei), images of several sizes."""
+    {CocoInstances: coco_instances, DSB2018: dsb2018}[dataset].write(tmp_path)
+    scales = [ResizeShortest([40, 48, 56]), RandomWindow(hflip=0.5)]
+    data = DataModule(
+        dataset, str(tmp_path), batch_size=2, num_workers=0, train_transforms=scales, pad_batches=True, test_split="val"
+    )
+    model = family(data.labels)
+    seen: list[Batch] = []
+    losses = model.compute_losses
+    model.compute_losses = lambda batch: seen.append(batch) or losses(batch)  # type: ignore[method-assign, func-returns-value]
+    loops = trainer(max_steps=6)
+    loops.fit(model, data)
+    assert any(len(set(batch.sizes)) > 1 for batch in seen)
+    assert all(torch.isfinite(value) for name, value in loops.callback_metrics.items() if name.startswith("train/"))
+    assert 0 <= loops.callback_metrics["val/AP"] <= 1
+
+
+FAULTS = {
+    r"without a segmentation, .*annotation 300": {"segmentation": None},
+    r"of an unknown category: .*annotation 300 \(9\)": {"category_id": 9},
+    r"whose mask and box overlap by less than half: .*annotation 300": {"bbox": [50, 0, 10, 10]},
+    r"with a box that is none .*annotation 300": {"bbox": [5, 5, -3, 10]},
+    r"overlap by less than half: .*annotation 300 \(28 px\)": {"bbox": [4, 4, 0, 40]},
+}
+
+
+@pytest.mark.parametrize(
+    "message", FAULTS, ids=["segmentation", "category", "far box", "negative box", "box without area"]
+)
+def test_what_cannot_be_trained_on_is_named_by_file_and_annotation_before_training(message, tmp_path):
+    coco_instances.write(tmp_path)
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0] |= FAULTS[message]
+    file.write_text(json.dumps(content))
+    data = DataModule(CocoInstances, str(tmp_path), num_workers=0)
+    with pytest.raises(SegfolioError, match=message) as error:
+        trainer(max_steps=1).fit(family(data.labels, Fixed), data)
+    assert str(file) in str(error.value)
+
+
+def test_what_has_no_objects_is_refused_in_one_sentence():
+    with pytest.raises(SegfolioError, match="no class of the dataset is a thing, so there are no regions to find"):
+        family(LabelSpace(("sky", "road")))
+    data = shapes()
+    sample = data.split("train").read(0)
+    assert sample.target is not None
+    with pytest.raises(SegfolioError, match="train_00000 has no objects but a semantic map alone"):
+        region_target("train_00000", replace(sample.target, segments=None), family(Shapes.labels).places)
+
+
+def test_real_nuclei_are_boxed(real_data):
+    data = CocoInstances(Path(real_data) / "dsb2018", "train", "instances_{split}.json", "images")
+    whole: Any = data.read(0).target
+    found = region_target("a", whole, family(data.labels).places)
+    xywh = whole.segments.boxes
+    torch.testing.assert_close(found.boxes, torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).float())

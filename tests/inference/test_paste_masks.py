@@ -1,0 +1,88 @@
+"""Pasting: torchvision's and pycocotools' masks, at the original size, without an image-sized mask."""
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as pycocotools
+from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.transform import resize_boxes
+
+from benchmarks.confusion_matrix import peak_bytes
+from segfolio.data.formats import rle
+from segfolio.data.formats.rle import RLE
+from segfolio.inference.paste_masks import box_masks, instances, paste_masks
+from segfolio.layers.regions import Detections
+
+
+def reference(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[RLE]:
+    pasted = (paste_masks_in_image(masks[:, None], boxes, size)[:, 0] > 0.5).numpy()
+    return [pycocotools.encode(np.asfortranarray(mask, np.uint8)) for mask in pasted]
+
+
+def case(seed: int, inside: bool) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Boxes from a fraction of a pixel to several times the image's size."""
+    g = torch.Generator().manual_seed(seed)
+    height, width = torch.randint(1, 80, (2,), generator=g).tolist()
+    centres = torch.rand(24, 2, generator=g) * torch.tensor([width, height])
+    halves = 60 * torch.rand(24, 2, generator=g) ** 3
+    boxes = torch.cat([centres - halves, centres + halves], 1)
+    if inside:
+        boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+    masks = torch.rand(24, 14, 14, generator=g)
+    masks[::4] = 0.9  # whole boxes: runs that go on from column to column
+    masks[1::4] = 0.4  # nothing
+    return masks, boxes, (height, width)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "over the border"])
+@pytest.mark.parametrize("seed", range(8))
+def test_masks_are_those_of_torchvision_and_pycocotools(seed, inside):
+    masks, boxes, size = case(seed, inside)
+    found = paste_masks(masks, boxes, size)
+    assert found == reference(masks, boxes, size)
+    assert rle.areas(found)[1::4].tolist() == [0] * 6
+
+
+def test_a_box_that_fills_the_image_is_one_run_and_one_outside_is_empty():
+    boxes = torch.tensor([[-9.0, -9, 59, 49], [70, 60, 90, 80]])
+    full, outside = paste_masks(torch.ones(2, 28, 28), boxes, (40, 50))
+    assert rle.to_counts(full).tolist() == [0, 2000]
+    assert rle.to_counts(outside).tolist() == [2000]
+
+
+def test_nothing_found_is_nothing_pasted():
+    assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (40, 50)) == []
+    none = Detections(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0, 28, 28))
+    for found in (none, none._replace(masks=None)):
+        empty = instances(found, torch.tensor([3]), (20, 25), (40, 50))
+        assert (empty.rles, empty.labels.tolist(), empty.boxes.shape) == ([], [], (0, 4))
+
+
+def test_boxes_are_scaled_to_the_original_size_and_labels_are_the_dataset_s():
+    masks, boxes, valid = case(3, inside=True)
+    size = (97, 61)
+    labels, scores = torch.arange(24) % 2, torch.linspace(1, 0, 24)
+    found = instances(Detections(boxes, labels, scores, masks), torch.tensor([7, 4]), valid, size)
+    scaled = resize_boxes(boxes, list(valid), list(size))
+    assert found.rles == reference(masks, scaled, size)
+    assert found.labels.tolist() == [7, 4] * 12
+    assert torch.equal(found.scores, scores)
+    torch.testing.assert_close(found.boxes, torch.cat([scaled[:, :2], scaled[:, 2:] - scaled[:, :2]], 1))
+
+
+def test_the_mask_of_a_network_without_masks_is_its_box():
+    boxes = torch.tensor([[2.0, 3, 7, 9], [-4, -4, 3, 2], [0, 0, 12, 10], [5, 5, 5, 8]])
+    masks = rle.decode(box_masks(boxes, (10, 12)), (10, 12))
+    expected = np.zeros((4, 10, 12), bool)
+    expected[0, 3:9, 2:7] = expected[1, :2, :3] = expected[2] = True
+    np.testing.assert_array_equal(masks, expected)
+    found = instances(Detections(boxes, torch.zeros(4).long(), torch.ones(4)), torch.tensor([0]), (10, 12), (20, 24))
+    assert rle.areas(found.rles).tolist() == [4 * 30, 4 * 6, 4 * 120, 0]
+
+
+def test_500_objects_at_2048_pixels_hold_less_than_a_mask_of_the_image_each():
+    g = torch.Generator().manual_seed(0)
+    corners = torch.rand(500, 2, generator=g) * 1800
+    boxes, masks = torch.cat([corners, corners + 240], 1), torch.rand(500, 28, 28, generator=g)
+    assert peak_bytes(lambda: paste_masks(masks, boxes, (2048, 2048))) < 8e6  # float masks would be 8.4 GB
