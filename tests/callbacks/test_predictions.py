@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segfolio.callbacks.predictions import PredictionWriter
 from segfolio.data.formats import label_studio, rle
-from segfolio.data.formats.images import read_id_map
+from segfolio.data.formats.images import read_id_map, read_image
 from segfolio.data.formats.panoptic import read_panoptic
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Instances, Prediction, Segments, Target
@@ -27,10 +28,10 @@ def masks():
     return masks
 
 
-def write(folder, predictions, number=None, **arguments):
+def write(folder, predictions, number=None, labels=LABELS, **arguments):
     writer = PredictionWriter(**arguments)
     trainer = SimpleNamespace(default_root_dir=str(folder), world_size=1, is_global_zero=True)
-    module = SimpleNamespace(labels=LABELS)
+    module = SimpleNamespace(labels=labels)
     images = torch.zeros(len(predictions), 3, *SIZE, dtype=torch.uint8)
     ids = [p.image_id for p in predictions]
     targets = [] if number is None else [Target(number=number)] * len(predictions)
@@ -70,6 +71,28 @@ def test_panoptic_png_and_json_hold_the_segments(tmp_path):
     (annotation,) = content["annotations"]
     assert (annotation["image_id"], annotation["file_name"]) == (3, "a.png")
     assert [(s["id"], s["category_id"], s["area"]) for s in annotation["segments_info"]] == [(1, 7, 200), (2, 900, 100)]
+
+
+def test_objects_and_segments_are_drawn_over_the_image(tmp_path, masks):
+    ids = torch.zeros(SIZE, dtype=torch.int32)
+    ids[:, :10] = 1
+    segments = Segments(ids, torch.tensor([1]), torch.zeros(1, dtype=torch.bool))
+    prediction = Prediction("a", SIZE, instances=instances(masks, (0.9, 0.3, 0.7)), panoptic=segments)
+    write(tmp_path, [prediction], min_score=0.5)
+    drawn = read_image(tmp_path / "overlay_instances/a.png").any(-1)  # the image is black
+    np.testing.assert_array_equal(drawn, masks[0] | masks[2])
+    np.testing.assert_array_equal(read_image(tmp_path / "overlay_panoptic/a.png").any(-1), ids > 0)
+
+
+def test_palette_files_have_the_colours_of_the_label_space(tmp_path):
+    few = LabelSpace(("car", "sky"), ids=(7, 3), palette=((1, 2, 3), (4, 5, 6)))
+    indices = torch.zeros(SIZE, dtype=torch.uint8)
+    indices[:, 10:] = 1
+    write(tmp_path, [Prediction(name, SIZE, indices) for name in "ab"], labels=few)
+    for name in "ab":
+        stored = Image.open(tmp_path / f"palette/{name}.png")
+        np.testing.assert_array_equal(np.array(stored), few.decode(indices.numpy()))
+        np.testing.assert_array_equal(np.array(stored.convert("RGB")), np.array(few.palette)[indices])
 
 
 def test_label_studio_tasks_give_the_masks_back(tmp_path, masks):

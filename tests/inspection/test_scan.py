@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.tv_tensors import Image, Mask
 
-from segfolio.data.dataset import SegmentationDataset
+from segfolio.data.dataset import DatasetInfo, SegmentationDataset
 from segfolio.data.datasets import CamVid, ImageFolder, MaskFolder, Shapes
 from segfolio.data.formats.images import write_id_map, write_image
 from segfolio.data.labels import LabelSpace
@@ -100,6 +100,29 @@ def test_objects_and_crowds_are_counted_by_class():
     assert (split.objects.tolist(), split.crowds.tolist()) == ([4, 0, 0], [0, 2, 0])
     assert split.pixels.tolist() == [64, 0, 32, 2 * 16 + 64]  # what a crowd covers has no class
     assert split.empty == ["2"]
+
+
+class Overlapping(SegmentationDataset):
+    """Two cats that share a row of 8 pixels; of image 1 the second is of no class."""
+
+    info = DatasetInfo("Overlapping", "", "", tasks=("instance", "panoptic"))
+    labels = LabelSpace(("cat", "sky"), things=("cat",))
+
+    def __len__(self) -> int:
+        return 2
+
+    def read(self, index: int) -> Sample:
+        masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+        masks[0, :5] = masks[1, 4:] = True
+        segments = Segments(masks, torch.tensor([0, 2 * index]), torch.zeros(2, dtype=torch.bool))
+        image = Image(torch.full((3, 8, 8), index, dtype=torch.uint8))
+        return Sample(image, f"{index}", (8, 8), Target(None, segments))
+
+
+def test_segments_that_overlap_are_a_remark_and_one_of_no_class_is_fatal():
+    problems = inspect_dataset({"train": Overlapping}).problems
+    assert [(p.where, p.fatal) for p in problems if "overlap" in p.what] == [("train 0 (8 pixels)", False)]
+    assert ["1: a segment has the class 2, expected 0 to 1" in p.where for p in problems if p.fatal] == [True]
 
 
 def test_shapes_have_the_objects_that_they_draw():

@@ -6,13 +6,19 @@ import pytest
 from segfolio.data.formats.images import read_id_map, read_image
 from segfolio.data.labels import LabelSpace
 from segfolio.viz.overlay import HATCH, VOID, WRONG, Pixels
-from segfolio.viz.panel import panel
+from segfolio.viz.panel import panel as panel_of_view
+from segfolio.viz.regions import Regions
+from segfolio.viz.views import View, semantic_view
 
 LABELS = LabelSpace(
     ("road", "tree", "sky", "never"),
     void_ids=(255,),
     palette=((9, 80, 7), (200, 3, 250), (4, 90, 200), (99, 9, 9)),
 )
+
+
+def panel(image, truth, prediction, labels, *arguments, **options):
+    return panel_of_view(image, semantic_view(prediction, truth, labels), labels, *arguments, **options)
 
 
 def count(pixels: Pixels, color: tuple[int, int, int]) -> int:
@@ -107,6 +113,38 @@ def test_a_long_legend_takes_more_rows_and_shows_every_class() -> None:
     assert drawn.shape[0] > panel(image, truth, prediction, LABELS).shape[0] + 10 * 20  # ten more lines
     below = legend(drawn)
     assert all(count(below, c) > 100 for c in many.palette)
+
+
+def objects(numbers: list[int]) -> View:
+    """Two cars side by side in a strip of sky, of which those with the numbers are found."""
+    truth = np.zeros((40, 60), np.int32)
+    truth[10:30, 5:25], truth[10:30, 35:55] = 1, 2
+    found = np.where(np.isin(truth, numbers), truth, 0)
+    colors = np.array([(250, 10, 10), (10, 10, 250)], np.uint8)
+    captions = {1: ("car",), 2: ("car",)}
+    return View("instances", Regions(found, captions), Regions(truth, captions), [0, 0], colors, "a note")
+
+
+def test_the_legend_shows_a_class_in_the_colours_of_its_objects() -> None:
+    image = np.full((40, 60, 3), (1, 2, 3), np.uint8)
+    for numbers in ([], [1, 2]):
+        shown = legend(panel_of_view(image, objects(numbers), LABELS))
+        red, blue = count(shown, (250, 10, 10)), count(shown, (10, 10, 250))
+        assert red > 50
+        assert blue > 50
+        assert count(shown, LABELS.palette[0]) == 0
+        assert (count(shown, WRONG) > 100) == (not numbers)
+
+
+def test_objects_are_shown_large_in_two_rows_with_a_border_in_their_colour() -> None:
+    image = np.full((40, 60, 3), (1, 2, 3), np.uint8)
+    drawn = panel_of_view(image, objects([1]), LABELS, max_width=1600)
+    scale = 1600 // 2 // 60 - 1  # what the margins leave
+    border = 2 * 4 * (20 * scale - 2)  # two pixels wide
+    below = legend(drawn)
+    assert count(drawn, (250, 10, 10)) - count(below, (250, 10, 10)) == 2 * border  # truth and prediction
+    assert count(drawn, (10, 10, 250)) - count(below, (10, 10, 250)) == border
+    assert drawn.shape[0] > 2 * 40 * scale
 
 
 def test_real_street_scene(real_data: Path) -> None:

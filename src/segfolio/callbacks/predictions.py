@@ -14,7 +14,9 @@ from segfolio.data.formats.panoptic import panoptic_annotation, panoptic_json, w
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction, Segments
 from segfolio.files import write_atomically
-from segfolio.viz.overlay import at_original_size, overlay
+from segfolio.viz.overlay import at_original_size
+from segfolio.viz.regions import draw_regions
+from segfolio.viz.views import views
 
 
 class PredictionWriter(Callback):
@@ -22,21 +24,26 @@ class PredictionWriter(Callback):
 
     * `ids/<image>.png`: class ids as the dataset's own files have them;
     * `palette/<image>.png`: the same ids with the label space's colours, where they fit into 8 bits;
-    * `overlay/<image>.png`: the colours over the image;
+    * `overlay/<image>.png`: the colours over the image; `overlay_instances/` and `overlay_panoptic/`: the objects or
+      segments, each in a colour of its own with its class and score;
     * `instances/<image>.png`: 16 bits, 1 for the first object, 0 for none; of two that overlap the one with the
       higher score is seen; and `instances.json`: all objects as COCO results, in the same order;
     * `panoptic/<image>.png` and `panoptic.json`, as COCO has them.
 
     Args:
         label_studio: write `label_studio.json`, too: objects as brush annotations, to be imported and corrected.
+        min_score: of the objects in `overlay_instances/`; the other files hold all.
     """
 
-    def __init__(self, label_studio: bool = False) -> None:
-        self.label_studio = label_studio
+    def __init__(self, label_studio: bool = False, min_score: float = 0.5) -> None:
+        self.label_studio, self.min_score = label_studio, min_score
         self._parts: dict[str, list[Any]] = {}
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._parts = {"instances": [], "panoptic": [], "label_studio": []}
+        palette = np.zeros((0x10000, 3), np.uint8)
+        palette[list(pl_module.labels.ids)] = pl_module.labels.palette
+        self._palette = palette[:256]
 
     def on_predict_batch_end(
         self,
@@ -53,13 +60,18 @@ class PredictionWriter(Callback):
             number = batch.targets[i].number if batch.targets else None
             known_as = prediction.image_id if number is None else number
             if prediction.semantic is not None:
-                self._write_semantic(root, prediction, at_original_size(batch, i), labels)
+                self._write_semantic(root, prediction, labels)
             if prediction.instances is not None:
                 self._write_instances(root, prediction, known_as, labels)
             if prediction.panoptic is not None:
                 name = f"{prediction.image_id}.png"
                 write_panoptic(root / "panoptic" / name, prediction.panoptic.id_map.cpu().numpy())
                 self._parts["panoptic"].append(panoptic_annotation(prediction.panoptic, labels, known_as, name))
+            image = at_original_size(batch, i)
+            for view in views(prediction, None, labels, self.min_score):
+                folder = "overlay" if view.name == "semantic" else f"overlay_{view.name}"
+                file = root / folder / f"{prediction.image_id}.png"
+                write_image(file, draw_regions(image, view.prediction, view.colors))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         root = Path(trainer.default_root_dir)
@@ -73,16 +85,13 @@ class PredictionWriter(Callback):
                 content = panoptic_json(found, pl_module.labels) if name == "panoptic" else found
                 write_atomically(root / f"{name}.json", json.dumps(content).encode())
 
-    def _write_semantic(self, root: Path, prediction: Prediction, image: Any, labels: LabelSpace) -> None:
+    def _write_semantic(self, root: Path, prediction: Prediction, labels: LabelSpace) -> None:
         assert prediction.semantic is not None
         indices, name = prediction.semantic.cpu().numpy(), f"{prediction.image_id}.png"
         ids: Any = labels.decode(indices)
         write_id_map(root / "ids" / name, ids)
         if ids.dtype == np.uint8:
-            palette = np.zeros((0x10000, 3), np.uint8)
-            palette[list(labels.ids)] = labels.palette
-            write_palette(root / "palette" / name, ids, palette[:256])
-        write_image(root / "overlay" / name, overlay(image, indices, labels))
+            write_palette(root / "palette" / name, ids, self._palette)
 
     def _write_instances(self, root: Path, prediction: Prediction, known_as: int | str, labels: LabelSpace) -> None:
         found = prediction.instances

@@ -24,6 +24,7 @@ class Found(NamedTuple):
         digest: hash of its pixels.
         pixels: `[C + 1]`, of each class and of none (void, or no object).
         objects, crowds: `[C]`, of thing classes, and regions that stand for a group of them.
+        lost: what panoptic truth cannot keep, where the dataset has one.
     """
 
     image_id: str
@@ -33,6 +34,7 @@ class Found(NamedTuple):
     pixels: Counts
     objects: Counts
     crowds: Counts
+    lost: list[Problem]
 
 
 class Split:

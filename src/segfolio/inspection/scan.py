@@ -13,6 +13,7 @@ from tqdm import tqdm
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.formats import coco
 from segfolio.data.labels import LabelSpace, UnknownIds
+from segfolio.data.panoptic_truth import panoptic_losses
 from segfolio.data.problems import Problem
 from segfolio.data.sample import Size, Target, to_pixels
 from segfolio.errors import SegfolioError
@@ -76,6 +77,7 @@ def _read(name: str, split: Split, seen: Seen) -> Iterator[Problem]:
         if isinstance(found, Found):
             split.add(index, found)
             seen[found.size, found.digest].append((name, found.image_id))
+            yield from (problem._replace(where=f"{name} {problem.where}") for problem in found.lost)
             continue
         if isinstance(found, UnknownIds):
             split.add_unknown(found.pixels)
@@ -110,6 +112,11 @@ def _look(dataset: SegmentationDataset, index: int) -> Found:
     target = sample.target or Target()
     pixels = np.zeros(labels.num_classes + 1, np.int64)
     objects, crowds = np.zeros((2, labels.num_classes), np.int64)
+    if target.segments is not None and not target.segments.labels.lt(labels.num_classes).all():
+        raise SegfolioError(
+            f"{sample.image_id}: a segment has the class {int(target.segments.labels.max())}, expected 0 to "
+            f"{labels.num_classes - 1}; `read` returns class indices, see LabelSpace.encode"
+        )
     classes = class_map(target, labels)
     if classes is not None:
         height, width = sample.image.shape[1:]
@@ -130,8 +137,11 @@ def _look(dataset: SegmentationDataset, index: int) -> Found:
         kinds, crowd = target.segments.labels, target.segments.crowd
         for counted, which in ((objects, ~crowd), (crowds, crowd)):
             counted += np.bincount(kinds[which], minlength=labels.num_classes) * labels.is_thing
+    is_panoptic = "panoptic" in getattr(getattr(dataset, "info", None), "tasks", ())
+    lost = list(panoptic_losses(target, labels, sample.image_id)) if is_panoptic else []
     digest = hashlib.blake2b(to_pixels(sample.image).data, digest_size=16).digest()
-    return Found(sample.image_id, sample.original_size, digest, sample.target is not None, pixels, objects, crowds)
+    has_truth = sample.target is not None
+    return Found(sample.image_id, sample.original_size, digest, has_truth, pixels, objects, crowds, lost)
 
 
 def _gaps(name: str, split: Split, needed: bool) -> Iterator[Problem]:

@@ -1,7 +1,6 @@
 """`PredictionPictures`: the same few images at every validation, on disk and in Weights & Biases."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,51 +8,53 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from segfolio.data.formats.images import write_image
-from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction
+from segfolio.data.sample import Batch, Prediction, Queries
 from segfolio.errors import SegfolioError
 from segfolio.tracking import Wandb
-from segfolio.viz.overlay import Indices, Pixels, at_original_size, fit, fit_map
+from segfolio.viz.overlay import at_original_size
 from segfolio.viz.panel import panel
-
-
-@dataclass
-class Picture:
-    """One image at its original size, `[H, W, 3]`, and its maps of class indices `[H, W]`."""
-
-    image_id: str
-    image: Pixels
-    truth: Indices | None
-    prediction: Indices
+from segfolio.viz.queries import query_sheet
+from segfolio.viz.switchable import switchable
+from segfolio.viz.views import views
 
 
 class PredictionPictures(Callback):
     """Draws images evenly spaced over what the first process evaluates, the same ones every time.
 
-    A validation writes `<run>/pictures/val/<image>/step_<n>.png`, a test `<run>/pictures/test/<image>.png`.
-    Each W&B logger gets a panel as `<stage>/pictures/<image>` and the image with masks to switch on and off
+    Of each image one picture per reading that the model has: `semantic`, `instances`, `panoptic`; and of a mask
+    classification network `queries`: which one took which object. A validation writes
+    `<run>/pictures/val/<image>/<reading>/step_<n>.png`, a test `<run>/pictures/test/<image>/<reading>.png`. Each W&B
+    logger gets them as `<stage>/pictures/<image>/<reading>`, and the image with masks and boxes to switch on and off
     as `<stage>/masks/<image>`: each under its own key, because W&B misdraws lists of images of several sizes.
 
     Args:
         count: images per validation.
-        max_width: of a panel in pixels; the image with masks is half as wide at most. A panel of 1600 pixels
+        max_width: of a picture in pixels; the image with masks is half as wide at most. A picture of 1600 pixels
             takes about 0.6 MB.
         every_n_validations: draw at the first validation and at every n-th after it.
+        min_score: of the objects and queries that are drawn.
 
     Raises:
-        SegfolioError: an argument below 1.
+        SegfolioError: an argument below 1, or a `min_score` outside 0 to 1.
     """
 
-    def __init__(self, count: int = 4, max_width: int = 1600, every_n_validations: int = 1) -> None:
+    def __init__(
+        self, count: int = 4, max_width: int = 1600, every_n_validations: int = 1, min_score: float = 0.5
+    ) -> None:
         for name, value in (("count", count), ("every_n_validations", every_n_validations)):
             if value < 1:
                 raise SegfolioError(f"PredictionPictures: {name} is {value}, expected 1 or more")
+        if not 0 <= min_score <= 1:
+            raise SegfolioError(f"PredictionPictures: min_score is {min_score:g}, expected 0 to 1")
         self.count, self.max_width, self.every_n_validations = count, max_width, every_n_validations
+        self.min_score = min_score
         self._chosen: dict[str, set[str]] = {}
         self._validations = 0
         self._batch_size = 1
         self._drawing = False
-        self._pictures: list[Picture] = []
+        self._drawn: set[str] = set()
+        self._files: dict[str, Path] = {}
+        self._masked: dict[str, Any] = {}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -61,35 +62,73 @@ class PredictionPictures(Callback):
             self._validations += 1
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *step: Any) -> None:
-        self._collect("val", trainer.num_val_batches[0], *step)
+        self._draw_some("val", trainer, pl_module, trainer.num_val_batches[0], *step)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._finish("val", trainer, pl_module.labels)
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish("val", trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(trainer, True)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *step: Any) -> None:
-        self._collect("test", trainer.num_test_batches[0], *step)
+        self._draw_some("test", trainer, pl_module, trainer.num_test_batches[0], *step)
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._finish("test", trainer, pl_module.labels)
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish("test", trainer)
 
     def _start(self, trainer: Trainer, due: bool) -> None:
-        self._pictures = []
+        self._drawn, self._files, self._masked = set(), {}, {}
         self._drawing = due and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
-    def _collect(
-        self, stage: str, batches: float, outputs: list[Prediction], batch: Batch, batch_idx: int, *_: int
+    def _draw_some(
+        self,
+        stage: str,
+        trainer: Trainer,
+        family: Any,
+        batches: float,
+        outputs: list[Prediction],
+        batch: Batch,
+        batch_idx: int,
+        *_: int,
     ) -> None:
-        if not self._drawing:
+        places = self._places(stage, batch, batch_idx, batches) if self._drawing else []
+        queries: list[Queries | None] = [None] * len(batch)
+        if places and hasattr(family, "queries"):
+            with trainer.precision_plugin.forward_context():  # as the step had it
+                queries = family.queries(batch.images)
+        for i in places:
+            self._draw(stage, trainer, family, outputs[i], batch, i, queries[i])
+
+    def _draw(
+        self,
+        stage: str,
+        trainer: Trainer,
+        family: Any,
+        found: Prediction,
+        batch: Batch,
+        i: int,
+        queries: Queries | None,
+    ) -> None:
+        image_id, image, labels = batch.image_ids[i], at_original_size(batch, i), family.labels
+        target = batch.targets[i] if batch.targets else None
+        readings = views(found, target, labels, self.min_score)
+        if not readings:
             return
-        for i in self._places(stage, batch, batch_idx, batches):
-            prediction = index_map(outputs[i])
-            if prediction is not None:
-                truth = batch.targets[i].semantic if batch.targets else None
-                maps = None if truth is None else truth.cpu().numpy(), prediction
-                self._pictures.append(Picture(batch.image_ids[i], at_original_size(batch, i), *maps))
+        self._drawn.add(image_id)
+        step = "" if stage == "test" else f"step {trainer.global_step}"
+        title = " · ".join(filter(None, (image_id, step)))
+        pictures = {view.name: panel(image, view, labels, title, self.max_width) for view in readings}
+        if queries is not None and readings[-1].truth is not None:  # panoptic, which comes last, has most to take
+            shown = readings[-1], labels, title, self.max_width, self.min_score
+            pictures["queries"] = query_sheet(image, queries, *shown)
+        folder = Path(trainer.default_root_dir) / "pictures" / stage / image_id
+        for name, picture in pictures.items():
+            file = folder / (f"{name}/step_{trainer.global_step:08d}.png" if step else f"{name}.png")
+            write_image(file, picture)
+            self._files[f"{stage}/pictures/{image_id}/{name}"] = file
+        if any(isinstance(logger, Wandb) for logger in trainer.loggers):
+            masked = switchable(image, readings, found, target, labels, self.max_width // 2, self.min_score)
+            self._masked[f"{stage}/masks/{image_id}"] = masked
 
     def _places(self, stage: str, batch: Batch, batch_idx: int, batches: float) -> list[int]:
         """Which images of this batch are drawn."""
@@ -102,42 +141,11 @@ class PredictionPictures(Callback):
         here = (i - batch_idx * self._batch_size for i in wanted if i // self._batch_size == batch_idx)
         return sorted({min(i, len(batch) - 1) for i in here})
 
-    def _finish(self, stage: str, trainer: Trainer, labels: LabelSpace) -> None:
+    def _finish(self, stage: str, trainer: Trainer) -> None:
         if not self._drawing:
             return
         self._drawing = False
-        self._chosen.setdefault(stage, {p.image_id for p in self._pictures})
-        folder, step = Path(trainer.default_root_dir) / "pictures" / stage, trainer.global_step
-        files = {}
-        for p in self._pictures:
-            title = p.image_id if stage == "test" else f"{p.image_id} · step {step}"
-            name = p.image_id if stage == "test" else f"{p.image_id}/step_{step:08d}"
-            files[f"{stage}/pictures/{p.image_id}"] = file = folder / f"{name}.png"
-            write_image(file, panel(p.image, p.truth, p.prediction, labels, title, self.max_width))
+        self._chosen.setdefault(stage, self._drawn)
         for logger in trainer.loggers:
-            if isinstance(logger, Wandb) and files:
-                drawn = self._pictures if labels.ignore_index <= 0xFF else []  # W&B's masks have 8 bits
-                masked = {f"{stage}/masks/{p.image_id}": self._masked(p, labels) for p in drawn}
-                logger.log_pictures(files, masked, step)
-        self._pictures = []
-
-    def _masked(self, picture: Picture, labels: LabelSpace) -> Any:
-        """W&B's image with masks; all three in one size, which is what keeps them aligned."""
-        import wandb
-
-        height, width = picture.image.shape[:2]
-        scale = min(1.0, self.max_width / 2 / width)
-        size = round(width * scale), max(1, round(height * scale))
-        names = {**dict(enumerate(labels.names)), labels.ignore_index: "ignored"}
-        maps = {"prediction": picture.prediction, "ground_truth": picture.truth}
-        masks = {
-            key: {"mask_data": fit_map(indices, size), "class_labels": names}
-            for key, indices in maps.items()
-            if indices is not None
-        }
-        return wandb.Image(fit(picture.image, size), masks=masks, file_type="jpg")
-
-
-def index_map(prediction: Prediction) -> Indices | None:
-    """What is drawn of a prediction, `[H, W]` class indices; None for outputs that have no such map."""
-    return None if prediction.semantic is None else prediction.semantic.cpu().numpy()
+            if isinstance(logger, Wandb) and self._files:
+                logger.log_pictures(self._files, self._masked, trainer.global_step)

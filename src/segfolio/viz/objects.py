@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segfolio.data.labels import LabelSpace
-from segfolio.viz.overlay import Indices, Pixels, blend, borders, rgb
+from segfolio.viz.overlay import Indices, Pixels, paint
 
 
 def overlay_objects(
@@ -23,13 +23,7 @@ def overlay_objects(
     Returns:
         `[H, W, 3]`.
     """
-    colors = np.concatenate([np.zeros((1, 3), np.uint8), object_colors(classes, labels)])[ids]
-    shown = rgb(image).copy()
-    inside = ids > 0
-    shown[inside] = blend(shown[inside], colors[inside], alpha)
-    outline = inside & borders(ids)
-    shown[outline] = colors[outline]
-    return shown
+    return paint(image, ids, object_colors(classes, labels), alpha)
 
 
 def object_colors(classes: Sequence[int], labels: LabelSpace) -> Pixels:

@@ -1,4 +1,4 @@
-"""Label maps as colours: on their own, over the image, and against the truth."""
+"""Maps of classes and of regions as colours: on their own, over the image, and against the truth."""
 
 import cv2
 import numpy as np
@@ -9,10 +9,13 @@ from segfolio.data.sample import Batch, to_pixels
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer]
+Bools = npt.NDArray[np.bool_]
 
 VOID: Color = (150, 150, 150)
 HATCH: Color = (215, 215, 215)
 WRONG: Color = (230, 25, 45)
+IGNORED = -1
+"""The number of a region that does not count."""
 
 
 def rgb(image: Pixels) -> Pixels:
@@ -22,7 +25,8 @@ def rgb(image: Pixels) -> Pixels:
 
 def at_original_size(batch: Batch, index: int) -> Pixels:
     """One image of a batch `[H, W, 3]` at the size it has on disk, whatever size the network saw."""
-    pixels = rgb(to_pixels(batch.images[index].cpu()))
+    height, width = batch.sizes[index]
+    pixels = rgb(to_pixels(batch.images[index, :, :height, :width].cpu()))
     height, width = batch.original_sizes[index]
     return fit(pixels, (width, height))
 
@@ -35,14 +39,9 @@ def fit(image: Pixels, size: tuple[int, int]) -> Pixels:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def fit_map(indices: Indices, size: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    """`[H, W]` class indices resized to (width, height), each pixel the nearest one's class."""
-    return cv2.resize(indices.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def colorize(indices: Indices, labels: LabelSpace) -> Pixels:
-    """`[H, W]` class indices to their palette colours `[H, W, 3]`; ignored pixels are grey (`VOID`)."""
-    return labels.colors(VOID)[indices]
+def fit_map(indices: Indices | Bools, size: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """`[H, W]` indices resized to (width, height), each pixel that of the nearest one."""
+    return cv2.resize(indices.astype(np.int32), size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def overlay(image: Pixels, indices: Indices, labels: LabelSpace, alpha: float = 0.5, contours: bool = True) -> Pixels:
@@ -57,15 +56,38 @@ def overlay(image: Pixels, indices: Indices, labels: LabelSpace, alpha: float = 
     Returns:
         `[H, W, 3]`.
     """
-    colors = colorize(indices, labels)
-    mixed = blend(rgb(image), colors, alpha)
+    return paint(image, class_regions(indices, labels), np.array(labels.palette, np.uint8), alpha, int(contours))
+
+
+def class_regions(indices: Indices, labels: LabelSpace) -> npt.NDArray[np.int32]:
+    """`[H, W]` class indices as `paint` numbers regions."""
+    return np.where(indices == labels.ignore_index, IGNORED, indices.astype(np.int32) + 1)
+
+
+def paint(image: Pixels, regions: Indices, colors: Pixels, alpha: float = 0.5, contours: int = 1) -> Pixels:
+    """Regions filled and outlined over the image.
+
+    Args:
+        image: `[H, W, C]` RGB or grey.
+        regions: `[H, W]`, 1 to N, 0 where the image is left as it is, `IGNORED` where it is hatched.
+        colors: `[N, 3]`.
+        alpha: opacity of the fill.
+        contours: width of each region's border in pixels, which is opaque and inside the region.
+
+    Returns:
+        `[H, W, 3]`.
+    """
+    shown, none = rgb(image), np.zeros((1, 3), np.uint8)
+    filled = np.concatenate([none, colors, none])[regions]  # the last for `IGNORED`
+    mixed = np.where((regions > 0)[..., None], blend(shown, filled, alpha), shown)
     if contours:
-        border = borders(indices)
-        mixed[border] = colors[border]
-    return _hatch(mixed, indices == labels.ignore_index)
+        wide = cv2.dilate(borders(regions).view(np.uint8), None, iterations=contours - 1) > 0
+        border = wide & (regions > 0)
+        mixed[border] = filled[border]
+    return _hatch(mixed, regions == IGNORED)
 
 
-def error_map(image: Pixels, prediction: Indices, truth: Indices, labels: LabelSpace) -> Pixels:
+def error_map(image: Pixels, wrong: Bools, ignored: Bools) -> Pixels:
     """Where the prediction is wrong: red (`WRONG`) over the faded grey image, ignored pixels hatched.
 
     One colour for every kind of error: which classes were mixed up is read from truth and prediction,
@@ -73,16 +95,15 @@ def error_map(image: Pixels, prediction: Indices, truth: Indices, labels: LabelS
 
     Args:
         image: `[H, W, C]` RGB or grey.
-        prediction: `[H, W]` class indices.
-        truth: `[H, W]` class indices or `ignore_index`.
+        wrong, ignored: `[H, W]`.
 
     Returns:
         `[H, W, 3]`.
     """
     grey = rgb(image).mean(axis=-1, keepdims=True)
     faded = blend(np.repeat(grey, 3, axis=-1), 255, 0.45)
-    faded[prediction != truth] = WRONG
-    return _hatch(faded, truth == labels.ignore_index)
+    faded[wrong] = WRONG
+    return _hatch(faded, ignored)
 
 
 def hatching(height: int, width: int) -> Pixels:
@@ -91,7 +112,7 @@ def hatching(height: int, width: int) -> Pixels:
     return np.where(lines[..., None], np.array(HATCH, np.uint8), np.array(VOID, np.uint8))
 
 
-def _hatch(image: Pixels, where: npt.NDArray[np.bool_]) -> Pixels:
+def _hatch(image: Pixels, where: Bools) -> Pixels:
     image[where] = hatching(*where.shape)[where]
     return image
 
@@ -101,7 +122,7 @@ def blend(image: npt.NDArray[np.number], colors: npt.NDArray[np.number] | int, a
     return np.rint(image * np.float32(1 - alpha) + colors * np.float32(alpha)).astype(np.uint8)
 
 
-def borders(indices: Indices) -> npt.NDArray[np.bool_]:
+def borders(indices: Indices) -> Bools:
     """Pixels that differ from the one above, below, left or right."""
     border = np.zeros(indices.shape, bool)
     down, right = indices[1:] != indices[:-1], indices[:, 1:] != indices[:, :-1]

@@ -1,0 +1,121 @@
+"""`View`: one reading of an image (classes, objects, or all segments), ready to be drawn beside its truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segfolio.data.labels import LabelSpace
+from segfolio.data.panoptic_truth import panoptic_truth
+from segfolio.data.sample import Instances, Prediction, Size, Target
+from segfolio.data.segments import Segments
+from segfolio.viz.objects import object_colors
+from segfolio.viz.overlay import IGNORED, Bools, Indices, Pixels, class_regions
+from segfolio.viz.regions import Regions
+
+
+@dataclass
+class View:
+    """Truth and prediction number their regions alike: what was found has the number and colour of the true one.
+
+    Attributes:
+        name: `semantic`, `instances` or `panoptic`.
+        classes: of the N regions, class indices.
+        colors: `[N, 3]`.
+        note: on the prediction.
+    """
+
+    name: str
+    prediction: Regions
+    truth: Regions | None
+    classes: list[int]
+    colors: Pixels
+    note: str = ""
+
+    def errors(self) -> tuple[Bools, Bools]:
+        """Pixels that are of another region than in the truth, and pixels that do not count; `[H, W]` each."""
+        assert self.truth is not None
+        ignored = self.truth.ids == IGNORED
+        return (self.prediction.ids != self.truth.ids) & ~ignored, ignored
+
+
+def views(prediction: Prediction, target: Target | None, labels: LabelSpace, min_score: float = 0.5) -> list[View]:
+    """All that a prediction holds, each reading beside the truth where the target has it.
+
+    Args:
+        target: at the image's original size.
+        min_score: of the instances that are shown.
+    """
+    found, target = [], target or Target()
+    if prediction.semantic is not None:
+        truth = None if target.semantic is None else target.semantic.cpu().numpy()
+        found.append(semantic_view(prediction.semantic.cpu().numpy(), truth, labels))
+    if prediction.instances is not None:
+        found.append(_instance_view(prediction.instances, prediction.size, target.segments, labels, min_score))
+    if prediction.panoptic is not None:
+        whole = None if target.segments is None else panoptic_truth(target, labels)
+        found.append(_segment_view("panoptic", prediction.panoptic, whole, labels))
+    return found
+
+
+def semantic_view(prediction: Indices, truth: Indices | None, labels: LabelSpace) -> View:
+    """Maps of class indices `[H, W]`; ignored pixels are `ignore_index`."""
+    reference = None if truth is None else Regions(class_regions(truth, labels))
+    classes, palette = [*range(labels.num_classes)], np.array(labels.palette, np.uint8)
+    return View("semantic", Regions(class_regions(prediction, labels)), reference, classes, palette)
+
+
+def _instance_view(found: Instances, size: Size, truth: Segments | None, labels: LabelSpace, min_score: float) -> View:
+    """Of two objects that overlap, the one that scores more is in front."""
+    kept = found.above(min_score)
+    shown = Segments(kept.rles, kept.labels, torch.zeros(len(kept.rles)).bool(), size)
+    if truth is not None and labels.things:
+        truth = truth[torch.tensor(labels.is_thing)[truth.labels.cpu()]]
+    view = _segment_view("instances", shown, truth, labels, kept.scores.tolist())
+    view.note = f"{len(shown)} of {len(found.rles)} score {min_score:g} or more"
+    return view
+
+
+def _segment_view(
+    name: str, found: Segments, truth: Segments | None, labels: LabelSpace, scores: Sequence[float] = ()
+) -> View:
+    ids, classes, _ = _arrays(found)
+    numbers, reference = np.arange(1, len(classes) + 1), None
+    if truth is not None:
+        true_ids, true_classes, crowd = _arrays(truth)
+        void = np.append(name == "panoptic", crowd)  # there, a pixel without a segment does not count
+        true_ids = np.where(void[true_ids], IGNORED, true_ids)
+        numbers = true_numbers(ids, classes, true_ids, true_classes)
+        reference = Regions(true_ids, {n: (labels.names[c],) for n, c in enumerate(true_classes, 1)})
+        classes = np.append(true_classes, classes[numbers > len(true_classes)])
+    regions = Regions(np.append(0, numbers)[ids])
+    for n, score in zip_longest(numbers.tolist(), scores):
+        text = labels.names[classes[n - 1]]
+        regions.captions[n] = (text,) if score is None else (f"{text} {score:.2f}", f"{score:.2f}")
+    return View(name, regions, reference, classes.tolist(), object_colors(classes.tolist(), labels))
+
+
+def true_numbers(
+    ids: Indices, classes: npt.NDArray[np.int64], true_ids: Indices, true_classes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Of each found region, `[M]`, the number of the true one that it is, or from N + 1 on where it is none.
+
+    It is the one of its class with which it has an IoU above 0.5, of which there is one at most, since regions of a
+    map do not overlap; pixels that do not count are left out.
+    """
+    counts = true_ids != IGNORED
+    shape = len(true_classes) + 1, len(classes) + 1
+    shared = np.bincount(np.ravel_multi_index((true_ids[counts], ids[counts]), shape), minlength=shape[0] * shape[1])
+    shared = shared.reshape(shape)
+    union = shared.sum(0) + shared.sum(1, keepdims=True) - shared
+    same = (2 * shared > union)[1:, 1:] & (true_classes[:, None] == classes)
+    new = ~same.any(0)
+    return np.where(new, len(true_classes) + new.cumsum(), same.argmax(0) + 1 if len(true_classes) else 0)
+
+
+def _arrays(segments: Segments) -> tuple[Indices, npt.NDArray[np.int64], Bools]:
+    """Id map, class indices, crowds."""
+    return segments.id_map.cpu().numpy(), segments.labels.cpu().numpy(), segments.crowd.cpu().numpy()
