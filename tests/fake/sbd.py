@@ -12,9 +12,10 @@ from tests.fake.voc import PALETTE, maps
 
 
 def write(root: Path, train: Sequence[str] = (), val: Sequence[str] = (), size: tuple[int, int] = (48, 96)) -> None:
-    """2 objects on each image; there is no border. Without names: some of VOC 2011, which is written as well."""
+    """2 objects on each image; there is no border. Without names: some of VOC 2011, which is written with 2012."""
     if not train:
         voc.write(root, 2011)
+        voc.write(root, 2012)
         train, val = [*voc.names(2011, "train", 3), voc.names(2011, "val", 1)[0]], ["2010_000001"]
     rng = np.random.default_rng(1)
     folder = root / "benchmark_RELEASE" / "dataset"
