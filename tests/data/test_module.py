@@ -58,6 +58,16 @@ def test_each_loader_has_its_own_transforms() -> None:
     assert seen == {"train": [1], "statistics": [2], "val": [2], "test": [2], "predict": [2]}
 
 
+def test_a_test_may_have_transforms_of_its_own() -> None:
+    data = module(eval_transforms=[paint(2)], test_transforms=[])
+    val, test = (
+        torch.cat([batch.images.flatten() for batch in loader()])
+        for loader in (data.val_dataloader, data.test_dataloader)
+    )
+    assert val.unique().tolist() == [2]
+    assert len(test.unique()) > 2
+
+
 def test_evaluation_transforms_change_the_image_and_not_the_truth() -> None:
     batches = list(module(eval_transforms=[blind, Resize((24, 40))], eval_batch_size=3).val_dataloader())
     assert batches[0].images.shape == (3, 3, 24, 40)

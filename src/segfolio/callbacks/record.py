@@ -76,7 +76,7 @@ class RunRecord(Callback):
             self._record.partial = f"{tested} of {counted(whole, 'image')}"
         images = self._record.partial or counted(whole, "image")
         checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "no checkpoint"
-        transforms = [type(transform).__name__ for transform in data.eval_transforms]
+        transforms = [type(transform).__name__ for transform in data.test_transforms]
         words = [f"{images} of {data.test_split}, {checkpoint}", *transforms, pl_module.protocol]
         self._record.protocol = "; ".join(words)
         self._write(trainer, finished=True)

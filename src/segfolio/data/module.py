@@ -39,6 +39,8 @@ class DataModule(LightningDataModule):
         eval_batch_size: larger than 1 only where all images of the split have one size, or are padded.
         pad_batches: images of several sizes make a batch, padded to the largest height and width among them; for
             families that know what to do with it (`RegionBased`).
+        test_transforms: in place of `eval_transforms` in tests and predictions, where a test protocol wants images of
+            another size than validation.
         num_workers: processes that load; by default one per core but one, at most 8.
         images: a folder of plain images for `predict`; by default `test_split` is predicted.
         images_labels, images_channels: of what was learned, so that `images` need no dataset; `segfolio predict`
@@ -60,6 +62,7 @@ class DataModule(LightningDataModule):
         pad_batches: bool = False,
         train_transforms: Sequence[Transform] = (),
         eval_transforms: Sequence[Transform] = (),
+        test_transforms: Sequence[Transform] | None = None,
         num_workers: int | None = None,
         train_split: str = "train",
         val_split: str = "val",
@@ -74,6 +77,7 @@ class DataModule(LightningDataModule):
         self.dataset, self.root, self.remap, self.images = dataset, root, remap, images
         self.batch_size, self.eval_batch_size, self.pad_batches = batch_size, eval_batch_size, pad_batches
         self.train_transforms, self.eval_transforms = train_transforms, eval_transforms
+        self.test_transforms = eval_transforms if test_transforms is None else test_transforms
         self.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if num_workers is None else num_workers
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.cache, self.seed = cache, seed
@@ -131,10 +135,10 @@ class DataModule(LightningDataModule):
         return self._loader(ForEvaluation(dataset, self.eval_transforms), self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation(self.split(self.val_split))
+        return self._evaluation(self.split(self.val_split), self.eval_transforms)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation(self.split(self.test_split))
+        return self._evaluation(self.split(self.test_split), self.test_transforms)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         if self.images is None:
@@ -142,14 +146,16 @@ class DataModule(LightningDataModule):
         channels = self.images_channels or self.split(self.train_split).channels
         images = ImageFolder(Path(self.images), self.labels, channels)
         images.check()
-        return self._evaluation(images, batch_size=1)  # sizes differ
+        return self._evaluation(images, self.test_transforms, batch_size=1)  # sizes differ
 
-    def _evaluation(self, dataset: SegmentationDataset, batch_size: int | None = None) -> DataLoader[Any]:
+    def _evaluation(
+        self, dataset: SegmentationDataset, transforms: Sequence[Transform], batch_size: int | None = None
+    ) -> DataLoader[Any]:
         rank, world_size = _rank(self.trainer)
         if len(dataset) < world_size:
             raise SegfolioError(f"{len(dataset)} images cannot be shared by {world_size} processes; use fewer devices")
         sampler = EvaluationSampler(len(dataset), rank, world_size)
-        return self._loader(ForEvaluation(dataset, self.eval_transforms), batch_size or self.eval_batch_size, sampler)
+        return self._loader(ForEvaluation(dataset, transforms), batch_size or self.eval_batch_size, sampler)
 
     def _loader(
         self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler

@@ -53,7 +53,7 @@ class RegionBased(Family):
             )
         self.kinds, self.max_dets = tuple(kinds), tuple(max_dets)
         self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
-        stuff = labels.is_thing.count(False)
+        stuff = labels.is_thing.count(False)  # of whatever number of classes the network is asked for, see `transfer`
         super().__init__(labels, lambda num_classes: architecture(num_classes - stuff), **recipe)
         self.things: Tensor
         self.places: Tensor  # of each class among the things, -1 of stuff
@@ -83,11 +83,7 @@ class RegionBased(Family):
         return [
             Prediction(image_id, size, instances=instances(found, self.things, valid, size))
             for image_id, valid, size, found in zip(
-                batch.image_ids,
-                batch.sizes,
-                batch.original_sizes,
-                self(batch.images, batch.sizes),
-                strict=True,
+                batch.image_ids, batch.sizes, batch.original_sizes, self(batch.images, batch.sizes), strict=True
             )
         ]
 

@@ -4,7 +4,7 @@ A protocol is a value in YAML, of every family with scores per pixel: `test_prot
 arguments, such as `class_path: segfolio.inference.protocols.Slide` and `init_args: {window: 768, stride: 512}`.
 
 All results have the image's original size. Sizes and scales are those of the image that the data module hands over:
-a `Resize` among `data.eval_transforms` comes first.
+a `Resize` among `data.test_transforms` (or `eval_transforms`, where there are none) comes first.
 """
 
 import math
