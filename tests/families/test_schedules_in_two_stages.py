@@ -4,7 +4,7 @@ from torch import nn
 
 from segfolio.errors import SegfolioError
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
-from segfolio.families.two_stage import TwoStageWarmupPoly
+from segfolio.families.schedules import TwoStageWarmupPoly
 
 
 def optimizer() -> torch.optim.Optimizer:
