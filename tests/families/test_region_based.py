@@ -163,7 +163,7 @@ def test_perfect_detections_have_an_ap_of_one():
 
 def test_losses_have_names_and_fall_and_both_aps_are_logged():
     model = family(Shapes.labels)
-    loops = trainer(max_steps=40)
+    loops = trainer(max_steps=25)
     first: dict[str, float] = {}
 
     def remember(*_: Any) -> None:
@@ -174,7 +174,7 @@ def test_losses_have_names_and_fall_and_both_aps_are_logged():
     loops.fit(model, shapes())
     last = {k: float(v) for k, v in loops.callback_metrics.items()}
     assert first.keys() == {"train/loss", *(f"train/loss_{name}" for name in LOSSES)}
-    assert last["train/loss"] < 0.6 * first["train/loss"]
+    assert last["train/loss"] < 0.7 * first["train/loss"]
     assert {"val/AP", "val/AP50", "val/AP_small", "val/AP_box", "val/AR_100"} <= last.keys()
 
 

@@ -107,8 +107,9 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
 
 
 def _whole_split(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Without the figures of single classes (`test/iou/car`)."""
-    return {key: value for key, value in figures.items() if key.count("/") == 1 or is_figure(key)}
+    """Without the figures of single classes (`test/iou/car`) and the time that they took."""
+    whole = {key: value for key, value in figures.items() if key.count("/") == 1 or is_figure(key)}
+    return {key: value for key, value in whole.items() if not key.endswith("/evaluation_seconds")}
 
 
 def withheld(record: Record) -> list[str]:

@@ -30,7 +30,7 @@ EVERYTHING: list[Transform] = [
     RandomWindow(scale=(0.5, 0.9), short_side=100),
     Resize((70, 80)),
     Resize(75, max_size=90, divisor=16),
-    ResizeShortest(range(50, 80, 5), max_size=90),
+    ResizeShortest(range(40, 67), max_size=90),
     ElasticDeformation(),
     ColorJitter(0.4, 0.4, 0.4, 0.1),
     BorderWeight(foreground=1),
