@@ -112,6 +112,19 @@ def test_things_that_no_segment_covers_are_told():
     assert lost(Target(semantic(SEMANTIC), whole)) == []
 
 
+def test_stuff_that_no_segment_covers_beside_stuff_that_one_covers_is_told():
+    part = segments([[3, 3, 1], [4, 1, 1], [0, 2, 0]], [CAT, CAT, SKY, GRASS])
+    ((what, where),) = lost(Target(semantic(SEMANTIC), part))
+    assert (what, where) == ("with stuff outside all segments", "train 7 (sky)")
+
+
+def test_two_segments_of_one_stuff_class_are_told():
+    given = segments([[1, 1, 2]], [SKY, SKY])
+    assert lost(Target(segments=given)) == [
+        ("with several segments of one class that is stuff (is it a thing?)", "train 7 (sky)")
+    ]
+
+
 def test_shapes_lose_nothing():
     dataset = Shapes(train=10)
     assert not [p for i in range(10) for p in panoptic_losses(dataset[i].target, dataset.labels, f"{i}")]

@@ -104,10 +104,30 @@ def test_one_that_does_not_is_refused_by_image(target, lacks, task, says):
         check_task(split(target, replace(target, **{lacks: None})), "train", task)
 
 
-def test_a_segment_of_no_class_is_refused(target):
-    target.segments.labels[1] = 3
-    with pytest.raises(SegfolioError, match="val 0 has a segment of class 3, expected 0 to 2"):
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_segment_of_no_class_is_refused(target, label):
+    target.segments.labels[1] = label
+    with pytest.raises(SegfolioError, match=f"val 0 has a segment of class {label}, expected 0 to 2"):
         check_task(split(target), "val", "instance")
+
+
+def test_panoptic_truth_without_stuff_is_refused(target):
+    objects = replace(target, semantic=None)
+    with pytest.raises(SegfolioError, match=r"the images of train have neither stuff .*; choose the task instance"):
+        check_task(split(objects, objects), "train", "panoptic")
+    check_task(split(objects, target), "train", "panoptic")  # an image of objects alone is none yet
+
+
+def test_objects_that_are_no_things_are_told(target):
+    target.segments.labels[1] = 1
+    with pytest.warns(UserWarning, match=r"1 image with objects of classes .*the first is train 0 \(road\)"):
+        check_task(split(replace(target, semantic=None)), "train", "instance")
+
+
+def test_stuff_of_a_panoptic_annotation_is_no_object(target, recwarn):
+    target.segments.labels[1] = 1
+    check_task(split(target), "train", "instance")
+    assert not recwarn
 
 
 def test_what_panoptic_truth_loses_is_one_warning_of_each_sort(target):

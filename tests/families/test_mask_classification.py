@@ -90,11 +90,29 @@ def test_losses_have_names_and_fall_on_one_batch():
 
 def test_segments_without_a_query_are_counted_or_refused():
     few = partial(Tiny, num_queries=2)
-    loops = trainer(max_steps=1)
-    loops.fit(family("panoptic", architecture=few), data())
-    assert loops.callback_metrics["train/segments_left_out"] > 0
-    with pytest.raises(SegfolioError, match="find no query: each image has 2; raise num_queries"):
+    counts = []
+    for steps in (1, 2):
+        loops = trainer(max_steps=steps)
+        loops.fit(family("panoptic", architecture=few), data())
+        counts.append(loops.callback_metrics["train/segments_left_out"].item())
+    assert 0 < counts[0] < counts[1]
+    with pytest.raises(SegfolioError, match=r"^train_\d+.*: more segments than the 2 queries of an image; raise"):
         trainer(max_steps=1).fit(family("panoptic", architecture=few, more_segments="error"), data())
+
+
+def test_one_query_per_class_is_for_the_semantic_task():
+    with pytest.raises(
+        SegfolioError, match=r"model\.task is panoptic, .* use matching: bipartite, or the task semantic"
+    ):
+        family("panoptic", criterion=MaskClassificationLoss(matching="fixed"))
+
+
+def test_loaders_of_ones_own_need_no_data_module():
+    module = data(train=2)
+    module.setup("fit")
+    loops = trainer(max_steps=1, limit_val_batches=0)
+    loops.fit(family("semantic"), module.train_dataloader())
+    assert loops.global_step == 1
 
 
 def test_a_task_of_things_needs_things():

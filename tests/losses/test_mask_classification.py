@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from segfolio.errors import SegfolioError
 from segfolio.losses import mask_classification
 from segfolio.losses.mask_classification import MaskClassificationLoss
-from segfolio.losses.mask_matching import MaskLoss, MaskTarget
+from segfolio.losses.mask_matching import MaskLoss, MaskTarget, assign
 from tests.conftest import REPOSITORY
 
 QUERIES, CLASSES, LAYERS = 8, 5, 3
@@ -179,6 +180,45 @@ def test_finite_for_extreme_logits(arguments: dict, scale: float) -> None:
     layers = outputs(2, scale)
     losses = MaskClassificationLoss(**arguments)(layers, truths(3, 5))
     assert all(x.isfinite().all() for x in [*losses.values(), *gradients(losses, layers)])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "bound"),
+    [("mask_weight", -1.0, 0), ("no_object_weight", -0.1, 0), ("points", 0, 1), ("oversample", 0.5, 1)],
+)
+def test_numbers_out_of_range_are_refused(argument: str, value: float, bound: int) -> None:
+    with pytest.raises(
+        SegfolioError, match=f"^{argument} of MaskClassificationLoss is {value}, expected {bound} or more"
+    ):
+        MaskClassificationLoss(**{argument: value})
+
+
+@BOTH
+def test_finite_where_nothing_has_weight(arguments: dict) -> None:
+    losses = MaskClassificationLoss(**arguments, no_object_weight=0.0)(outputs(2), truths(0, 0))
+    assert [x.item() for x in losses.values()] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("layers", [2, 10])
+def test_one_copy_to_the_host_whatever_the_layers(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a GPU: a number read out, positions of what is not zero, the assignment's copy."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Waits(TorchDispatchMode):
+        found: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"):
+                self.found.append(func._schema.name)
+            return func(*args, **(kwargs or {}))
+
+    copies = []
+    monkeypatch.setattr(mask_classification, "assign", lambda *x: copies.append(1) or assign(*x))
+    with Waits():
+        losses = MaskClassificationLoss(points=64)(outputs(2)[:1] * layers, truths(3, 5))
+        torch.stack(list(losses.values())).sum().backward()
+    assert not Waits.found
+    assert len(copies) == 1
 
 
 @BOTH

@@ -55,14 +55,22 @@ def panoptic_losses(target: Target, labels: LabelSpace, where: str) -> Iterator[
     if segments is None:
         return
     seen = segments.id_map > 0
+    stuff = [labels.names[c] for c in segments[~segments.crowd].labels.tolist() if not labels.is_thing[c]]
     if overlap := _overlap(segments):
         what = "whose segments overlap, of which panoptic truth shows the later"
         yield Problem("image", what, f"{where} ({overlap} pixels)", fatal=False)
     if semantic is not None:
         outside = np.bincount(semantic.numpy()[~seen.numpy()], minlength=labels.num_classes)
-        if lost := [name for name, n in zip(labels.names, outside, strict=False) if n and name in labels.things]:
+        lost = {name for name, n in zip(labels.names, outside, strict=False) if n}
+        if things := sorted(lost & set(labels.things)):
             what = "with things outside all segments, which panoptic truth takes for void (are they stuff?)"
-            yield Problem("image", what, f"{where} ({', '.join(lost)})", fatal=False)
+            yield Problem("image", what, f"{where} ({', '.join(things)})", fatal=False)
+        if stuff and (rest := sorted(lost - set(labels.things))):
+            what = "with stuff outside all segments, which panoptic truth takes for void, as other stuff has segments"
+            yield Problem("image", what, f"{where} ({', '.join(rest)})", fatal=False)
+    if twice := sorted({name for name in stuff if stuff.count(name) > 1}):
+        what = "with several segments of one class that is stuff (is it a thing?)"
+        yield Problem("image", what, f"{where} ({', '.join(twice)})", fatal=False)
 
 
 def _overlap(segments: Segments) -> int:

@@ -1,6 +1,5 @@
 """`task_truth`: what a network that classifies masks is to find in an image, by task."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -66,24 +65,39 @@ def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:
 def check_task(dataset: Split, name: str, task: Task) -> None:
     """Before training: whether the annotation serves the task, as far as a few images of the split show.
 
-    Warns of what the panoptic truth loses, see `panoptic_losses`; `segfolio inspect` looks at all images.
+    Warns of objects that are no things, which the instance task leaves out, and of what the panoptic truth loses, see
+    `panoptic_losses`; `segfolio inspect` looks at all images.
 
     Args:
         name: of the split.
 
     Raises:
-        SegfolioError: an image without what the task needs, a segment of a class that there is not.
+        SegfolioError: an image without what the task needs, a segment of a class that there is not; for the panoptic
+            task, no stuff in any image.
     """
     chosen = range(0, len(dataset), max(1, len(dataset) // _LOOKED_AT))[:_LOOKED_AT]
+    is_thing, has_stuff = torch.tensor(dataset.labels.is_thing), False
+    lost: list[Problem] = []
+    for index in chosen:
+        sample = dataset[index]
+        target, where = _served(sample, dataset.labels, name, task), f"{name} {sample.image_id}"
+        if task == "semantic" or target.segments is None:
+            continue
+        no_things = target.segments.labels[~is_thing[target.segments.labels]].unique().tolist()
+        has_stuff |= target.semantic is not None or bool(no_things)
+        if task == "panoptic":
+            lost += panoptic_losses(target, dataset.labels, where)
+        elif no_things and target.semantic is None:  # else they are the stuff of a panoptic annotation
+            what = "with objects of classes that are not among the things, which the instance task leaves out"
+            names = ", ".join(dataset.labels.names[c] for c in no_things)
+            lost.append(Problem("image", what, f"{where} ({names})", fatal=False))
 
-    def lost() -> Iterator[Problem]:
-        for index in chosen:
-            sample = dataset[index]
-            target = _served(sample, dataset.labels, name, task)
-            if task == "panoptic":
-                yield from panoptic_losses(target, dataset.labels, f"{name} {sample.image_id}")
-
-    raise_problems(lost(), of=f"{len(chosen)} of {len(dataset)} images looked at")
+    raise_problems(lost, of=f"{len(chosen)} of {len(dataset)} images looked at")
+    if task == "panoptic" and not has_stuff:
+        raise SegfolioError(
+            f"model.task is panoptic, but the images of {name} have neither stuff among their segments nor a semantic "
+            "map, so that no pixel outside the objects would count; choose the task instance"
+        )
 
 
 def _served(sample: Sample, labels: LabelSpace, split: str, task: Task) -> Target:
@@ -96,9 +110,10 @@ def _served(sample: Sample, labels: LabelSpace, split: str, task: Task) -> Targe
             f"model.task is {task}, but {split} {sample.image_id} has no {needed}; its annotation serves "
             f"{' and '.join(served) or 'no task'}: choose that, or a dataset that has {needed}"
         )
-    if target.segments is not None and not target.segments.labels.lt(labels.num_classes).all():
+    classes = set() if target.segments is None else set(target.segments.labels.tolist())
+    if unknown := classes - set(range(labels.num_classes)):
         raise SegfolioError(
-            f"{split} {sample.image_id} has a segment of class {int(target.segments.labels.max())}, expected 0 to "
+            f"{split} {sample.image_id} has a segment of class {min(unknown)}, expected 0 to "
             f"{labels.num_classes - 1}; `read` returns class indices, see LabelSpace.encode"
         )
     return target

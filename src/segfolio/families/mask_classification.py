@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
@@ -32,17 +33,19 @@ class MaskClassification(Family):
         task: `semantic`, `instance` or `panoptic`.
         object_threshold, overlap_threshold: of `inference.mask_classification.panoptic`.
         top_k: of `inference.mask_classification.instances`.
-        more_segments: than queries in an image: `count` them as `train/segments_left_out` and go on, or stop with an
-            `error`.
+        more_segments: than queries in an image: `count` them, from the start of training and of all processes, as
+            `train/segments_left_out` and go on, or stop with an `error`.
         bn_mode: `running`: batch normalisations are trained, as usual; `frozen`: neither their statistics nor their
             affine parameters (the ResNets of MaskFormer and Mask2Former).
 
     The others, by name, are those of `Family`.
 
     Raises:
-        SegfolioError: a task for which the label space has no things; before training, one that the annotation does
-            not serve.
+        SegfolioError: a task for which the label space has no things, or with several segments of a class where the
+            criterion has one query per class; before training, a task that the annotation does not serve.
     """
+
+    left_out: Tensor
 
     def __init__(
         self,
@@ -62,11 +65,17 @@ class MaskClassification(Family):
                 f"model.task is {task}, but no class of the dataset is a thing; name its countable classes as things, "
                 "or choose the task semantic"
             )
+        if task != "semantic" and criterion.matching == "fixed":
+            raise SegfolioError(
+                f"model.task is {task}, whose images have several segments of a class, and fixed matching has one "
+                "query per class; use matching: bipartite, or the task semantic"
+            )
         self.task, self.main_metric = task, _MAIN[task]
         self.measured_by = f"{task} inference of the queries"
         self.scores_are = "probabilities" if task == "semantic" else None
         super().__init__(labels, architecture, **recipe)
         self.criterion, self.more_segments = criterion, more_segments
+        self.register_buffer("left_out", torch.tensor(0.0))  # goes on where a run is resumed
         self.object_threshold, self.overlap_threshold, self.top_k = object_threshold, overlap_threshold, top_k
         self.bn_mode = bn_mode
         self.train()  # what is frozen is not for the optimiser
@@ -80,6 +89,8 @@ class MaskClassification(Family):
     def setup(self, stage: str) -> None:
         """Refuses an annotation that does not serve the task, before the first step."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:  # loaders of a user's own
+            return
         splits = {"fit": (data.train_split, data.val_split), "validate": (data.val_split,), "test": (data.test_split,)}
         for name in splits.get(stage, ()):
             check_task(data.split(name), name, self.task)
@@ -97,14 +108,16 @@ class MaskClassification(Family):
             for t in batch.targets
             if t.segments is not None and t.weight is not None
         ]
-        losses = self.criterion([*output.auxiliary, (output.class_logits, output.mask_logits)], targets)
-        left_out = self.criterion.left_out
-        if left_out and self.more_segments == "error":
+        queries = output.class_logits.shape[1]
+        full = [name for name, t in zip(batch.image_ids, targets, strict=True) if len(t.labels) > queries]
+        if full and self.more_segments == "error":
             raise SegfolioError(
-                f"{left_out} segments of the images {', '.join(batch.image_ids[:4])} ... find no query: each image "
-                f"has {output.class_logits.shape[1]}; raise num_queries, or set model.more_segments to count"
+                f"{', '.join(full)}: more segments than the {queries} queries of an image; raise num_queries, or set "
+                "model.more_segments to count"
             )
-        self.log("train/segments_left_out", float(left_out), batch_size=len(batch))
+        losses = self.criterion([*output.auxiliary, (output.class_logits, output.mask_logits)], targets)
+        self.left_out += self.criterion.left_out
+        self.log("train/segments_left_out", self.left_out, batch_size=len(batch))
         return losses
 
     def predict(self, batch: Batch) -> list[Prediction]:

@@ -4,7 +4,7 @@ MaskFormer (Cheng et al., 2021, arXiv 2107.06278, section 3.4) for semantic and 
 2112.01527, section 4.1, and the official code) for instances. All are functions of one image's `class_logits`
 `[Q, C + 1]`, the last class being "no object", and `mask_logits` `[Q, h, w]` of the image's own region: where the
 network saw padding, the caller has cut it off. The logits are resized once, to the image's original size; the
-official code resizes them to the network's input first.
+official code resizes them to the network's input first, and for semantic models from there the scores.
 
 Masks are read in bands of rows, so that neither `[Q, H, W]` nor `[C, H, W]` is ever held. Reduced precision is
 computed in float32.

@@ -17,16 +17,17 @@ def paper_and_ours(name: str, paper: Paper | None, figures: Mapping[str, float],
     Args:
         caveat: the record's; where there is one it stands in for difference and verdict.
     """
-    expected, tolerance = (paper.expected, paper.tolerance) if paper else ({}, 0.0)
+    expected = paper.expected if paper else {}
     rows = []
     measures = {key: unit for key in figures if (unit := UNITS.get(key.partition("/")[2]))}
     for key in dict.fromkeys((*expected, *(key for key in figures if key not in measures))):
         theirs, ours = expected.get(key), figures.get(key)
         difference = verdict = ""
-        if theirs is not None and ours is not None:
+        if paper and theirs is not None and ours is not None:
             verdict = caveat.partition(":")[0]
             if not caveat:
                 difference = percent(ours - theirs, "+")
+                tolerance = paper.tolerance_of(key)
                 verdict = f"{state(theirs, ours, tolerance)} (± {percent(tolerance)})"
         rows.append((key, percent(theirs), percent(ours), difference, verdict))
     heading = f"{name}: {paper.row}" if paper else name

@@ -57,7 +57,9 @@ def _table(rows: Sequence[Row], title: str) -> str:
             percent(row.expected),
             spread(row.ours),
             percent(row.difference, "+"),
-            f"{row.state} (± {percent(row.paper.tolerance)})" if row.difference is not None else row.state,
+            f"{row.state} (± {percent(row.paper.tolerance_of(row.figure))})"
+            if row.difference is not None
+            else row.state,
             row.protocol,
             row.commit,
             row.hardware,

@@ -91,7 +91,7 @@ def _gauge(row: Row) -> str:
     """The paper's figure as a line, the tolerance as a band around it, ours as a dot with its deviation."""
     if row.ours is None or row.difference is None:
         return ""
-    tolerance, std = row.paper.tolerance or 0.01, row.ours.std or 0.0
+    tolerance, std = row.paper.tolerance_of(row.figure) or 0.01, row.ours.std or 0.0
     reach = max(2 * tolerance, abs(row.difference) + std) * 1.1
 
     def x(value: float) -> float:

@@ -21,6 +21,7 @@ FIGURES = (
     *(f"{name}{kind}" for name in ("PQ", "SQ", "RQ") for kind in ("", "_things", "_stuff")),
     *("V_rand", "V_info"),
 )
+DEFAULT_TOLERANCE = 0.01
 UNITS = {"evaluation_seconds": "s", "HD95": "pixels"}
 """Of the figures that are no ratios."""
 
@@ -35,7 +36,7 @@ class Paper:
         row: which row of which table, in words.
         expected: figures of that row by log key (`test/mIoU`, `test/<further protocol>/mIoU`), ratios in [0, 1];
             none where none is claimed.
-        tolerance: how far from them still counts as replicated.
+        tolerance: how far from them still counts as replicated, of all figures or by log key; 0.01 where none is given.
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
 
@@ -47,7 +48,7 @@ class Paper:
     arxiv: str
     row: str
     expected: dict[str, float] = field(default_factory=dict)
-    tolerance: float = 0.01
+    tolerance: float | dict[str, float] = DEFAULT_TOLERANCE
     status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
 
@@ -62,10 +63,20 @@ class Paper:
                 raise SegfolioError(
                     f"paper.expected gives {key}: {value}; figures are ratios, such as 0.464 for 46.4 %"
                 )
-        if not 0 <= self.tolerance < 1:
-            raise SegfolioError(f"paper.tolerance is {self.tolerance}; it is a ratio, such as 0.02 for 2 points")
+        tolerances = self.tolerance if isinstance(self.tolerance, dict) else {"": self.tolerance}
+        for key, value in tolerances.items():
+            if key and key not in self.expected:
+                raise SegfolioError(f"paper.tolerance names {key!r}, which paper.expected does not")
+            if not 0 <= value < 1:
+                raise SegfolioError(f"paper.tolerance is {value}; it is a ratio, such as 0.02 for 2 points")
         if self.status not in get_args(Status):
             raise SegfolioError(f"paper.status is {self.status!r}, expected one of {', '.join(get_args(Status))}")
+
+    def tolerance_of(self, figure: str) -> float:
+        """How far from a figure still counts as replicated."""
+        if isinstance(self.tolerance, dict):
+            return self.tolerance.get(figure, DEFAULT_TOLERANCE)
+        return self.tolerance
 
 
 def is_figure(key: str) -> bool:
@@ -118,12 +129,13 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _numbers_by_key(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_text, value)) and all(map(_number, value.values()))
+
+
 _TYPES = {  # what is expected, and whether a value is that
     **dict.fromkeys(("title", "arxiv", "row", "status"), ("a text; put numbers in quotes", _text)),
-    "expected": (
-        "figures by log key, such as {test/mIoU: 0.464}",
-        lambda v: isinstance(v, dict) and all(map(_text, v)) and all(map(_number, v.values())),
-    ),
-    "tolerance": ("a number", _number),
+    "expected": ("figures by log key, such as {test/mIoU: 0.464}", _numbers_by_key),
+    "tolerance": ("a number, or numbers by log key", lambda v: _number(v) or _numbers_by_key(v)),
     "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
 }

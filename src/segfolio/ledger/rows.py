@@ -123,7 +123,7 @@ def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Ro
         elif any(seed.record.other_data for seed in seeds):
             verdict = "other data"
         else:
-            verdict = state(expected, ours.mean, paper.tolerance)
+            verdict = state(expected, ours.mean, paper.tolerance_of(figure))
         yield Row(
             experiment=_name(path),
             paper=paper,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 from torch.utils.checkpoint import checkpoint
 
+from segfolio.errors import SegfolioError
 from segfolio.losses.mask_matching import (
     FOCAL_ALPHA,
     FOCAL_GAMMA,
@@ -27,6 +28,7 @@ from segfolio.losses.mask_matching import (
 )
 
 _CHUNK = 2_000_000  # points or pixels that are compared at a time
+_TINY = 1e-6  # a divisor where nothing has weight
 _UNCERTAIN = 0.75  # share of the points that are where the prediction is least certain
 
 Layers = Sequence[tuple[Tensor, Tensor]]
@@ -52,7 +54,10 @@ class MaskClassificationLoss(nn.Module):
         matching: `bipartite`; or `fixed`, query k answers for class k (MaskFormer, section 4.3, N = K).
 
     Attributes:
-        left_out: segments of the last batch that found all queries of their image taken.
+        left_out: segments of the last batch, of all processes, that found all queries of their image taken.
+
+    Raises:
+        SegfolioError: a weight below 0, fewer points than 1, `oversample` below 1.
     """
 
     def __init__(
@@ -67,10 +72,16 @@ class MaskClassificationLoss(nn.Module):
         matching: Literal["bipartite", "fixed"] = "bipartite",
     ) -> None:
         super().__init__()
+        least = {"class_weight": (class_weight, 0), "mask_weight": (mask_weight, 0), "dice_weight": (dice_weight, 0)}
+        least |= {"no_object_weight": (no_object_weight, 0), "oversample": (oversample, 1)}
+        least |= {"points": (1 if points is None else points, 1)}
+        for name, (value, bound) in least.items():
+            if value < bound:
+                raise SegfolioError(f"{name} of MaskClassificationLoss is {value}, expected {bound} or more")
         self.weights = Weights(class_weight, mask_weight, dice_weight)
         self.no_object_weight, self.mask_loss = no_object_weight, mask_loss
         self.points, self.oversample, self.matching = points, oversample, matching
-        self.left_out = 0
+        self.left_out = torch.tensor(0.0)
 
     def forward(self, layers: Layers, targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
         """The weighted losses `class`, `mask` and `dice`, each summed over the layers.
@@ -86,21 +97,22 @@ class MaskClassificationLoss(nn.Module):
         images, queries, outputs = layers[0][0].shape
         counts = [len(t.labels) for t in targets]
         matched = sum(min(count, queries) for count in counts)
-        self.left_out = sum(counts) - matched
         with torch.autocast(layers[0][0].device.type, enabled=False):
             if self.matching == "fixed":
                 match = one_query_per_class(targets, queries, outputs - 1).expand(len(layers), -1)
             else:
                 match = self._match(layers, targets)
             class_weights = matched + self.no_object_weight * (images * queries - matched)
-            number, class_weights = _mean_over_processes([sum(counts), class_weights], match.device)
+            sums, processes = _over_processes([sum(counts), class_weights, sum(counts) - matched], match.device)
+            number, class_weights = sums[:2] / processes
+            self.left_out = sums[2]
             image = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
             image = image.to(match.device)
             mask, dice = self._mask_losses([masks for _, masks in layers], targets, image, match)
             labels = torch.cat([t.labels for t in targets])
             classes = self._class_loss(torch.stack([classes for classes, _ in layers]), labels, image, match)
             return {
-                "class": self.weights.classes * classes / class_weights,
+                "class": self.weights.classes * classes / class_weights.clamp_min(_TINY),
                 "mask": self.weights.mask * mask / number.clamp_min(1),
                 "dice": self.weights.dice * dice / number.clamp_min(1),
             }
@@ -144,14 +156,18 @@ class MaskClassificationLoss(nn.Module):
         """Mask loss and Dice, the sums over the pairs of all layers."""
         counts = [len(t.labels) for t in targets]
         rows = image * logits[0].shape[1] + match.clamp_min(0)
-        picked = torch.stack([m.flatten(0, 1).index_select(0, r) for m, r in zip(logits, rows, strict=True)], 1).float()
+        # layers are put together chunk by chunk: their gradients together would be held beside those of all logits
+        picked = [m.flatten(0, 1).index_select(0, r) for m, r in zip(logits, rows, strict=True)]
+        of_images = zip(*(maps.split(counts) for maps in picked), strict=True)
         drawn = targets[0].masks.shape[-2:].numel() if self.points is None else int(self.oversample * self.points)
         chunk = max(1, _CHUNK // (drawn * len(logits)))
         sums = []
-        for target, *of_image in zip(targets, picked.split(counts), match.T.split(counts), strict=True):
+        for target, queries_of, layers in zip(targets, match.T.split(counts), of_images, strict=True):
             void = None if target.valid is None else (~target.valid).float()[None, None]
-            for masks, maps, queries in zip(*(x.split(chunk) for x in (target.masks, *of_image)), strict=True):
-                points = None if self.points is None else self._draw(maps, void)
+            for masks, queries, *maps in zip(
+                *(x.split(chunk) for x in (target.masks, queries_of, *layers)), strict=True
+            ):
+                points = None if self.points is None else self._draw(_stacked(maps), void)
                 # computed again in the backward pass, which saves more memory than it takes time
                 pairs = checkpoint(
                     self._compare, maps, masks, void, points, use_reentrant=False, preserve_rng_state=False
@@ -180,9 +196,9 @@ class MaskClassificationLoss(nn.Module):
         others = random_points(len(maps), self.points - uncertain, maps.device)
         return torch.cat([chosen, others[:, None].expand(-1, maps.shape[1], -1, -1)], 2)
 
-    def _compare(self, maps: Tensor, masks: Tensor, void: Tensor | None, points: Tensor | None) -> Tensor:
-        """Mask loss and Dice `[2, M, L]` of logits `[M, L, h, w]` and masks `[M, H, W]`, at `points` `[M, L, P, 2]`."""
-        truth = masks[:, None].float()
+    def _compare(self, layers: list[Tensor], masks: Tensor, void: Tensor | None, points: Tensor | None) -> Tensor:
+        """Mask loss and Dice `[2, M, L]` of L logits `[M, h, w]` and masks `[M, H, W]`, at `points` `[M, L, P, 2]`."""
+        maps, truth = _stacked(layers), masks[:, None].float()
         if points is None:
             logits = interpolate(maps, masks.shape[-2:], mode="bilinear").flatten(2)
             truth = truth.flatten(2).expand_as(logits)
@@ -206,9 +222,15 @@ class MaskClassificationLoss(nn.Module):
         return torch.stack([loss.sum(-1) / number, 1 - (2 * overlap + 1) / (union + 1)])
 
 
-def _mean_over_processes(values: list[float], device: torch.device) -> Tensor:
-    mean = torch.tensor(values, dtype=torch.float32, device=device)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(mean)
-        mean /= dist.get_world_size()
-    return mean
+def _stacked(layers: Sequence[Tensor]) -> Tensor:
+    """L of `[M, h, w]` to `[M, L, h, w]`, float32."""
+    return torch.stack(list(layers), 1).float()
+
+
+def _over_processes(values: list[float], device: torch.device) -> tuple[Tensor, int]:
+    """The sums, and of how many processes."""
+    sums = torch.tensor(values, dtype=torch.float32, device=device)
+    if not (dist.is_available() and dist.is_initialized()):
+        return sums, 1
+    dist.all_reduce(sums)
+    return sums, dist.get_world_size()

@@ -131,6 +131,12 @@ def test_images_padded_to_size_see_the_positions_of_the_square() -> None:
     assert torch.equal(padded.mask_logits, whole.mask_logits[..., :10, :])
 
 
+@pytest.mark.parametrize("patch_size", [4, 14, 24])
+def test_patches_that_do_not_come_to_a_quarter_are_refused(patch_size: int) -> None:
+    with pytest.raises(SegfolioError, match=f"patch_size of EoMT is {patch_size}, expected 8, 16, 32"):
+        EoMT(3, **EoMT.tiny, patch_size=patch_size)
+
+
 @pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch14_reg4_dinov2"])
 def test_a_vit_of_timm_becomes_the_encoder(tmp_path: Path, backbone: str) -> None:
     vit = timm.create_model(backbone, num_classes=0, img_size=64, patch_size=16).eval()

@@ -15,6 +15,13 @@ from segfolio.layers.backbones import SWINS, backbone_config
 SWIN = "swin_tiny_patch4_window7_224"
 
 
+def test_dropout_is_in_attention_and_perceptron_too() -> None:
+    decoder = MaskFormer(3, **MaskFormer.tiny | {"dropout": 0.25}).model.transformer_module.decoder
+    layer = decoder.layers[0]
+    found = layer.dropout, layer.self_attn.attention_dropout, layer.encoder_attn.attention_dropout
+    assert [*found, layer.mlp.activation_dropout] == [0.25] * 4
+
+
 @pytest.fixture(autouse=True)
 def _small_swin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SWINS, "tiny", (16, (1, 2, 1, 1), (1, 2, 2, 4)))

@@ -48,7 +48,7 @@ class EoMT(nn.Module):
     Args:
         backbone: timm's name of a plain ViT with a class token.
         image_size: of the position embeddings' square grid, in pixels.
-        patch_size: to which the backbone's patch embedding is resampled (DINOv2's is 14), a power of two.
+        patch_size: to which the backbone's patch embedding is resampled (DINOv2's is 14), a power of two from 8.
         num_blocks: that the queries go through.
         drop_path: stochastic depth, of every block.
         pad_to_size: pad images to multiples of `image_size` in place of `patch_size`, as the authors do for panoptic
@@ -61,7 +61,8 @@ class EoMT(nn.Module):
             its mask. Training anneals them from 1 to 0; they are part of the state dict.
 
     Raises:
-        SegfolioError: a backbone that is no plain ViT, weights that are not to be had or do not fit.
+        SegfolioError: a backbone that is no plain ViT, another patch size, weights that are not to be had or do not
+            fit.
     """
 
     paper: ClassVar[str] = "EoMT (Kerssies et al., 2025), arXiv 2503.19108"
@@ -87,6 +88,11 @@ class EoMT(nn.Module):
         from transformers import EomtConfig, EomtForUniversalSegmentation
 
         super().__init__()
+        if patch_size < 8 or patch_size & (patch_size - 1):
+            raise SegfolioError(
+                f"patch_size of EoMT is {patch_size}, expected 8, 16, 32, ...: masks are enlarged by twos to a "
+                "quarter of the image, and a backbone's patch embedding is resampled to it"
+            )
         vit = _plain_vit(backbone, image_size, patch_size)
         config = EomtConfig(  # type: ignore[call-arg]
             hidden_size=vit.embed_dim,
@@ -96,7 +102,7 @@ class EoMT(nn.Module):
             num_register_tokens=vit.num_reg_tokens,
             image_size=image_size,
             patch_size=patch_size,
-            num_upscale_blocks=max(1, patch_size.bit_length() - 3),  # to stride 4
+            num_upscale_blocks=patch_size.bit_length() - 3,  # to stride 4
             num_queries=num_queries,
             num_blocks=num_blocks,
             drop_path_rate=drop_path,

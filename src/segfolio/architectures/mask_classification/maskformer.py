@@ -11,8 +11,8 @@ Deviates:
 - The predictions of earlier layers are normalised but not fed back normalised, as in the authors' release;
   transformers' auxiliary outputs are other.
 - Images are padded with zeros to a multiple of 32, in training too, and masks cropped to a quarter of the image.
-- R101c is timm's `resnet101c`, whose stem is three convolutions of 32, 32 and 64 channels; its ImageNet weights are
-  not the authors'.
+- R101c is timm's `resnet101c` and its ImageNet weights: a stem of 32, 32 and 64 channels and no dilation; the
+  authors' is 128 wide, with dilations of 1, 2 and 4 in the last stage.
 - The panoptic models' six encoder layers in the pixel decoder are not here, nor in transformers.
 - The norm that ends a Swin is kept for its place in state dicts and frozen; nothing reads it.
 """
@@ -158,6 +158,8 @@ def build_model(
         decoder_attention_heads=heads,
         decoder_ffn_dim=feedforward,
         dropout=dropout,
+        attention_dropout=dropout,
+        activation_dropout=dropout,
     )
     config = MaskFormerConfig(decoder_config=decoder, fpn_feature_size=width, mask_feature_size=width)
     config.backbone_config = backbone_config(backbone)  # set later, as the constructor warns of timm's
