@@ -41,12 +41,17 @@ def replicated(tmp_path: Path) -> Callable[..., Path]:
     """Writes an experiment's results over seeds 0, 1, ... of the given mIoU; returns their path."""
 
     def write(
-        experiment: Path, *miou: float, overrides: tuple[str, ...] = (), slide: bool = False, **record: Any
+        experiment: Path,
+        *miou: float,
+        overrides: tuple[str, ...] = (),
+        slide: bool = False,
+        others: dict[str, float] | None = None,
+        **record: Any,
     ) -> Path:
         seeds: dict[int, Seed] = {}
         for seed, value in enumerate(miou):
             run = tmp_path / "runs" / experiment.parent.name / experiment.stem / "-".join(overrides) / f"seed{seed}"
-            further = {"test/slide/mIoU": value + 0.05, "test/slide/dice": 0.2} if slide else {}
+            further = (others or {}) | ({"test/slide/mIoU": value + 0.05, "test/slide/dice": 0.2} if slide else {})
             figures = {"test/mIoU": value, "test/pixel_accuracy": 0.9, "test/IoU/car": 0.1, **further}
             write_run(run, figures, {"seed": seed, **record}, **{k: v for k, v in record.items() if k != "dirty"})
             found = finished_seed(run, experiment.parent)

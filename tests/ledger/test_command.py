@@ -36,6 +36,18 @@ def test_overrides_are_said_beside_the_name(tmp_path, replicated, segfolio):
     assert "| 46.4 | 45.0" not in text
 
 
+def test_experiments_on_the_same_data_stand_side_by_side(tmp_path, replicated, segfolio, capsys):
+    replicated(write_experiment(tmp_path, "a/small"), 0.4, slide=True)
+    replicated(write_experiment(tmp_path, "b/small"), 0.3)
+    replicated(write_experiment(tmp_path, "c/other"), 0.2, slide=True, data={"test": "f2"})
+    assert segfolio("results", "--write") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-4] == ["experiment", "test/mIoU", "test/slide/mIoU"]
+    assert lines[-2:] == [["a/small", "40.0", "(1)", "45.0", "(1)"], ["b/small", "30.0", "(1)", "-"]]
+    text = (tmp_path / "experiments/RESULTS.md").read_text()
+    assert "|---|--:|--:|\n| a/small | 40.0 (1) | 45.0 (1) |\n| b/small | 30.0 (1) | - |" in text
+
+
 def test_what_is_withheld_is_said_on_the_side(tmp_path, replicated, segfolio, capsys):
     replicated(write_experiment(tmp_path, **CLAIM), 0.45, commit=None)
     assert segfolio("results") == 0

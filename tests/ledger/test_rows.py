@@ -49,6 +49,15 @@ def test_where_nothing_is_claimed_the_main_figure_is_shown(tmp_path, replicated)
     assert row.commit == "0123456+"
 
 
+def test_every_task_shows_its_main_figure_and_training_its_length(tmp_path, replicated):
+    replicated(
+        write_experiment(tmp_path), 0.4, steps=300, wall_time=630.0, others={"test/PQ": 0.3, "test/AP_small": 0.1}
+    )
+    rows, _ = ledger(tmp_path / "experiments")
+    assert [r.figure for r in rows] == ["test/mIoU", "test/PQ"]
+    assert rows[0].hardware == "1 x a GPU, 300 steps in 10 min"
+
+
 def test_further_protocols_are_rows_beside_the_first(tmp_path, replicated):
     replicated(write_experiment(tmp_path), 0.4, slide=True)
     claim = {"expected": {"test/mIoU": 0.4, "test/slide/mIoU": 0.5}, "tolerance": 0.02}

@@ -10,6 +10,7 @@ from segfolio.ledger.paper import FIGURES, Paper, paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import Results, Spread, withheld
 
+MAIN = ("mIoU", "AP", "AP50", "PQ")
 STATES = {
     "within": "as near to the paper's figure as the experiment demands",
     "outside": "further from it",
@@ -35,7 +36,8 @@ class Row:
         protocol: how the test arrives at ours.
         seeds: that ours is over.
         commit: short, one or several, `+` where the code differed from it.
-        hardware: of the training, one or several.
+        hardware: of the training, and how long it took, one or several.
+        data: fingerprints of what it was trained and tested on.
         picture: a panel of the test, where the run's folder is here.
     """
 
@@ -50,6 +52,7 @@ class Row:
     seeds: tuple[int, ...] = ()
     commit: str = ""
     hardware: str = ""
+    data: str = ""
     picture: Path | None = None
 
     @property
@@ -109,10 +112,10 @@ def _claims(path: Path, paper: Paper) -> Iterator[Row]:
 
 
 def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Row]:
-    """The figures that the paper claims; where it claims none, the first of ours. And these under further protocols."""
+    """The figures that the paper claims; where it claims none, our main ones. And these under further protocols."""
     summary, seeds = results.summary(), list(results.seeds.values())
     claimed = {} if results.overrides else paper.expected
-    shown = list(claimed) or _first(summary)
+    shown = list(claimed) or _main(summary)
     for figure in [*shown, *_under_further_protocols(shown, summary)]:
         expected, ours = claimed.get(figure), summary.get(figure)
         if ours is None:
@@ -136,13 +139,15 @@ def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Ro
             seeds=tuple(sorted(results.seeds)),
             commit=_each(_commit(seed.record) for seed in seeds),
             hardware=_each(_hardware(seed.record) for seed in seeds),
+            data=_each(",".join(sorted(seed.record.data.values())) for seed in seeds),
             picture=next((p for seed in seeds for p in _pictures(file.parent / seed.run)), None),
         )
 
 
-def _first(summary: dict[str, Spread]) -> list[str]:
-    """The figure of a test that stands first among all figures of the house."""
-    return [f"test/{name}" for name in FIGURES if f"test/{name}" in summary][:1]
+def _main(summary: dict[str, Spread]) -> list[str]:
+    """The figures of a test by which each task is known; where there is none, the first among all of the house."""
+    main, any_ = ([f"test/{name}" for name in names if f"test/{name}" in summary] for names in (MAIN, FIGURES))
+    return main or any_[:1]
 
 
 def _under_further_protocols(shown: list[str], summary: dict[str, Spread]) -> list[str]:
@@ -164,7 +169,8 @@ def _commit(record: Record) -> str:
 
 def _hardware(record: Record) -> str:
     gpus, about = record.hardware.get("gpus"), record.hardware
-    return f"{gpus} x {about['gpu']}" if gpus else f"{about.get('cores')} cores of {about.get('cpu')}"
+    machine = f"{gpus} x {about['gpu']}" if gpus else f"{about.get('cores')} cores of {about.get('cpu')}"
+    return f"{machine}, {record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else machine
 
 
 def _pictures(run: Path) -> list[Path]:
