@@ -157,6 +157,7 @@ def test_a_mapping_that_cannot_be_is_refused(remap, says) -> None:
 
 PRESETS = {
     "coco80_to_voc20": (80, 20),
+    "coco80_to_voc20_background": (80, 21),
     "cocostuff171_to_27": (171, 27),
     "ade150_to_27": (150, 27),
     "mapillary_to_cityscapes19": (65, 19),

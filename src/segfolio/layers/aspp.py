@@ -21,15 +21,24 @@ class ASPP(nn.Module):
         width: channels of each branch and of the output.
         dropout: after the projection.
         separable: the 3x3 convolutions are depthwise separable (DeepLabV3+, arXiv 1802.02611, section 3.1).
+        projection: size of the projection's kernel.
     """
 
     def __init__(
-        self, channels: int, rates: Sequence[int], width: int = 256, dropout: float = 0.5, separable: bool = False
+        self,
+        channels: int,
+        rates: Sequence[int],
+        width: int = 256,
+        dropout: float = 0.5,
+        separable: bool = False,
+        projection: int = 1,
     ) -> None:
         super().__init__()
         atrous = [conv3x3(channels, width, rate, separable) for rate in rates]
         self.convs = nn.ModuleList([Conv2dNormActivation(channels, width, 1), *atrous, ImagePooling(channels, width)])
-        self.project = nn.Sequential(*Conv2dNormActivation(len(self.convs) * width, width, 1), nn.Dropout(dropout))
+        self.project = nn.Sequential(
+            *Conv2dNormActivation(len(self.convs) * width, width, projection), nn.Dropout(dropout)
+        )
 
     def set_rates(self, rates: Sequence[int]) -> None:
         """Change the dilations; the weights stay."""

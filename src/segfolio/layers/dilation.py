@@ -46,10 +46,14 @@ class DilatedNetwork(nn.Module):
         super().__init__()
         check_timm_name(backbone)
         self.name, self.indices = backbone, list(indices)
-        self.backbone = timm.create_model(backbone, num_classes=0, **arguments)
+        try:
+            self.backbone = timm.create_model(backbone, num_classes=0, **arguments)
+        except TypeError:
+            raise SegfolioError(f"timm's {backbone} does not take {', '.join(arguments)}; take a ResNet") from None
+        stages, stride = _stages(self.backbone, backbone)
         self.backbone.prune_intermediate_layers(self.indices, prune_head=True)  # what gets no gradient
         self.channels = [self.backbone.feature_info[i]["num_chs"] for i in indices]
-        self.strides = OutputStride(*_stages(self.backbone, backbone), grid)
+        self.strides = OutputStride(stages, stride, grid)
         self.output_strides = {True: output_stride, False: eval_output_stride or output_stride}
         for stride in (self.output_strides[False], output_stride):
             self.strides.set(stride)

@@ -101,6 +101,7 @@ def test_smaller_strides_see_the_same_at_more_places() -> None:
         ({"eval_output_stride": 64}, r"output_stride is 64; this backbone can have"),
         ({"grid": (1, 2)}, "grid has 2 values for the 3 blocks of the last stage"),
         ({"backbone": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224 cannot be dilated; take a ResNet"),
+        ({"backbone": "convnext_tiny"}, "convnext_tiny cannot be dilated"),  # of four stages, as timm counts
         ({"backbone": "resnet5"}, "timm has no backbone 'resnet5'; did you mean"),
         ({"backbone": "resnet50", "weights": "IMAGENET"}, r"IMAGENET is neither a file, nor a tag of timm's weights"),
     ],

@@ -55,6 +55,14 @@ def test_separable_convolutions_where_the_paper_has_them() -> None:
         assert weights(ASPP(2048, (6, 12, 18)).convs) == 29 * 2048 * 256
 
 
+@pytest.mark.parametrize(("backbone", "millions"), [("resnet50c", 44), ("resnet101c", 63)])
+def test_parameters_of_mmsegmentations_network(backbone: str, millions: int) -> None:
+    """As listed in MaskFormer's Table 1 (2107.06278)."""
+    with torch.device("meta"):
+        network = DeepLabV3Plus(150, backbone, width=512, projection=3, auxiliary=True)
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6) == millions
+
+
 @pytest.mark.parametrize("channels", [320, 2048])
 def test_sharing_saves_62_percent_of_the_pyramid(channels: int) -> None:
     with torch.device("meta"):

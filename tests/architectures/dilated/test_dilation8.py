@@ -44,6 +44,14 @@ def test_layers_of_table_1(large: bool, channels: list[int]) -> None:
     assert fields == [3, 5, 9, 17, 33, 65, 67]
 
 
+@pytest.mark.parametrize(("large", "paddings"), [(False, list(RATES)), (True, [33, 0, 0, 0, 0, 0, 0])])
+def test_zeros_are_where_the_released_networks_have_them(large: bool, paddings: list[int]) -> None:
+    """`dilation8_camvid_deploy.prototxt` and `dilation8_pascal_voc_deploy.prototxt`."""
+    context = ContextModule(3, RATES, large)
+    assert [layer.padding[0] for layer in context if isinstance(layer, nn.Conv2d)] == [*paddings, 0]
+    assert context(positive()).shape == positive().shape
+
+
 def test_the_front_end_loses_the_margin_and_looks_at_the_middle_of_its_pixels() -> None:
     """`crop_size - 372` pixels of a crop are scored, an eighth of them along each axis."""
     field = trace_field(vgg_front_end(2, 1 / 16))

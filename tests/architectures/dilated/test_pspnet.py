@@ -1,10 +1,13 @@
 """PSPNet: the authors' dilations, the pyramid's place, and corners that are aligned."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from segfolio.architectures.dilated.pspnet import PSPNet
+from segfolio.errors import SegfolioError
 
 
 def dilations(stage: nn.Module) -> set[tuple[int, int]]:
@@ -48,6 +51,19 @@ def test_without_bins_and_auxiliary_head_it_is_the_dilated_fcn() -> None:
     assert network.train()(torch.randn(2, 3, 33, 33)).auxiliary == {}
     assert network.pyramid.out_channels == network.channels[-1]
     assert [name for name, _ in network.named_parameters() if name.startswith(("pyramid", "auxiliary"))] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "mobilenetv2_100"}, "backbone mobilenetv2_100 is no plain ResNet; take one, such as resnet50s"),
+        ({"backbone": "resnest14d"}, "resnest14d is no plain ResNet"),
+        ({"backbone": "mobilenetv2_100", "blocks": (1, 1, 1, 1)}, "timm's mobilenetv2_100 does not take layers"),
+    ],
+)
+def test_another_backbone_than_a_resnet_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SegfolioError, match=message), torch.device("meta"):
+        PSPNet(19, **arguments)
 
 
 def test_a_pixel_of_the_logits_sees_the_whole_image_through_the_pyramid() -> None:

@@ -11,11 +11,11 @@ def dilations(stage: nn.Module) -> list[int]:
     return [m.dilation[0] for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50s"])
-def test_stem_and_dilations_of_the_authors(backbone: str) -> None:
+@pytest.mark.parametrize(("backbone", "deep_stem"), [("resnet18", True), ("resnet50s", False)])
+def test_stem_and_dilations_of_the_authors(backbone: str, deep_stem: bool) -> None:
     """`_nostride_dilate`: a kernel that gave up its stride has half of its stage's dilation."""
     with torch.device("meta"):
-        network = DilatedResNet(150, backbone).backbone
+        network = DilatedResNet(150, backbone, deep_stem=deep_stem).backbone
     assert [m.out_channels for m in network.conv1 if isinstance(m, nn.Conv2d)] == [64, 64, 128]
     third, fourth = dilations(network.layer3), dilations(network.layer4)
     assert (third[0], set(third[1:])) == (1, {2})

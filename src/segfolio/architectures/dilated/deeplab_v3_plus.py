@@ -8,8 +8,7 @@ two 3x3 convolutions of 256 channels. Rates 6, 12, 18 at output stride 16, doubl
 Deviates:
 - On MobileNetV2 pyramid and decoder are those of the Xception; the release's fast variant has neither.
 - The Xception's features of stride 4 are taken behind a ReLU, as timm does; the release takes them before it.
-- Dropout after the pyramid is of 0.5, as in torchvision's, in the release of 0.1; upsampling does not align corners,
-  there it does.
+- Upsampling does not align corners, in the release it does.
 """
 
 from collections.abc import Sequence
@@ -38,7 +37,9 @@ class DeepLabV3Plus(DilatedNetwork):
         separable: depthwise separable convolutions in pyramid and decoder.
         auxiliary: a second head on the stage before the last, in training: `auxiliary["aux"]`. Not in the paper, but in
             mmsegmentation's models.
-        width: channels of the pyramid and of the decoder.
+        width: channels of the pyramid and of the decoder; 512 in mmsegmentation.
+        dropout: after the pyramid.
+        projection: size of the kernel behind the branches of the pyramid; 3 in mmsegmentation.
         weights: of the backbone or of all, see `DilatedNetwork.load`.
 
     Raises:
@@ -67,12 +68,14 @@ class DeepLabV3Plus(DilatedNetwork):
         separable: bool = True,
         auxiliary: bool = False,
         width: int = 256,
+        dropout: float = 0.1,
+        projection: int = 1,
         weights: str | None = None,
     ) -> None:
         super().__init__(backbone, [1, 3, 4], output_stride, eval_output_stride, grid)
         low, middle, top = self.channels
         self.rates = rates
-        self.pyramid = self.make_pyramid(top, width, separable)
+        self.pyramid = self.make_pyramid(top, width, dropout, separable, projection)
         self.reduce = Conv2dNormActivation(low, 48, 1)
         self.decoder = nn.Sequential(
             conv3x3(width + 48, width, separable=separable), conv3x3(width, width, separable=separable)
@@ -83,8 +86,8 @@ class DeepLabV3Plus(DilatedNetwork):
             self.load(weights)
         self.train()
 
-    def make_pyramid(self, channels: int, width: int, separable: bool) -> ASPP:
-        return ASPP(channels, self.rates, width, separable=separable)
+    def make_pyramid(self, channels: int, width: int, dropout: float, separable: bool, projection: int) -> ASPP:
+        return ASPP(channels, self.rates, width, dropout, separable, projection)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

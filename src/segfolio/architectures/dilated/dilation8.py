@@ -86,7 +86,8 @@ class ContextModule(nn.Sequential):
     What comes in is what goes out at first, where it is not negative: equations 4 and 5.
 
     Args:
-        large: with more channels than classes, see `LARGE`.
+        large: with more channels than classes, see `LARGE`; and with all of its zeros ahead of the first layer, as
+            the released one of VOC has them, where every layer of the basic one (of CamVid) has its own.
         noise: see `NOISE`; of the large module alone.
     """
 
@@ -97,9 +98,10 @@ class ContextModule(nn.Sequential):
                 f"Dilation8: the large context module has 7 rates before its last layer, not {len(rates)}"
             )
         channels = [num_classes * m for m in (1, *multiples)]
+        paddings = [sum(rates), *[0] * (len(rates) - 1)] if large else rates
         layers: list[nn.Module] = []
-        for (inputs, outputs), rate in zip(pairwise(channels), rates, strict=True):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate), nn.ReLU(inplace=True)]
+        for (inputs, outputs), rate, padding in zip(pairwise(channels), rates, paddings, strict=True):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=padding, dilation=rate), nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.Conv2d(channels[-1], num_classes, 1))
         for layer in self:
             if isinstance(layer, nn.Conv2d):

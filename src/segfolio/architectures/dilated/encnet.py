@@ -9,6 +9,7 @@ upsampled with corners aligned.
 
 Deviates:
 - ImageNet weights are timm's `gluon_in1k`, of the same layers.
+- Dropout is of single values, as in the code since April 2020; before, of channels.
 - The lateral connections that the authors' code has for Pascal Context alone are not here.
 """
 

@@ -23,8 +23,10 @@ from segfolio.layers.aspp import ASPP
 class SharedASPP(ASPP):
     """`ASPP` with one kernel for all rates; arguments as there."""
 
-    def __init__(self, channels: int, rates: Sequence[int], width: int = 256, dropout: float = 0.5) -> None:
-        super().__init__(channels, rates, width, dropout)
+    def __init__(
+        self, channels: int, rates: Sequence[int], width: int = 256, dropout: float = 0.5, projection: int = 1
+    ) -> None:
+        super().__init__(channels, rates, width, dropout, projection=projection)
         self.set_rates(rates)
         branches: list[Any] = list(self.convs[1:-1])
         self.kernel = branches[0][0].weight
@@ -53,5 +55,5 @@ class KSAC(DeepLabV3Plus):
         "KSAC, ResNet-101": {"backbone": "resnet101", "separable": False},
     }
 
-    def make_pyramid(self, channels: int, width: int, separable: bool) -> ASPP:
-        return SharedASPP(channels, self.rates, width)
+    def make_pyramid(self, channels: int, width: int, dropout: float, separable: bool, projection: int) -> ASPP:
+        return SharedASPP(channels, self.rates, width, dropout, projection)

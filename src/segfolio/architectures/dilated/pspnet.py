@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from segfolio.errors import SegfolioError
 from segfolio.layers.dilation import DilatedNetwork
 from segfolio.layers.heads import fcn_head, resize_corners
 from segfolio.layers.outputs import PixelOutput
@@ -61,6 +62,9 @@ class PSPNet(DilatedNetwork):
     ) -> None:
         depth: dict[str, Any] = {"layers": tuple(blocks)} if blocks else {}
         super().__init__(backbone, (3, 4), output_stride, **depth)
+        first = getattr(self.backbone, "layer4", [None])[0]
+        if not isinstance(getattr(first, "conv2", None), nn.Conv2d):
+            raise SegfolioError(f"PSPNet: backbone {backbone} is no plain ResNet; take one, such as resnet50s")
         middle, last = self.channels
         self.pyramid = PyramidPooling(last, last // max(1, len(bins)), bins, align_corners=True)
         self.head = fcn_head(self.pyramid.out_channels, channels, num_classes, nn.Dropout2d(0.1))

@@ -8,6 +8,7 @@ fourth stage (weight 0.2), logits upsampled with corners aligned. Where a stride
 pooling of the main branch stays, that of the shortcut goes.
 
 Deviates:
+- Dropout in the last convolution is of single values, as in the code since April 2020; before, of channels.
 - ImageNet weights are timm's `in1k`, converted from the authors'; of the plain ResNets `gluon_in1k`.
 """
 

@@ -58,8 +58,9 @@ class DilatedResNet(DilatedNetwork):
     """A dilated ResNet with one of two heads.
 
     Args:
-        backbone: timm's name; ResNet-18 and -34 get the authors' stem, `resnet50s` and `resnet101s` have it.
+        backbone: timm's name; `resnet50s` and `resnet101s` have the authors' stem of three convolutions.
         head: `c1`, a 3x3 convolution, or `ppm`, pyramid pooling before it.
+        deep_stem: give that stem to a ResNet that timm has with a plain one alone, such as ResNet-18 and -34.
         channels: of the levels of pyramid pooling and of the convolution after it.
         weights: None; a tag of timm's weights for `backbone`; or a file with a state dict of it or of this network.
 
@@ -69,14 +70,14 @@ class DilatedResNet(DilatedNetwork):
 
     paper: ClassVar[str] = "DilatedResNet (Zhou et al., 2017), arXiv 1608.05442"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "DilatedResNet-18 + PPM": {"backbone": "resnet18"},
-        "DilatedResNet-34 + C1": {"backbone": "resnet34", "head": "c1"},
+        "DilatedResNet-18 + PPM": {"backbone": "resnet18", "deep_stem": True},
+        "DilatedResNet-34 + C1": {"backbone": "resnet34", "head": "c1", "deep_stem": True},
         "DilatedResNet-50 + C1": {"head": "c1"},
         "DilatedResNet-50 + PPM": {},
         "DilatedResNet-101 + PPM": {"backbone": "resnet101s"},
         "DilatedMobileNetV2 + C1": {"backbone": "mobilenetv2_100", "head": "c1"},
     }
-    tiny: ClassVar[dict[str, Any]] = {"backbone": "test_resnet", "channels": 16}
+    tiny: ClassVar[dict[str, Any]] = {"backbone": "test_resnet", "channels": 16, "deep_stem": False}
 
     def __init__(
         self,
@@ -84,11 +85,11 @@ class DilatedResNet(DilatedNetwork):
         backbone: str = "resnet50s",
         head: Literal["c1", "ppm"] = "ppm",
         channels: int = 512,
+        deep_stem: bool = False,
         output_stride: int = 8,
         weights: str | None = None,
     ) -> None:
-        stem = DEEP_STEM if backbone in ("resnet18", "resnet34") else {}
-        super().__init__(backbone, (3, 4), output_stride, **stem)
+        super().__init__(backbone, (3, 4), output_stride, **(DEEP_STEM if deep_stem else {}))
         middle, last = self.channels
         if head == "c1":
             self.head = nn.Sequential(*Conv2dNormActivation(last, last // 4, 3), nn.Conv2d(last // 4, num_classes, 1))
