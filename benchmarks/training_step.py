@@ -87,14 +87,17 @@ def bare_loop(architecture: type[nn.Module], steps: int) -> list[float]:
     return seconds(ends)
 
 
-def compare(network: type[nn.Module], steps: int = STEPS, rounds: int = 4) -> dict[str, float]:
-    """The ratio of the steps' medians, of a network that is called with the number of classes."""
+def compare(
+    network: type[nn.Module], peer: type[nn.Module] | None = None, steps: int = STEPS, rounds: int = 4
+) -> dict[str, float]:
+    """The ratio of the steps' medians, of a network that is called with the number of classes; `peer`, if another, is
+    that of the bare loop."""
     torch.set_num_threads(2)
     trainer: list[float] = []
     bare: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):  # in turn, so that a slow minute of the machine is slow for both
-            bare += bare_loop(network, steps)
+            bare += bare_loop(peer or network, steps)
             trainer += through_the_trainer(network, Path(folder), steps)
     ours, peer = statistics.median(trainer), statistics.median(bare)
     print(f"trainer {1e3 * ours:.1f} ms, bare loop {1e3 * peer:.1f} ms a step, {len(bare)} steps each")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of each of the processes that share the cores
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of processes that tests start, too
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
@@ -17,7 +19,7 @@ REAL_DATA = REPOSITORY.parent / "shared" / "data"
 def _few_threads() -> None:
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

@@ -45,6 +45,13 @@ def test_it_opens_with_its_own_command(path):
     assert path.read_text().startswith(f"# segfolio fit -c experiments/{named(path)}.yaml")
 
 
+@pytest.mark.parametrize("path", WITH_MODEL, ids=named)
+def test_the_protocols_of_expected_figures_are_tested(path):
+    arguments = CONTENT[path]["model"]["init_args"]
+    for key in CONTENT[path]["paper"].get("expected", {}):
+        assert set(key.split("/")[1:-1]) <= set(arguments.get("also_test", {})), key
+
+
 def test_every_architecture_is_named_by_an_experiment():
     named_by_experiments = {architecture(path)["class_path"] for path in WITH_MODEL}
     files = {cls.__module__ for cls in architecture_classes()}
@@ -57,11 +64,9 @@ def made_small(path: Path) -> dict[str, Any]:
     content = copy.deepcopy(CONTENT[path])
     network = content["model"]["init_args"]["architecture"]
     cls = resolve(network["class_path"])
-    network["init_args"] = {
-        **network.get("init_args", {}),
-        **({"weights": None} if has_weights(cls) else {}),
-        **cls.tiny,
-    }
+    given = network.get("init_args", {})
+    tiny = {key: value for key, value in cls.tiny.items() if given.get(key, value) is not None}  # null has a meaning
+    network["init_args"] = {**given, **({"weights": None} if has_weights(cls) else {}), **tiny}
     # record-only: the recipe is here, its dataset is not
     data = content.setdefault("data", {"dataset": {"class_path": "segfolio.data.datasets.Shapes"}, "batch_size": 1})
     arguments = data["dataset"].get("init_args", {})
@@ -77,10 +82,22 @@ def made_small(path: Path) -> dict[str, Any]:
     data |= {"root": "data", "num_workers": 0, "batch_size": min(2, data["batch_size"])}
     if ".encoder_decoder." not in network["class_path"]:  # any size will do
         shrink([data.get("train_transforms"), data.get("eval_transforms")])
-        shrink([content["model"]["init_args"].get(key) for key in ("test_protocol", "also_test")])
+        model = content["model"]["init_args"]
+        model |= {key: quick_protocol(model[key]) for key in ("test_protocol", "also_test") if key in model}
     quick = {"max_steps": 2, "limit_val_batches": 2, "check_val_every_n_epoch": 1, "num_sanity_val_steps": 0}
     content["trainer"] |= {**quick, "accelerator": "cpu", "accumulate_grad_batches": 1, "val_check_interval": None}
+    content["trainer"]["logger"] = False  # takes longer than the training
     return content
+
+
+def quick_protocol(node: Any) -> Any:
+    """Two small scales for a preset, whose sizes are the paper's; the others with less pixels."""
+    if isinstance(node, dict) and "class_path" not in node:
+        return {name: quick_protocol(protocol) for name, protocol in node.items()}
+    if isinstance(node, dict):
+        shrink(node)
+        return node
+    return {"class_path": "segfolio.inference.protocols.MultiScale", "init_args": {"scales": [0.5, 1.0]}}
 
 
 def shrink(node: Any) -> None:
@@ -101,11 +118,11 @@ def shape(node: Any) -> Any:
     return 0 if isinstance(node, int | float) and not isinstance(node, bool) else node
 
 
-def different() -> list[Path]:
-    """Of experiments that are alike but for numbers once they are small, one."""
-    found: dict[str, Path] = {}
+def kinds() -> list[list[Path]]:
+    """Experiments together that are alike but for numbers once they are small."""
+    found: dict[str, list[Path]] = {}
     for path in WITH_MODEL:
-        found.setdefault(json.dumps(shape({**made_small(path), "paper": None})), path)
+        found.setdefault(json.dumps(shape({**made_small(path), "paper": None})), []).append(path)
     return list(found.values())
 
 
@@ -113,8 +130,9 @@ def has_weights(cls: type) -> bool:
     return "weights" in inspect.signature(cls).parameters
 
 
-@pytest.mark.parametrize("path", different(), ids=named)
-def test_it_trains_two_steps_and_is_tested(path, segfolio, tmp_path, capsys):
+@pytest.mark.parametrize("alike", kinds(), ids=lambda alike: named(alike[0]))
+def test_it_trains_two_steps_and_is_tested(alike, segfolio, tmp_path, capsys):
+    path = alike[0]
     content = made_small(path)
     name = resolve(content["data"]["dataset"]["class_path"]).__module__.rpartition(".")[2]
     if name != "shapes":
@@ -128,6 +146,8 @@ def test_it_trains_two_steps_and_is_tested(path, segfolio, tmp_path, capsys):
     found = [figures[f"test/{name}"] for name in ("mIoU", "AP", "AP_box", "PQ") if f"test/{name}" in figures]
     assert found
     assert all(0 <= figure <= 1 for figure in found)
+    expected = {key for each in alike for key in CONTENT[each]["paper"].get("expected", {})}
+    assert {key for key in expected if key.startswith("test/")} <= figures.keys()
 
 
 @pytest.mark.parametrize("path", [p for p in WITH_MODEL if "data" in CONTENT[p]], ids=named)

@@ -27,7 +27,7 @@ class Deep(Half):
 
 
 def deep(**arguments: Any) -> PerPixel:
-    return family(Deep, losses={"ce": CE}, **{**AUXILIARY, **arguments})
+    return family(Deep, **{"losses": {"ce": CE}, **AUXILIARY, **arguments})
 
 
 def test_each_auxiliary_has_its_loss_and_weight() -> None:
@@ -45,6 +45,15 @@ def test_each_auxiliary_has_its_loss_and_weight() -> None:
     )
 
 
+def test_any_name_without_a_slash_is_one_of_a_loss() -> None:
+    """Also one with a dot, or of a method of torch's containers; and its buffers go where the network goes."""
+    weighted = CrossEntropy([1.0, 2.0, 3.0])
+    model = family(losses={"ce.1": weighted, "values": CE}).to("meta")
+    assert weighted.weight is not None
+    assert weighted.weight.is_meta
+    assert family(losses={"ce.1": CE, "values": CE}).compute_losses(batch()).keys() == model.losses.keys()
+
+
 def test_auxiliary_losses_are_logged_and_evaluation_needs_none() -> None:
     loops = trainer(max_steps=2)
     loops.fit(deep(labels=Shapes.labels), shapes())
@@ -59,6 +68,8 @@ def test_auxiliary_losses_are_logged_and_evaluation_needs_none() -> None:
         ({"auxiliary_losses": {"ce": CE}}, "losses and model.auxiliary_losses both have 'ce'"),
         ({"loss_weights": {"dep": 0.4}}, "loss_weights names dep, but the losses are ce, deep, presence"),
         ({"label_stride": 0}, "label_stride is 0; give 1"),
+        ({"losses": {"ce/1": CE}}, "model.losses has the name 'ce/1'; .* give one without a slash"),
+        ({"losses": {"": CE}}, "model.losses has the name ''"),
     ],
 )
 def test_names_that_do_not_fit_are_told(arguments: dict[str, Any], said: str) -> None:
@@ -75,9 +86,14 @@ def test_labels_are_subsampled_and_logits_meet_them_there() -> None:
     assert weight is not None
     expected = CE(model(small.images), small.semantic()[:, ::2, ::2], LABELS.ignore_index, weight[:, ::2, ::2])
     torch.testing.assert_close(model.compute_losses(small)["ce"], expected)
-    coarse = family(losses={"ce": CE}, label_stride=8)
-    expected = CE(resize(coarse(batch().images), (3, 4)), batch().semantic()[:, ::8, ::8], LABELS.ignore_index)
-    torch.testing.assert_close(coarse.compute_losses(batch())["ce"], expected)
+
+
+def test_logits_of_another_stride_than_the_labels_are_refused() -> None:
+    """Resized to every eighth label, each would be met 3.5 pixels off."""
+    with pytest.raises(SegfolioError, match="label_stride is 8, which leaves 3x4 labels, but the logits of ce are 12x"):
+        family(losses={"ce": CE}, label_stride=8).compute_losses(batch())
+    with pytest.raises(SegfolioError, match="leaves 12x16 labels, but the logits of deep are 6x8; give the stride"):
+        deep(label_stride=2).compute_losses(batch())
 
 
 def test_frozen_normalisation_stays_and_the_rest_is_trained() -> None:

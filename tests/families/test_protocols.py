@@ -34,6 +34,16 @@ def test_the_test_and_further_protocols_see_the_same_images() -> None:
     assert not [key for key in validated if "whole" in key]
 
 
+def test_any_name_without_a_slash_is_one_of_a_protocol() -> None:
+    """Also one with a dot, or of a method of torch's containers."""
+    model = family(labels=Shapes.labels, also_test={"ms1.5": "whole", "train": "whole", "values": "whole"})
+    (found,) = trainer().test(model, shapes(), verbose=False)
+    assert {found[f"test/{name}/mIoU"] for name in ("ms1.5", "train", "values")} == {found["test/mIoU"]}
+    for name in ("a/b", ""):
+        with pytest.raises(SegfolioError, match=f"model.also_test has the name '{name}'; .* give one without a slash"):
+            family(also_test={name: "whole"})
+
+
 def test_validation_is_of_the_whole_image_and_prediction_by_the_test_s_protocol() -> None:
     model, small = family(test_protocol=Slide(8, 8)).eval(), batch()
     with torch.no_grad():

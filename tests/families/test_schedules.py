@@ -1,7 +1,14 @@
+import warnings
+from functools import partial
+
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from segfolio.families.schedules import WarmupPoly, WarmupStep
+from segfolio.data.datasets import Shapes
+from segfolio.errors import SegfolioError
+from segfolio.families.schedules import TwoStageWarmupPoly, WarmupPoly, WarmupStep
+from tests.families.test_per_pixel import family, shapes, trainer
 
 
 def rates(steps: int, schedule: type = WarmupPoly, **arguments) -> list[float]:
@@ -58,6 +65,49 @@ def test_steps_and_their_warm_up():
     found = rates(8, WarmupStep, milestones=[7, 5], gamma=0.1, warmup_iters=4, warmup_factor=0.2)
     assert found == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 0.2, 0.2, 0.02])
     assert rates(3, WarmupStep, milestones=[2], warmup_iters=0) == pytest.approx([2.0, 2.0, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "arguments", "said"),
+    [
+        (WarmupPoly, {"total_iters": 0}, "WarmupPoly: total_iters is 0; give at least 1"),
+        (WarmupPoly, {"total_iters": 9, "every": 0}, "every is 0; give at least 1"),
+        (WarmupPoly, {"total_iters": 9, "power": -1.0}, "power is -1.0; give at least 0"),
+        (WarmupPoly, {"total_iters": 9, "min_lr": 3.0}, "min_lr is 3, above the learning rate of 2 that decays to it"),
+        (WarmupStep, {"milestones": [9], "gamma": -0.1}, "WarmupStep: gamma is -0.1; give at least 0"),
+        (WarmupStep, {"milestones": [9], "warmup_iters": -1}, "warmup_iters is -1"),
+        (TwoStageWarmupPoly, {"total_iters": 1500, "later": []}, "total_iters is 1500; give at least 1501"),
+    ],
+)
+def test_numbers_that_are_out_of_range_are_refused(schedule, arguments, said):
+    with pytest.raises(SegfolioError, match=said):
+        rates(1, schedule, **arguments)
+
+
+def said_of(total: int, schedule: type = WarmupPoly, ckpt_path=None, **arguments) -> list[str]:
+    """Warnings of a fit whose schedule is of `total` steps."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model = family(labels=Shapes.labels, scheduler=partial(schedule, total_iters=total))
+        trainer(limit_val_batches=0, **arguments).fit(model, shapes(), ckpt_path=ckpt_path)
+    return [str(warning.message) for warning in found if "total_iters" in str(warning.message)]
+
+
+@pytest.mark.parametrize("schedule", [WarmupPoly, torch.optim.lr_scheduler.PolynomialLR])
+def test_a_schedule_of_other_steps_than_the_trainer_s_is_told(schedule):
+    said = "the learning rate is planned for 30 steps (total_iters of model.scheduler), but the trainer ends after 4; "
+    assert said_of(30, schedule) == [said + "give both the same number"]
+
+
+def test_a_schedule_of_as_many_steps_or_of_a_warm_up_is_not():
+    assert said_of(4, max_steps=-1, max_epochs=2) == []  # of two batches
+    assert said_of(30, torch.optim.lr_scheduler.LinearLR) == []
+
+
+def test_a_resumed_run_has_the_same_steps(tmp_path):
+    checkpoints = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    assert said_of(4, enable_checkpointing=True, callbacks=[checkpoints]) == []
+    assert said_of(4, ckpt_path=tmp_path / "step=2.ckpt") == []
 
 
 def test_the_state_goes_on_where_it_was():

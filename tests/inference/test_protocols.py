@@ -3,11 +3,21 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import conv2d, interpolate, max_pool2d, pad
 
 from segfolio.errors import SegfolioError
 from segfolio.inference.dense_crf import CRF_PRESETS, CRFParameters, dense_crf
-from segfolio.inference.protocols import PRESETS, AlignedResize, DenseCRF, MultiScale, Protocol, Slide, Whole, find
+from segfolio.inference.protocols import (
+    PRESETS,
+    AlignedResize,
+    DenseCRF,
+    MirroredExponentials,
+    MultiScale,
+    Protocol,
+    Slide,
+    Whole,
+    find,
+)
 from segfolio.inference.tiles import Store, argmax, collect
 from tests.inference.networks import CLASSES, convolution, image, network, per_pixel
 
@@ -71,6 +81,22 @@ def test_a_mirrored_image_has_the_mirrored_result() -> None:
     torch.testing.assert_close(read(protocol, image().flip(-1)), read(protocol).flip(-1), rtol=0, atol=1e-6)
 
 
+def test_exponentials_of_a_window_and_its_mirror_image_are_added() -> None:
+    """`MultiEvalModule` by hand: one scale of two windows, of which the right one is moved back inside the image."""
+    logits_of = convolution()
+    picture = pad(image(40, 70).float(), (0, 0, 0, 10))  # black below
+    total, count = torch.zeros(CLASSES, 50, 70), torch.zeros(50, 70)
+    for left in (0, 20):
+        window = picture[None, ..., left : left + 50]
+        logits = [interpolate(logits_of(x), (50, 50), mode="bilinear")[0].detach() for x in (window, window.flip(-1))]
+        total[..., left : left + 50] += (logits[0] + logits[1].flip(-1)).exp()
+        count[:, left : left + 50] += 1
+    protocol = MirroredExponentials(MultiScale((1.0,), flip=False, average="logits", inner=Slide(50, 33)))
+    torch.testing.assert_close(read(protocol, image(40, 70), (40, 70)), (total / count)[:, :40])
+    with pytest.raises(SegfolioError, match="adds logits, but this network gives probabilities"):
+        read(protocol, logits=False)
+
+
 def test_probabilities_of_a_network_are_not_softened_again() -> None:
     """Mask classification sums class x mask probabilities."""
 
@@ -100,6 +126,7 @@ def test_sliding_views_stream_into_one_sum() -> None:
         ("ms_dla", [(50, 125), (75, 188), (100, 250), (125, 313), (150, 375)]),
         # 300 x 750, 375 x 938, 400 x 1000 thrice, rounded up to multiples of 8
         ("ms_csail", [(304, 752), (376, 944), (400, 1000), (400, 1000), (400, 1000)]),
+        ("ms_csail_32", [(320, 768), (384, 960), (416, 1024), (416, 1024), (416, 1024)]),
     ],
 )
 def test_presets_see_the_sizes_of_their_papers(preset: str, sizes: list[tuple[int, int]]) -> None:
@@ -125,12 +152,12 @@ def test_the_inner_protocol_sees_the_aligned_image() -> None:
 def test_the_crf_refines_the_probabilities_of_the_inner_protocol() -> None:
     parameters = CRFParameters(4, 20, 10, 3, 3)
     inner = MultiScale((1.0, 0.5))
-    expected = dense_crf(read(inner), image(), parameters, 1, "after")
+    expected = dense_crf(read(inner), image(), parameters, 1)
     assert torch.equal(read(DenseCRF(parameters, inner, iterations=1)), expected)
     soft = read(Whole()).softmax(0)
-    assert torch.equal(
-        read(DenseCRF("v2_vgg16", iterations=1)), dense_crf(soft, image(), CRF_PRESETS["v2_vgg16"], 1, "after")
-    )
+    assert torch.equal(read(DenseCRF("v2_vgg16", iterations=1)), dense_crf(soft, image(), CRF_PRESETS["v2_vgg16"], 1))
+    symmetric = dense_crf(soft, image(), CRF_PRESETS["v2_vgg16"], 1, "symmetric")
+    assert torch.equal(read(DenseCRF("v2_vgg16", iterations=1, normalization="symmetric")), symmetric)
 
 
 def test_the_crf_sees_a_resized_image_at_the_original_size() -> None:
@@ -171,3 +198,25 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
 def test_views_without_a_size_are_refused(arguments) -> None:
     with pytest.raises(SegfolioError, match="give"):
         MultiScale(**arguments)
+
+
+@pytest.mark.parametrize(
+    "protocol", [MultiScale((0.01, 1.0)), AlignedResize(2, 1), Slide((6, 40)), DenseCRF("v1", MultiScale((0.1,)))]
+)
+def test_a_view_of_which_the_network_leaves_nothing_is_one_sentence(protocol: Protocol) -> None:
+    def pooled(images: Tensor) -> Tensor:
+        return max_pool2d(images, 8)
+
+    with pytest.raises(SegfolioError, match=r"cannot read (1x1|2x3|6x40|5x7) pixels.*too small.*larger scales, sides"):
+        read(protocol, logits_of=pooled)
+
+
+def test_other_errors_of_a_network_are_left_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match="expected input"):
+        read(Whole(), logits_of=lambda images: conv2d(images, torch.zeros(1, 4, 1, 1)))
+
+
+@pytest.mark.parametrize("arguments", [{"iterations": -1}, {"normalization": "symetric"}])
+def test_a_crf_that_cannot_run_is_refused_before_it_does(arguments) -> None:
+    with pytest.raises(SegfolioError, match=r"dense CRF: expected .*, found (-1|'symetric')"):
+        DenseCRF("v1", **arguments)

@@ -1,6 +1,7 @@
 """`Slide` against sums over the whole image, and what it holds."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_gaussian_weights_are_those_of_monai() -> None:
 
 
 def test_it_holds_one_window_and_the_rows_that_wait() -> None:
-    """Whatever the height: see `Slide` for a large one."""
+    """Whatever the height, and however far back the last row of windows is moved: see `Slide` for a large one."""
     classes, window, stride = 60, 32, 21
 
     def held(*size: int) -> int:
@@ -141,14 +142,24 @@ def test_it_holds_one_window_and_the_rows_that_wait() -> None:
 
         return peak_bytes(run) - size[0] * size[1]  # of the result
 
-    overlap = window - stride  # of 95 and 137 rows, the last windows among them
-    rows, windows = 4 * (classes + 1) * overlap * 95, 5 * 4 * classes * window**2
-    assert held(95, 95) < rows + windows
-    assert held(137, 95) < 1.01 * held(95, 95)
+    rows, windows = 4 * (classes + 1) * (window - stride) * 95, 6 * 4 * classes * window**2
+    most = held(95, 95)  # 32 + 3 x 21 rows: no window is moved back; of 96, by 20 rows
+    assert most < rows + windows
+    assert held(137, 95) < 1.01 * most
+    assert held(96, 95) < 1.01 * most
 
 
-@pytest.mark.parametrize(("arguments", "said"), [((20, 21), "stride (21, 21)"), ((0,), "window (0, 0)")])
-def test_gaps_are_refused(arguments: tuple[int, ...], said: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((20, 21), "stride (21, 21)"),
+        ((20, 0), "stride (0, 0)"),
+        ((0,), "window (0, 0)"),
+        (((5, 6, 7),), "window is (5, 6, 7); give a height and a width"),
+        ((5, (5,)), "stride is (5,)"),
+    ],
+)
+def test_gaps_and_lengths_that_are_none_are_refused(arguments: tuple[Any, ...], said: str) -> None:
     with pytest.raises(SegfolioError) as error:
         Slide(*arguments)
     assert said in str(error.value)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,6 +17,7 @@ from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
+from segfolio.families.schedules import planned_steps
 from segfolio.families.transfer import transfer
 from segfolio.inference.protocols import Protocol, Whole, find
 from segfolio.inference.tiles import Network, Scores, argmax
@@ -53,7 +55,8 @@ class Family(LightningModule):
             `test/<name>/mIoU`.
 
     Raises:
-        SegfolioError: an unknown preset, a protocol of scores per pixel where the family has none.
+        SegfolioError: an unknown preset, a protocol of scores per pixel where the family has none, a name that cannot
+            be part of a log key.
     """
 
     main_metric: str
@@ -85,18 +88,24 @@ class Family(LightningModule):
         self.rules = bias_lr_factor, bias_weight_decay, lr_factors, norm_weight_decay, lr_decay_per_layer
         self.network = architecture(labels.num_classes)
         if init_from is not None:
-            transfer(Path(init_from), self.network, labels, architecture)
+            transfer(Path(init_from), self.network, labels, architecture, self.class_rows)
         self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
         self.evaluation = Evaluation([*self.make_metrics(), *(metric(labels) for metric in metrics)])
         self.test_protocol = find(test_protocol)
+        check_names("model.also_test", also_test or {})
         self.also_test = {name: find(protocol) for name, protocol in (also_test or {}).items()}
-        self.also_evaluations = nn.ModuleDict({name: Evaluation(self.make_metrics()) for name in self.also_test})
+        self.also_evaluations = nn.ModuleList(Evaluation(self.make_metrics()) for _ in self.also_test)
         if self.scores_are is None and (self.also_test or not isinstance(self.test_protocol, Whole)):
             raise SegfolioError(
                 f"model.test_protocol and model.also_test need scores per pixel, which {type(self).__name__} does "
                 "not have for its task; leave them out"
             )
+
+    @staticmethod
+    def class_rows(labels: LabelSpace) -> tuple[str | None, ...]:
+        """The class of each row of the network's last layers, None of a row that is of no class of the dataset."""
+        return labels.names
 
     def forward(self, images: Tensor) -> Any:
         """The network's output for uint8 images `[B, C, H, W]`."""
@@ -105,6 +114,14 @@ class Family(LightningModule):
     def normalize(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]`, values 0 to 255, to the network's type and range."""
         return (images - self.mean).div_(self.std)
+
+    def on_train_start(self) -> None:
+        planned, steps = planned_steps(self.lr_schedulers()), self.trainer.estimated_stepping_batches
+        if planned not in (None, steps):
+            rank_zero_warn(
+                f"the learning rate is planned for {planned} steps (total_iters of model.scheduler), but the trainer "
+                f"ends after {steps}; give both the same number"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.compute_losses(batch)
@@ -121,8 +138,8 @@ class Family(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         predictions = self.predict_by(self.test_protocol, batch)
         self.evaluation.update(predictions, batch.targets)
-        for name, protocol in self.also_test.items():
-            self.also_evaluations[name].update(self.predict_by(protocol, batch), batch.targets)  # type: ignore[operator]
+        for protocol, evaluation in zip(self.also_test.values(), self.also_evaluations, strict=True):
+            evaluation.update(self.predict_by(protocol, batch), batch.targets)  # type: ignore[operator]
         return predictions
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
@@ -154,7 +171,7 @@ class Family(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_figures("test", self.evaluation.figures())
-        for name, evaluation in self.also_evaluations.items():
+        for name, evaluation in zip(self.also_test, self.also_evaluations, strict=True):
             figures = evaluation.figures()  # type: ignore[operator]
             figures = {key: value for key, value in figures.items() if "/" not in key and key != "evaluation_seconds"}
             self._log_figures(f"test/{name}", figures)
@@ -192,3 +209,9 @@ class Family(LightningModule):
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
         raise NotImplementedError
+
+
+def check_names(key: str, names: Iterable[str]) -> None:
+    """Raises the one sentence on a name that cannot be part of a log key."""
+    if wrong := [name for name in names if not name or "/" in name]:
+        raise SegfolioError(f"{key} has the name {wrong[0]!r}; figures are logged under it: give one without a slash")

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
-from segfolio.families.base import Family
+from segfolio.families.base import Family, check_names
 from segfolio.families.batch_norm import batch_statistics, freeze, recompute_statistics
 from segfolio.inference.protocols import PRESETS
 from segfolio.inference.tiles import Scores, resized
@@ -23,15 +23,15 @@ from segfolio.metrics.semantic import SemanticMetric
 class PerPixel(Family):
     """Networks with `forward(images [B, 3, H, W]) -> logits [B, C, h, w]`, or `PixelOutput` with auxiliary ones.
 
-    Logits of another size than the truth are resized bilinearly, in training to the truth and in evaluation
-    to the image's original size, before softmax or argmax.
+    Logits of another size than the truth are resized bilinearly, in training to the truth (but see `label_stride`)
+    and in evaluation to the image's original size, before softmax or argmax.
 
     Args:
         losses: of the logits, by the name under which each is logged.
         auxiliary_losses: of the auxiliary logits, by their names; logged under the same.
         loss_weights: factor of each loss; 1 where none is given.
-        label_stride: in training, every so-many-th row and column of the truth counts, and logits are resized to
-            that grid: 8 in DeepLab v1 and v2 and in the SceneParse150 baselines, whose networks have that stride.
+        label_stride: in training, every so-many-th row and column of the truth counts, and logits are of those pixels:
+            8 in DeepLab v1 and v2 and in the SceneParse150 baselines, whose networks have that stride.
         bn_mode: batch normalisation. `running`: evaluation by the averages of training, as usual. `recompute`:
             by those over the whole training set, whose images are of one size, before every validation and test,
             and at the end of training (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
@@ -41,8 +41,9 @@ class PerPixel(Family):
     The others, by name, are those of `Family`.
 
     Raises:
-        SegfolioError: a weight for a loss that does not exist, one name for two losses; in training, auxiliary logits
-            without a loss or the reverse.
+        SegfolioError: a weight for a loss that does not exist, one name for two losses, a name that cannot be part of
+            a log key; in training, auxiliary logits without a loss or the reverse, logits of another stride than
+            `label_stride`.
     """
 
     main_metric = "mIoU"
@@ -62,13 +63,15 @@ class PerPixel(Family):
     ) -> None:
         super().__init__(labels, architecture, **recipe)
         auxiliary = auxiliary_losses or {}
-        self.losses, self.auxiliary_losses = nn.ModuleDict(losses), nn.ModuleDict(auxiliary)
+        self.losses, self.auxiliary_losses = losses, auxiliary
+        self.all_losses = nn.ModuleList([*losses.values(), *auxiliary.values()])  # which go where the network goes
         self.loss_weights, self.label_stride, self.bn_mode = dict(loss_weights or {}), label_stride, bn_mode
         if twice := losses.keys() & auxiliary.keys():
             raise SegfolioError(
                 f"model.losses and model.auxiliary_losses both have {min(twice)!r}; auxiliary losses have the "
                 "names of the auxiliary logits: rename the other"
             )
+        check_names("model.losses", [*losses, *auxiliary])
         if unknown := sorted(self.loss_weights.keys() - losses.keys() - auxiliary.keys()):
             raise SegfolioError(
                 f"model.loss_weights names {', '.join(unknown)}, but the losses are "
@@ -91,8 +94,14 @@ class PerPixel(Family):
             weight = weight[:, ::stride, ::stride]
 
         def weighted(name: str, loss: nn.Module, scores: Tensor) -> Tensor:
+            size = (target.shape[-2], target.shape[-1])
+            if stride > 1 and scores.ndim == 4 and scores.shape[-2:] != size:
+                raise SegfolioError(
+                    f"model.label_stride is {stride}, which leaves {size[0]}x{size[1]} labels, but the logits of "
+                    f"{name} are {scores.shape[-2]}x{scores.shape[-1]}; give the stride of the network, or 1"
+                )
             if scores.ndim == 4:
-                scores = resize(scores, (target.shape[-2], target.shape[-1]))
+                scores = resize(scores, size)
             return self.loss_weights.get(name, 1.0) * loss(scores, target, self.labels.ignore_index, weight)
 
         main = {name: weighted(name, loss, logits) for name, loss in self.losses.items()}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, PolynomialLR
 
 from segfolio.errors import SegfolioError
 
@@ -23,6 +23,9 @@ class WarmupPoly(LRScheduler):
         min_lr: of every parameter group (Segmenter: 1e-5).
         every: steps between two changes of the decay: 10 in a reimplementation of DeepLab v2 (kazuto1011); the steps
             of an epoch decay by epoch (DLA).
+
+    Raises:
+        SegfolioError: a number that is out of range, a `min_lr` above a learning rate.
     """
 
     def __init__(
@@ -35,6 +38,12 @@ class WarmupPoly(LRScheduler):
         min_lr: float = 0.0,
         every: int = 1,
     ) -> None:
+        _check(self, 1, total_iters=total_iters, every=every)
+        _check(self, 0, power=power, warmup_iters=warmup_iters, warmup_factor=warmup_factor, min_lr=min_lr)
+        if min_lr > (lowest := min(group["lr"] for group in optimizer.param_groups)):
+            raise SegfolioError(
+                f"WarmupPoly: min_lr is {min_lr:g}, above the learning rate of {lowest:g} that decays to it; give less"
+            )
         self.total_iters, self.power, self.min_lr, self.every = total_iters, power, min_lr, every
         self.warmup_iters, self.warmup_factor = warmup_iters, warmup_factor
         super().__init__(optimizer)
@@ -53,6 +62,9 @@ class WarmupStep(LambdaLR):
         milestones: optimiser steps after which the learning rate is multiplied by `gamma`.
         warmup_iters: steps of the warm-up.
         warmup_factor: of the first step.
+
+    Raises:
+        SegfolioError: a number that is out of range.
     """
 
     def __init__(
@@ -63,6 +75,7 @@ class WarmupStep(LambdaLR):
         warmup_iters: int = 1000,
         warmup_factor: float = 1e-3,
     ) -> None:
+        _check(self, 0, gamma=gamma, warmup_iters=warmup_iters, warmup_factor=warmup_factor)
         self.milestones, self.gamma = sorted(milestones), gamma
         self.warmup_iters, self.warmup_factor = warmup_iters, warmup_factor
         super().__init__(optimizer, self.factor)
@@ -87,7 +100,7 @@ class TwoStageWarmupPoly(LambdaLR):
         power: of both decays.
 
     Raises:
-        SegfolioError: a part that is not named there.
+        SegfolioError: a part that is not named there, fewer steps than the warm-ups have, another number out of range.
     """
 
     def __init__(
@@ -104,6 +117,8 @@ class TwoStageWarmupPoly(LambdaLR):
                 f"TwoStageWarmupPoly: later names {unknown[0]!r}, but the parts with a learning rate of their own are "
                 f"{', '.join(sorted(filter(None, set(parts)))) or 'none'}; name it in model.lr_factors"
             )
+        _check(self, 0, power=power, warmup_iters=min(warmup_iters))
+        _check(self, 1 + sum(warmup_iters), total_iters=total_iters)
         self.total_iters, self.warmup_iters, self.power = total_iters, warmup_iters, power
         super().__init__(optimizer, [self.later if part in later else self.first for part in parts])
 
@@ -125,3 +140,15 @@ def warm_up(step: int, iters: int, first: float) -> float:
     """Linear from `first` to 1 in `iters` steps, 1 from then on."""
     done = min(1.0, step / iters) if iters else 1.0
     return first * (1 - done) + done
+
+
+def planned_steps(schedule: object) -> int | None:
+    """After which the learning rate of a decay to the end of training stays what it is."""
+    decays = WarmupPoly | TwoStageWarmupPoly | PolynomialLR
+    return schedule.total_iters if isinstance(schedule, decays) else None
+
+
+def _check(schedule: LRScheduler, least: int, **numbers: float) -> None:
+    for name, number in numbers.items():
+        if number < least:
+            raise SegfolioError(f"{type(schedule).__name__}: {name} is {number}; give at least {least}")

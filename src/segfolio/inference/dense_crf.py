@@ -91,7 +91,7 @@ def dense_crf(
     image: Tensor,
     parameters: CRFParameters,
     iterations: int = 10,
-    normalization: Normalization = "symmetric",
+    normalization: Normalization = "after",
 ) -> Tensor:
     """The class probabilities of each pixel after mean field.
 
@@ -100,9 +100,9 @@ def dense_crf(
         image: `[3, H, W]` uint8.
         parameters: of the kernels, see `CRF_PRESETS`.
         iterations: of mean field (paper and DeepLab: 10).
-        normalization: what a kernel is divided by. With n the sum of its row: sqrt(n_i n_j) (`symmetric`, of the
-            authors' second library and pydensecrf), n_j (`before`), n_i (`after`, of the first library, which DeepLab
-            was run with) or 1 (`none`, the energy above as it is written).
+        normalization: what a kernel is divided by. With n the sum of its row: n_i (`after`, of the authors' first
+            library, which DeepLab was run with), sqrt(n_i n_j) (`symmetric`, of their second and of pydensecrf), n_j
+            (`before`) or 1 (`none`, the energy above as it is written).
 
     Returns:
         `[C, H, W]` float32, on the device of the probabilities.
@@ -110,9 +110,8 @@ def dense_crf(
     Raises:
         SegfolioError: an argument is not as above; a probability is negative or not finite; the kernels are too narrow.
     """
+    check_mean_field(iterations, normalization)
     _check(probabilities, image)
-    if normalization not in POWERS:
-        raise SegfolioError(f"dense_crf: expected a normalization of {', '.join(POWERS)}, found {normalization!r}")
     image = image.to(probabilities.device)
     with torch.autocast(probabilities.device.type, enabled=False):
         unary = probabilities.float().clamp(min=torch.finfo(torch.float32).tiny).log_().flatten(1).T.contiguous()
@@ -129,6 +128,14 @@ def dense_crf(
                 logits += kernel(result)
             result = logits.softmax(1)
     return result.T.reshape(probabilities.shape)
+
+
+def check_mean_field(iterations: int, normalization: str) -> None:
+    """Raises the one sentence on what is wrong with either."""
+    if normalization not in POWERS:
+        raise SegfolioError(f"dense CRF: expected a normalization of {', '.join(POWERS)}, found {normalization!r}")
+    if iterations < 0:
+        raise SegfolioError(f"dense CRF: expected iterations of at least 0, found {iterations}")
 
 
 def _check(probabilities: Tensor, image: Tensor) -> None:

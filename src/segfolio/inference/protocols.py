@@ -9,18 +9,30 @@ a `Resize` among `data.test_transforms` (or `eval_transforms`, where there are n
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError, did_you_mean
-from segfolio.inference.dense_crf import CRF_PRESETS, CRFParameters, Normalization, dense_crf
+from segfolio.inference.dense_crf import CRF_PRESETS, CRFParameters, Normalization, check_mean_field, dense_crf
 from segfolio.inference.sliding import Slide
-from segfolio.inference.tiles import BUDGET, Network, Protocol, Store, Tiles, collect, probabilities, zeros
+from segfolio.inference.tiles import BUDGET, Network, Protocol, Scores, Store, Tiles, collect, probabilities, zeros
 
-__all__ = ["PRESETS", "AlignedResize", "DenseCRF", "MultiScale", "Protocol", "Slide", "Whole", "find"]
+__all__ = [
+    "PRESETS",
+    "AlignedResize",
+    "DenseCRF",
+    "MirroredExponentials",
+    "MultiScale",
+    "Protocol",
+    "Slide",
+    "Whole",
+    "find",
+]
 
 
 class Whole(Protocol):
@@ -143,8 +155,49 @@ class MultiScale(Protocol):
             yield rows, slice(0, size[1]), total[:, rows] / views
 
 
+class MirroredExponentials(Protocol):
+    """Another protocol, of a network whose logits are those of what it sees and of its mirror image, added, and then
+    their exponentials: not normalised, so that a mean of them trusts a sure view more (zhanghang1989/PyTorch-Encoding,
+    `MultiEvalModule`). Outside of an image it is black.
+
+    Args:
+        inner: the protocol; of a network of logits.
+
+    Raises:
+        SegfolioError: when it is asked for scores of a network of probabilities.
+    """
+
+    def __init__(self, inner: Protocol) -> None:
+        self.inner = inner
+
+    @property
+    def words(self) -> str:
+        return f"{self.inner.words}; for logits, exponentials of their sums over each view and its mirror image"
+
+    def gives_logits(self, network: Network) -> bool:
+        return False
+
+    def tiles(self, network: Network, image: Tensor, size: Size) -> Tiles:
+        if not network.logits:
+            raise SegfolioError("MirroredExponentials adds logits, but this network gives probabilities; take ms_mmseg")
+
+        def scores(images: Tensor) -> list[Scores]:
+            pairs = zip(network.scores(images), network.scores(images.flip(-1)), strict=True)
+            return [partial(_exponentials, *pair) for pair in pairs]
+
+        return self.inner.tiles(Network(scores, False, torch.zeros_like(network.padding)), image, size)
+
+
+def _exponentials(one: Scores, mirrored: Scores, size: Size) -> Tiles:
+    both = collect(one(size), size) + collect(mirrored(size), size).flip(-1)
+    yield slice(0, size[0]), slice(0, size[1]), both.exp_()
+
+
 class DenseCRF(Protocol):
     """The probabilities of another protocol, refined by a fully connected CRF over the image's colours.
+
+    The image is the one that the data module hands over: if a `Resize` has reduced it, it is enlarged again, and its
+    edges are as coarse as that makes them.
 
     Args:
         parameters: a preset of `inference.dense_crf.CRF_PRESETS`, or its numbers.
@@ -153,7 +206,7 @@ class DenseCRF(Protocol):
         normalization: of the kernels, see `dense_crf`; by default as DeepLab was run.
 
     Raises:
-        SegfolioError: an unknown preset.
+        SegfolioError: an unknown preset or normalization, iterations below 0.
     """
 
     def __init__(
@@ -165,6 +218,7 @@ class DenseCRF(Protocol):
     ) -> None:
         if isinstance(parameters, str) and parameters not in CRF_PRESETS:
             raise SegfolioError(f"DenseCRF: parameters is {parameters!r}; the presets are {', '.join(CRF_PRESETS)}")
+        check_mean_field(iterations, normalization)
         self.parameters = CRF_PRESETS[parameters] if isinstance(parameters, str) else parameters
         self.inner, self.iterations, self.normalization = inner or Whole(), iterations, normalization
 
@@ -246,11 +300,14 @@ PRESETS: dict[str, Protocol] = {
     # PSPNet: windows of the training's crops, that of ADE20K and VOC, that of Cityscapes
     "ms_pspnet": MultiScale(_SCALES, inner=Slide(473, average="probabilities")),
     "ms_pspnet_713": MultiScale(_SCALES, inner=Slide(713, average="probabilities")),
+    # PyTorch-Encoding (EncNet, ResNeSt) on ADE20K
+    "ms_encoding": MirroredExponentials(MultiScale(_SCALES, flip=False, average="logits", inner=Slide(480, 320))),
     # detectron2's, for models that were trained at 512 and at 640
     "ms_d2": MultiScale(short_sides=(256, 384, 512, 640, 768, 896), max_size=3584, average="logits"),
     "ms_d2_640": MultiScale(short_sides=(320, 480, 640, 800, 960, 1120), max_size=4480, average="logits"),
     "ms_dla": MultiScale((0.5, 0.75, 1.0, 1.25, 1.5), flip=False, average="logits"),
     "ms_csail": MultiScale(short_sides=(300, 375, 450, 525, 600), max_size=1000, multiple=8, flip=False),
+    "ms_csail_32": MultiScale(short_sides=(300, 375, 450, 525, 600), max_size=1000, multiple=32, flip=False),  # UPerNet
     **{f"crf_{name}": DenseCRF(name) for name in CRF_PRESETS},
 }
 """The papers' protocols by their ids."""

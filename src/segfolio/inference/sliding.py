@@ -1,8 +1,8 @@
 """Sliding windows whose sums are held no longer than windows still touch them."""
 
 import math
-from collections.abc import Iterator
-from itertools import chain, pairwise, product
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -20,9 +20,13 @@ class Slide(Protocol):
     An image smaller than the window is padded with the mean, on the right and below.
 
     In reading order, a window leaves a part of the image that no later one touches: that part is a tile, and the next
-    protocol gets it at once. What is held is one window, and, over the image's whole width, the rows that the next
-    row of windows overlaps: at 8192 x 8192 pixels, 150 classes, windows of 512 and a stride of 341, at most 1.7 GB
-    in float32 (of `[C, H, W]`: 40 GB), or nothing on the device if they are stored elsewhere.
+    protocol gets it at once. What is held is the windows at hand, and, over the image's whole width, the rows that the
+    next row of windows overlaps. The last row overlaps most, so it is walked together with the one before. At
+    8192 x 8192 pixels and 150 classes, windows of 512 and a stride of 341 take 1.2 GB in float32, those of 768 and a
+    stride of 512 1.9 GB (`[C, H, W]`: 40 GB). `store` says where the rows lie.
+
+    An image that was resized, by the data module or by another protocol, is the exception: all its scores `[C, h, w]`
+    are held, and then read at the original size. Of a large one, `store` them elsewhere.
 
     Args:
         window: height and width, or both.
@@ -31,10 +35,10 @@ class Slide(Protocol):
             al. 2021; as in MONAI: a standard deviation of an eighth of the window, at least 1e-3).
         average: `logits`, or `probabilities` (PSPNet's released code).
         batch: windows of one forward pass.
-        store: where overlapping rows wait for the next row of windows.
+        store: where overlapping rows wait for the next row of windows, or all scores of a resized image.
 
     Raises:
-        SegfolioError: a window or batch below 1, a stride that is below 1 or leaves gaps.
+        SegfolioError: a window or batch below 1, a stride that is below 1 or leaves gaps, more than two lengths.
     """
 
     def __init__(
@@ -46,8 +50,8 @@ class Slide(Protocol):
         batch: int = 1,
         store: Store = "device",
     ) -> None:
-        self.window = _pair(window)
-        self.stride = _pair(stride or (_two_thirds(self.window[0]), _two_thirds(self.window[1])))
+        self.window = _pair("window", window)
+        self.stride = _pair("stride", [_two_thirds(side) for side in self.window] if stride is None else stride)
         self.weighting, self.average, self.batch, self.store = weighting, average, batch, store
         if not all(1 <= step <= length for step, length in zip(self.stride, self.window, strict=True)) or batch < 1:
             raise SegfolioError(
@@ -75,37 +79,38 @@ class Slide(Protocol):
         """Tiles at the image's own size. Sums have a channel more than there are classes: that of the weights."""
         (_, height, width), (tall, wide) = image.shape, self.window
         tops, lefts = starts(height, tall, self.stride[0]), starts(width, wide, self.stride[1])
-        overlap = max((tall - (low - top) for top, low in pairwise(tops)), default=0)
+        bands = [*([top] for top in tops[:-2]), tops[-2:]]  # rows of windows; the last two, which overlap most, as one
+        overlap, deep = tall - self.stride[0] if len(bands) > 1 else 0, tall + tops[-1] - bands[-1][0]
         soften = network.logits and self.average == "probabilities"
         weight = gaussian(self.window) if self.weighting == "gaussian" else torch.ones(self.window)
-        windows = self._windows(network, image, list(product(tops, lefts)))
-        sums = below = torch.empty(0)
-        waiting = 0  # rows of `below` that the row of windows before has left there
-        for top, end in pairwise([*tops, height]):  # rows from top to end are ready after this row of windows
-            known = 0  # columns of `sums` that the window before has left there
+        windows = self._windows(network, image, [(top, left) for band in bands for left in lefts for top in band])
+        sums = below = torch.empty(0)  # of the windows at hand, and of the rows that wait for the next band
+        for band, end in zip(bands, [*(band[0] for band in bands[1:]), height], strict=True):
+            known = 0  # columns of `sums` that the windows before have left there
             for left, stop in pairwise([*lefts, width]):
-                parts = probabilities(next(windows)(self.window), soften)
-                first = next(parts)
-                if not sums.numel():
-                    channels, device = len(first[2]) + 1, first[2].device
-                    weight, sums = weight.to(device), zeros((channels, tall, wide), device)
-                    below = zeros((channels, overlap, max(width, wide)), device, self.store)
-                sums[:, :waiting, known:] = below[:, :waiting, left + known : left + wide]
-                sums[:, waiting:, known:] = 0
-                sums[-1] += weight
-                for rows, columns, part in chain([first], parts):
-                    if self.weighting == "uniform":
-                        sums[:-1, rows, columns] += part
-                    else:
-                        sums[:-1, rows, columns].addcmul_(part, weight[rows, columns])
-                ready, done = end - top, stop - left
-                yield slice(top, end), slice(left, stop), sums[:-1, :ready, :done].div_(sums[-1, :ready, :done])
+                if sums.numel():
+                    sums[:, :overlap, known:] = below[..., left + known : left + wide]
+                    sums[:, overlap:, known:] = 0
+                for top in band:
+                    for rows, columns, part in probabilities(next(windows)(self.window), soften):
+                        if not sums.numel():
+                            channels, weight = len(part) + 1, weight.to(part.device)
+                            sums = zeros((channels, deep, wide), part.device)
+                            below = zeros((channels, overlap, max(width, wide)), part.device, self.store)
+                        touched = sums[:, top - band[0] :][:, rows, columns]
+                        touched[-1] += weight[rows, columns]
+                        if self.weighting == "uniform":
+                            touched[:-1] += part
+                        else:
+                            touched[:-1].addcmul_(part, weight[rows, columns])
+                ready, done = end - band[0], stop - left
+                yield slice(band[0], end), slice(left, stop), sums[:-1, :ready, :done].div_(sums[-1, :ready, :done])
                 if end < height:
-                    below[:, : tall - ready, left:stop] = sums[:, ready:, :done]
+                    below[..., left:stop] = sums[:, ready:tall, :done]
                 known = wide - done
                 if stop < width:
-                    sums[..., :known] = sums[..., done:].clone()
-            waiting = tall - ready
+                    for some in sums.split(16):  # of the channels, so that their copy is small
+                        some[..., :known] = some[..., done:].clone()
 
     def _windows(self, network: Network, image: Tensor, corners: list[tuple[int, int]]) -> Iterator[Scores]:
         """Of each window, given its upper left corner."""
@@ -139,8 +144,11 @@ def padded(image: Tensor, size: Size, pixel: Tensor) -> Tensor:
     return whole
 
 
-def _pair(length: int | tuple[int, int]) -> tuple[int, int]:
-    return (length, length) if isinstance(length, int) else (length[0], length[1])
+def _pair(name: str, length: int | Sequence[int]) -> tuple[int, int]:
+    sides = (length, length) if isinstance(length, int) else length
+    if len(sides) != 2:
+        raise SegfolioError(f"Slide: {name} is {length}; give a height and a width, or one number for both")
+    return sides[0], sides[1]
 
 
 def _two_thirds(length: int) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segfolio.data.sample import Size
+from segfolio.errors import SegfolioError
 
 BUDGET = 32 * 2**20
 """Bytes of the maps that are held at one time, beside input and result."""
@@ -33,14 +34,31 @@ class Network:
     """What a protocol needs to know of a network.
 
     Attributes:
-        scores: of each image of a batch `[B, 3, h, w]`, values 0 to 255.
+        read: scores of each image of a batch `[B, 3, h, w]`, values 0 to 255.
         logits: whether scores are logits of a softmax; else they are probabilities.
         padding: `[3, 1, 1]`, the pixel that an image is padded with: the mean, which is 0 after normalisation.
     """
 
-    scores: Callable[[Tensor], Sequence[Scores]]
+    read: Callable[[Tensor], Sequence[Scores]]
     logits: bool
     padding: Tensor
+
+    def scores(self, images: Tensor) -> Sequence[Scores]:
+        """Of each image of a batch `[B, 3, h, w]`, values 0 to 255.
+
+        Raises:
+            SegfolioError: images so small that nothing is left of them in the network.
+        """
+        try:
+            return self.read(images)
+        except RuntimeError as error:
+            height, width = images.shape[-2:]
+            if min(height, width) >= 32:  # the stride of most networks
+                raise
+            raise SegfolioError(
+                f"the network cannot read {height}x{width} pixels, which the test protocol shows it ({error}); "
+                "give the protocol larger scales, sides or windows"
+            ) from error
 
 
 class Protocol:

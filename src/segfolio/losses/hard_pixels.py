@@ -16,7 +16,8 @@ class OHEM(Loss):
 
     Args:
         threshold: a pixel is hard whose class has a probability below it.
-        min_kept: so many pixels of the batch count in any case, the hardest.
+        min_kept: so many pixels of the batch count in any case, the hardest. Of each GPU's batch, there too: with
+            other numbers of images per GPU it is another share.
     """
 
     def __init__(self, threshold: float = 0.9, min_kept: int = 131_072) -> None:
