@@ -3,7 +3,8 @@
     python -m benchmarks.rcnn_line
 
 The lecture has 40 s, 2 s and 0.2 s. The first two get the same 2,000 boxes of selective search; the search is shown by
-itself and is in their times, as it is in the lectured ones. Faster R-CNN proposes 300 from features of stride 16.
+itself and is in their times, as it is in the lectured ones. Faster R-CNN proposes 300. It and Fast R-CNN are one
+network from there on: the same dilated features of stride 16, RoIAlign and two linear layers of 1024 channels.
 ResNet-10-T with random weights, 20 classes, a noisy image of 480 x 640, one CPU thread; R-CNN warps to 128 x 128
 instead of 224 x 224, a third of the work.
 """
@@ -19,6 +20,7 @@ from segfolio.architectures.region_based.fast_rcnn import FastRCNN, searched
 from segfolio.architectures.region_based.faster_rcnn import C4, FasterRCNN
 from segfolio.architectures.region_based.rcnn import RCNN
 
+AIMS = {"R-CNN / Fast R-CNN": "20 lectured", "Fast R-CNN / Faster R-CNN": "10 lectured"}
 LECTURED = {"R-CNN": 40.0, "Fast R-CNN": 2.0, "Faster R-CNN": 0.2}
 BACKBONE, SIZE, CLASSES, PROPOSALS = "resnet10t", (480, 640), 20, 2000
 
@@ -51,11 +53,10 @@ def main() -> dict[str, float]:
     torch.manual_seed(0)
     image = scene()
     boxes = searched(image, [SIZE], PROPOSALS)
-    networks = {
-        "R-CNN": RCNN(CLASSES, BACKBONE, size=128, context=9),
-        "Fast R-CNN": FastRCNN(CLASSES, BACKBONE, head_channels=1024),
-        "Faster R-CNN": FasterRCNN(CLASSES, BACKBONE, neck="dc5", rpn=C4["rpn"]),
-    }
+    rcnn, fast = RCNN(CLASSES, BACKBONE, size=128, context=9), FastRCNN(CLASSES, BACKBONE, head_channels=1)
+    faster = FasterRCNN(CLASSES, BACKBONE, neck="dc5", rpn=C4["rpn"])
+    fast.backbone, fast.roi_heads = faster.backbone, faster.roi_heads
+    networks = {"R-CNN": rcnn, "Fast R-CNN": fast, "Faster R-CNN": faster}
     search = seconds(lambda: searched(image, [SIZE], PROPOSALS), 2)
     print(f"{len(boxes[0])} proposals in {search:.2f} s")
     found = {}

@@ -91,3 +91,10 @@ def test_no_object_has_a_size_all_the_same() -> None:
         assert segments.rles == []
         assert segments.id_map.shape == SIZE
         assert not segments.id_map.any()
+
+
+def test_masks_of_run_lengths_are_where_the_labels_are() -> None:
+    """Of a batch on its way to a device the labels move, run lengths do not."""
+    rles = in_every_form(IDS)["rles"]
+    rles.labels = rles.labels.to("meta")
+    assert rles.masks.device == torch.device("meta")

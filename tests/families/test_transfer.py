@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from segfolio.architectures.encoder_decoder.fcn import FCN
 from segfolio.architectures.encoder_decoder.segnet import SegNet, SegNetBasic
 from segfolio.architectures.encoder_decoder.unet import UNet
+from segfolio.architectures.mask_classification.maskformer import MaskFormer
+from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
-from segfolio.families import PerPixel
-from segfolio.losses import CrossEntropy
+from segfolio.families import MaskClassification, PerPixel, RegionBased
+from segfolio.losses import CrossEntropy, MaskClassificationLoss
 from tests.conftest import REPOSITORY
 
 Architecture = Callable[[int], nn.Module]
@@ -122,6 +124,79 @@ def test_what_has_another_place_beside_the_classes_keeps_its_initialisation(tmp_
     new = family(architecture, names, seed=1, init_from=saved(old, tmp_path / "a.ckpt")).network.state_dict()
     assert torch.equal(new["1.weight"], family(architecture, names, seed=1).network.state_dict()["1.weight"])
     assert torch.equal(new["0.weight"], old.network.state_dict()["0.weight"])
+
+
+def detector(names: tuple[str, ...], things: tuple[str, ...], seed: int = 0, **arguments: Any) -> RegionBased:
+    """With random values in the rows of classes, never the same under two seeds."""
+    torch.manual_seed(seed)
+    architecture = partial(MaskRCNN, **MaskRCNN.tiny)
+    labels = LabelSpace(names, things=things)
+    return RegionBased(labels, architecture, optimizer=partial(torch.optim.SGD, lr=0.1), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("names", "things", "rows"),
+    [
+        (("sky", "dog", "cat"), ("dog", "cat"), [0, 2, 1]),  # as many, in another order
+        (("dog", "sky", "bus", "cat"), ("dog", "bus", "cat"), [0, 2, None, 1]),
+        (("cat", "sky", "dog"), ("cat", "sky", "dog"), [0, 1, None, 2]),  # of the same names
+        (("dog",), ("dog",), [0, 2]),
+        (("bus", "car"), ("bus", "car"), [0, None, None]),
+    ],
+    ids=["another order", "another number", "stuff that is a thing", "fewer", "others"],
+)
+def test_regions_take_over_the_background_and_the_things_of_the_same_name(
+    tmp_path, monkeypatch, names, things, rows
+) -> None:
+    """Scores have a row per class, boxes four, masks a map; stuff has none."""
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.families.transfer.rank_zero_info", said.append)
+    old = detector(("cat", "sky", "dog"), ("cat", "dog"))
+    torch.manual_seed(2)
+    for bias in (value for name, value in old.network.named_parameters() if name.endswith(".bias")):
+        nn.init.normal_(bias)
+    new = detector(names, things, seed=1, init_from=saved(old, tmp_path / "a.ckpt"))
+    untaken = detector(names, things, seed=1)
+    fresh, before, after = (model.network.state_dict() for model in (untaken, old, new))
+    of_classes = {"box_predictor.cls_score": 1, "box_predictor.bbox_pred": 4, "mask_predictor.mask_fcn_logits": 1}
+    for layer, each in of_classes.items():
+        for key in (f"roi_heads.{layer}.weight", f"roi_heads.{layer}.bias"):
+            here, there, untouched = (state[key].unflatten(0, (-1, each)) for state in (after, before, fresh))
+            for place, row in enumerate(rows):
+                assert torch.equal(here[place], untouched[place] if row is None else there[row])
+    shared = [key for key in before if not any(layer in key for layer in of_classes)]
+    assert all(torch.equal(after[key], before[key]) for key in shared)
+    kept = [name for name in things if name in ("cat", "dog")]
+    added = [name for name in things if name not in kept]
+    assert f"classes taken over: {', '.join(kept) or 'none'}; new: {', '.join(added) or 'none'}" in said[0]
+    assert "not taken" not in said[0]
+
+
+def test_queries_take_over_the_classes_of_the_same_name_and_no_object(tmp_path) -> None:
+    def queries(names: tuple[str, ...], seed: int, **arguments: Any) -> MaskClassification:
+        torch.manual_seed(seed)
+        architecture = partial(MaskFormer, **MaskFormer.tiny)
+        recipe = {"criterion": MaskClassificationLoss(), "optimizer": partial(torch.optim.SGD, lr=0.1), **arguments}
+        return MaskClassification(LabelSpace(names), architecture, "semantic", **recipe)
+
+    old = queries(("sky", "road", "car"), 0)
+    new = queries(("car", "bus", "sky"), 1, init_from=saved(old, tmp_path / "a.ckpt"))
+    (key,) = (name for name in old.network.state_dict() if name.endswith("class_predictor.weight"))
+    here, there = (model.network.state_dict()[key] for model in (new, old))
+    assert torch.equal(here[[0, 2, 3]], there[[2, 0, 3]])
+    assert not torch.equal(here[1], there[1])
+
+
+def test_classes_whose_rows_are_not_taken_are_not_said_to_be(tmp_path, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.families.transfer.rank_zero_info", said.append)
+
+    def with_one_more(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 7, 1), nn.Conv2d(7, num_classes + 1, 1))
+
+    path = saved(family(with_one_more), tmp_path / "a.ckpt")
+    family(with_one_more, OLD[::-1], init_from=path)
+    assert "classes taken over: none; new: tree, car, road, sky; not taken: 1.weight" in said[0]
 
 
 def test_the_random_numbers_that_follow_are_the_same(tmp_path) -> None:

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from segfolio.layers.regions import box_losses, mask_targets, match, roi_align_pool
+from segfolio.layers.region_pool import RegionPool, mask_targets
+from segfolio.layers.regions import ProposalNetwork, ProposalRecipe, RegionHeads, RegionRecipe, box_losses, match
 
 
 def boxes(count: int, seed: int) -> torch.Tensor:
@@ -38,8 +40,8 @@ def test_mask_targets_are_torchvisions_in_any_budget(budget: int) -> None:
     masks = torch.rand(5, 64, 96, generator=g) > 0.5
     regions, place = boxes(20, 1), torch.randint(0, 4, (20,), generator=g)
     expected = project_masks_on_boxes(masks.byte(), regions, place, 28)
-    assert torch.equal(mask_targets(masks, regions, place, 28, budget), expected)
-    assert mask_targets(masks[:0], regions[:0], place[:0], 28, budget).shape == (0, 28, 28)
+    assert torch.equal(mask_targets(masks, regions, place, 28, budget=budget), expected)
+    assert mask_targets(masks[:0], regions[:0], place[:0], 28, budget=budget).shape == (0, 28, 28)
 
 
 def test_losses_of_nothing_are_zero() -> None:
@@ -57,11 +59,65 @@ def test_one_box_for_all_classes() -> None:
     assert one == each
 
 
+@pytest.mark.parametrize(("beta", "expected"), [(0.0, 0.5 + 2.0), (1.0, 0.125 + 1.5)])
+def test_the_turn_of_the_box_losses(beta: float, expected: float) -> None:
+    """Deltas off by 0.5 and by 2: L1, and smooth L1 as in the paper."""
+    deltas, labels = torch.tensor([[0.5, -2.0, 0, 0]]), torch.tensor([1])
+    losses = box_losses(torch.zeros(1, 2), deltas, labels, torch.zeros(1, 4), beta)
+    assert losses["box"].item() == pytest.approx(expected)
+    network = ProposalNetwork(4, ProposalRecipe(samples=1, positive_fraction=1.0, beta=beta))
+    _, box = network.compute_loss(torch.zeros(1, 1), deltas, [torch.ones(1)], [torch.zeros(1, 4)])
+    assert box.item() == pytest.approx(expected)
+
+
+def test_a_proposal_loss_of_nothing_is_zero() -> None:
+    network = ProposalNetwork(4, ProposalRecipe())
+    losses = network.compute_loss(torch.zeros(3, 1), torch.zeros(3, 4), [-torch.ones(3)], [torch.zeros(3, 4)])
+    assert [loss.item() for loss in losses] == [0, 0]
+
+
 def test_pooling_knows_its_strides_before_the_first_image() -> None:
     """torchvision's infers them from that, and keeps what a small one told it."""
-    features = {str(i): torch.randn(1, 2, 256 // s, 320 // s) for i, s in enumerate((4, 8, 16, 32))}
-    regions = [4 * boxes(30, 0)]
+    features = {str(i): torch.randn(2, 2, 256 // s, 320 // s) for i, s in enumerate((4, 8, 16, 32))}
+    regions = [4 * boxes(30, 0), 4 * boxes(20, 1)]
     theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
-    ours = roi_align_pool((4, 8, 16, 32), 7)
-    assert torch.equal(ours(features, regions, [(256, 320)]), theirs(features, regions, [(256, 320)]))
-    assert ours.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    ours = RegionPool((4, 8, 16, 32), 7)
+    assert torch.equal(ours(features, regions, [(256, 320)] * 2), theirs(features, regions, [(256, 320)] * 2))
+    tiny = {name: level[..., :2, :2] for name, level in features.items()}
+    assert RegionPool((4, 8, 16, 32), 7)(tiny, regions, [(2, 2)] * 2).shape == (50, 2, 7, 7)
+
+
+@pytest.mark.parametrize(("aligned", "shift"), [(True, 0.0), (False, 0.5)])
+def test_aligned_pooling_reads_a_pixel_at_its_centre(aligned: bool, shift: float) -> None:
+    """Of a map that holds the x of its pixels' centres, in pixels of the map."""
+    ramp = {"0": (torch.arange(40.0) + 0.5).expand(1, 1, 40, 40)}
+    box = torch.tensor([[8.0, 8, 64, 64]])  # 2 to 16 on the map
+    pooled = RegionPool((4,), 7, sampling_ratio=0, aligned=aligned)(ramp, [box], [(160, 160)])
+    torch.testing.assert_close(pooled[0, 0, 0], 3.0 + 2 * torch.arange(7.0) + shift)
+
+
+def test_aligned_mask_targets_are_the_masks_own_pixels() -> None:
+    mask = torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0)) > 0.5
+    whole = torch.tensor([[0.0, 0, 28, 28]])
+    assert torch.equal(mask_targets(mask, whole, torch.tensor([0]), 28, aligned=True), mask.float())
+
+
+def test_masks_of_many_detections_are_made_a_part_at_a_time() -> None:
+    """And are the same as at one time."""
+    torch.manual_seed(0)
+    seen: list[int] = []
+    head = nn.Conv2d(3, 4, 1)
+    head.register_forward_hook(lambda module, given, made: seen.append(len(made)))
+    masks = RegionPool((4,), 14), head, nn.Conv2d(4, 6, 1)
+    heads = RegionHeads(RegionRecipe(), RegionPool((4,), 7), nn.Flatten(), nn.Identity(), *masks)
+    features = {"0": torch.randn(3, 3, 40, 40)}
+    found = [boxes(count, count) for count in (130, 0, 90)]
+    labels = [torch.randint(1, 6, (len(box),)) for box in found]
+    scores = [label / 6 for label in labels]
+    with torch.no_grad():
+        detections = heads.with_masks(features, [(160, 160)] * 3, found, scores, labels)
+        at_once = masks[2](head(masks[0](features, found, []))).sigmoid()
+    expected = at_once[torch.arange(220), torch.cat(labels)].split([130, 0, 90])
+    for one, wanted in zip(detections, expected, strict=True):
+        torch.testing.assert_close(one.masks, wanted)
+    assert seen == [100, 100, 20, 220]

@@ -56,9 +56,9 @@ class Segments:
 
     @property
     def masks(self) -> Mask:
-        """`[N, H, W]` bool."""
+        """`[N, H, W]` bool, where the labels are."""
         if isinstance(self.form, list):
-            return Mask(torch.from_numpy(rle.decode(self.form, self.size)))
+            return Mask(torch.from_numpy(rle.decode(self.form, self.size)).to(self.labels.device))
         if self.form.ndim == 2:
             places = torch.arange(1, len(self) + 1, device=self.form.device)
             return Mask(self.form.as_subclass(Tensor) == places[:, None, None])

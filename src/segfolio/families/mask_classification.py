@@ -80,6 +80,10 @@ class MaskClassification(Family):
         self.bn_mode = bn_mode
         self.train()  # what is frozen is not for the optimiser
 
+    @staticmethod
+    def class_rows(labels: LabelSpace) -> tuple[str | None, ...]:
+        return (*labels.names, None)  # the last is no object
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.bn_mode == "frozen":

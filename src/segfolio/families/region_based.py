@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
@@ -55,11 +56,23 @@ class RegionBased(Family):
         self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
         stuff = labels.is_thing.count(False)  # of whatever number of classes the network is asked for, see `transfer`
         super().__init__(labels, lambda num_classes: architecture(num_classes - stuff), **recipe)
+        known = getattr(self.network, "weights_of", ())
+        if known and known != (here := thing_names(labels)):
+            place = next(place for place, pair in enumerate(zip(known, here, strict=True)) if len(set(pair)) > 1)
+            rank_zero_warn(
+                f"the weights are of other classes than the dataset's, or in another order: {here[place]} starts as "
+                f"{known[place]}; before training the names of what is found are wrong"
+            )
         self.things: Tensor
         self.places: Tensor  # of each class among the things, -1 of stuff
         is_thing = torch.tensor(labels.is_thing)
         self.register_buffer("things", is_thing.nonzero()[:, 0], persistent=False)
         self.register_buffer("places", torch.where(is_thing, is_thing.cumsum(0) - 1, -1), persistent=False)
+
+    @staticmethod
+    def class_rows(labels: LabelSpace) -> tuple[str | None, ...]:
+        """The background, then the things."""
+        return None, *thing_names(labels)
 
     def forward(
         self, images: Tensor, sizes: list[Size] | None = None, targets: list[RegionTarget] | None = None
@@ -91,6 +104,11 @@ class RegionBased(Family):
         return [InstanceMetric(self.labels, self.kinds, self.max_dets)]
 
 
+def thing_names(labels: LabelSpace) -> tuple[str, ...]:
+    """In the order of the network's classes."""
+    return tuple(name for name, thing in zip(labels.names, labels.is_thing, strict=True) if thing)
+
+
 def region_target(image_id: str, target: Target, places: Tensor) -> RegionTarget:
     """The objects that are trained on: things that have a pixel and are no crowd, in the boxes around their masks.
 
@@ -106,13 +124,15 @@ def region_target(image_id: str, target: Target, places: Tensor) -> RegionTarget
             "read them with instances: true)"
         )
     masks, labels = segments.masks.as_subclass(Tensor), places[segments.labels]
-    columns, rows = masks.any(1), masks.any(2)
-    wanted = (labels >= 0) & ~segments.crowd & columns.any(1)
-    (left, right), (top, bottom) = _extent(columns[wanted]), _extent(rows[wanted])
-    return RegionTarget(torch.stack([left, top, right, bottom], 1).float(), labels[wanted], masks[wanted])
+    pixels = masks.view(torch.uint8)  # whose maximum is 10 times as quick as `any`
+    columns, rows = pixels.amax(1), pixels.amax(2)
+    wanted = (labels >= 0) & ~segments.crowd & (columns.amax(1) > 0)
+    if not wanted.all():  # thousands of masks are not copied for nothing
+        masks, labels, columns, rows = (each[wanted] for each in (masks, labels, columns, rows))
+    (left, right), (top, bottom) = _extent(columns), _extent(rows)
+    return RegionTarget(torch.stack([left, top, right, bottom], 1).float(), labels, masks)
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
-    """Of `[N, L]` bool, the first place that is set and the one behind the last, `[N]` each."""
-    line = line.byte()
+    """Of `[N, L]` of 0 and 1, the first place that is set and the one behind the last, `[N]` each."""
     return line.argmax(1), line.shape[1] - line.flip(1).argmax(1)

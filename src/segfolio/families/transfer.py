@@ -1,6 +1,7 @@
 """Starting from the weights of another run, whichever classes it had."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,65 +16,79 @@ _NAMED = 3  # weights that a message names
 
 
 def transfer(
-    checkpoint: Path, network: nn.Module, labels: LabelSpace, architecture: Callable[[int], nn.Module]
+    checkpoint: Path,
+    network: nn.Module,
+    labels: LabelSpace,
+    architecture: Callable[[int], nn.Module],
+    class_rows: Callable[[LabelSpace], tuple[str | None, ...]],
 ) -> None:
     """Take over into `network` what fits of a run's checkpoint, and say in one sentence what did.
 
-    Weights of equal name and shape are taken as they are. Of those with a place per class, in one dimension or
-    several, the places of classes of equal name are taken, and other classes keep their initialisation.
+    Weights of equal name and shape are taken as they are. Of those with rows per class, in one dimension or several,
+    the rows of classes of equal name are taken, and other classes keep their initialisation.
 
     Args:
         labels: of `network`.
-        architecture: what made `network`. Where the old classes are others but as many, it is called once more,
-            with another number: this shows which dimensions are theirs.
+        architecture: what made `network`. Where the old classes are others, it is called once more, with one class
+            more: this shows which dimensions are theirs, and how many rows each class has in them.
+        class_rows: the class of each row, of a label space; None of what is no class, such as the background.
 
     Raises:
-        SegfolioError: no checkpoint of a run, or one of which at most the places of classes fit.
+        SegfolioError: no checkpoint of a run, or one of which at most the rows of classes fit.
     """
     content = read_checkpoint(checkpoint)
     there = content.get("segfolio", {})
     if "labels" not in there:
         raise SegfolioError(f"{checkpoint} does not say of which classes it is; expected the checkpoint of a run")
-    old, new = tuple(there["labels"]["names"]), labels.names
+    old, new = class_rows(LabelSpace(**there["labels"])), class_rows(labels)
     stored, built = network_weights(content), network.state_dict()
-    other = {name: value.shape for name, value in (built if old == new else stored).items()}
-    if old != new and len(old) == len(new):
-        with torch.random.fork_rng(devices=[]):
-            other = {name: value.shape for name, value in architecture(len(new) + 1).state_dict().items()}
+    wider = built if old == new else _with_one_class_more(architecture, labels)
 
     common = [name for name in new if name in old]
-    there_at, here_at = (torch.tensor([names.index(n) for n in common], dtype=torch.int64) for names in (old, new))
+    there_at, here_at = (torch.tensor([rows.index(n) for n in common], dtype=torch.int64) for rows in (old, new))
     taken: dict[str, Tensor] = {}
     misfits: list[str] = []
+    heads: set[str] = set()
     for name, value in built.items():
-        pairs = zip(value.shape, other.get(name, ()), strict=False)
-        dims = [d for d, (size, changed) in enumerate(pairs) if size != changed]
+        sizes = zip(value.shape, wider.get(name, value).shape, strict=True)
+        dims = {d: more - size for d, (size, more) in enumerate(sizes) if size != more}  # rows per class
         expected: list[int | None] = list(value.shape)
-        for d in dims:
-            expected[d] = len(old) if value.shape[d] == len(new) else None  # not places of classes alone
+        for d, rows in dims.items():
+            expected[d] = rows * len(old) if value.shape[d] == rows * len(new) else None  # not rows of classes alone
         found = list(stored[name].shape) if name in stored else None
         if found != expected:
             misfits.append(f"{name} is {list(value.shape)} here and {found or 'missing'} there")
         elif dims:
+            heads.add(name)
             taken[name] = value.clone()
             taken[name][_at(value, dims, here_at)] = stored[name][_at(stored[name], dims, there_at)].to(value)
         else:
             taken[name] = stored[name]
     told = "; ".join(misfits[:_NAMED]) + ("; ..." if len(misfits) > _NAMED else "")
-    if not any(value.ndim and len(new) not in value.shape for value in taken.values()):  # at most heads
+    if not any(value.ndim and name not in heads and len(new) not in value.shape for name, value in taken.items()):
         raise SegfolioError(
             f"nothing of {checkpoint} ({there['architecture']}) fits {describe(network, labels)['architecture']}: "
             f"{told}; init_from takes a run of the same architecture"
         )
     network.load_state_dict(taken, strict=False)
-    fresh = [name for name in new if name not in old]
+    carried = [name for name in common if name and (heads or old == new)]
+    fresh = [name for name in new if name and name not in carried]
     rank_zero_info(
         f"{len(taken)} of {len(built)} weights are taken from {checkpoint}; classes taken over: "
-        f"{', '.join(common) or 'none'}; new: {', '.join(fresh) or 'none'}{f'; not taken: {told}' if misfits else ''}"
+        f"{', '.join(carried) or 'none'}; new: {', '.join(fresh) or 'none'}{f'; not taken: {told}' if misfits else ''}"
     )
 
 
-def _at(value: Tensor, dims: Sequence[int], places: Tensor) -> tuple[Tensor, ...]:
-    """The index of `places` in each of `dims` and of everything in the others."""
-    chosen = [places if d in dims else torch.arange(size) for d, size in enumerate(value.shape)]
+def _with_one_class_more(architecture: Callable[[int], nn.Module], labels: LabelSpace) -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the network at hand has said it all
+        return architecture(labels.num_classes + 1).state_dict()
+
+
+def _at(value: Tensor, dims: Mapping[int, int], classes: Tensor) -> tuple[Tensor, ...]:
+    """The index of the rows of `classes` in each of `dims`, so many per class, and of everything in the others."""
+    chosen = [
+        (classes[:, None] * dims[d] + torch.arange(dims[d])).flatten() if d in dims else torch.arange(size)
+        for d, size in enumerate(value.shape)
+    ]
     return torch.meshgrid(*chosen, indexing="ij")

@@ -40,14 +40,14 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """`[B, 3, H, W]` to `{"0": [B, out_channels, H / stride, W / stride]}`."""
-        return {"0": self.body(images)[0].float()}
+        return {"0": feature_maps(self.body, images)[0].float()}
 
 
 class Pyramid(nn.Module):
     """Feature pyramid (Lin et al., 2017, arXiv 1612.03144) of strides 4 to 32, and 64 by subsampling.
 
     Args:
-        backbone: timm's name of a network with features of strides 4, 8, 16 and 32.
+        backbone: timm's name of a network with features of strides 4, 8, 16 and 32 that takes images of any size.
         norm: see `normalised`.
         frozen_stride: see `freeze`.
         out_channels: of every level.
@@ -66,7 +66,7 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """`[B, 3, H, W]` to maps `[B, out_channels, h, w]`, named 0, 1, 2, 3 and pool."""
-        levels = self.fpn({str(place): level for place, level in enumerate(self.body(images))})
+        levels = self.fpn({str(place): level for place, level in enumerate(feature_maps(self.body, images))})
         return {name: level.float() for name, level in levels.items()}  # boxes are read off in float32
 
 
@@ -74,19 +74,31 @@ def timm_features(backbone: str, strides: tuple[int, ...], **options: Any) -> An
     """timm's `backbone` as a list of feature maps, the last of each of `strides`.
 
     Raises:
-        SegfolioError: an unknown name, or one without such features.
+        SegfolioError: an unknown name, or one without such features or for images of one size.
     """
     check_timm_name(backbone)
-    try:
-        with torch.device("meta"):
-            probe = timm.create_model(backbone, features_only=True, **options)
-        found = probe.feature_info.reduction()
-        indices = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise SegfolioError(f"backbone {backbone} has no features of strides {strides}; take another") from error
-    if getattr(probe, "output_fmt", "NCHW") != "NCHW":
-        raise SegfolioError(f"backbone {backbone} has its channels last; take a convolutional one")
+    with torch.device("meta"):
+        try:
+            try:
+                probe = timm.create_model(backbone, features_only=True, strict_img_size=False, **options)
+                options["strict_img_size"] = False
+            except TypeError:  # has windows of no fixed number, or none
+                probe = timm.create_model(backbone, features_only=True, **options)
+            found = probe.feature_info.reduction()
+            indices = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise SegfolioError(f"backbone {backbone} has no features of strides {strides}; take another") from error
+        try:
+            probe(torch.zeros(1, 3, 96, 160))
+        except (AssertionError, RuntimeError) as error:
+            raise SegfolioError(f"backbone {backbone} does not take images of any size; take another") from error
     return timm.create_model(backbone, features_only=True, out_indices=indices, **options)
+
+
+def feature_maps(body: Any, images: Tensor) -> list[Tensor]:
+    """What timm's `body` makes of images, `[B, D, h, w]` each."""
+    last = getattr(body, "output_fmt", "NCHW") == "NHWC"
+    return [level.permute(0, 3, 1, 2) if last else level for level in body(images)]
 
 
 def normalised(module: nn.Module, norm: Norm) -> nn.Module:
@@ -113,6 +125,9 @@ def freeze(body: Any, stride: int) -> Any:
     """Fix the weights of timm's `body` up to its last features of `stride`, in pixels; 0 fixes none.
 
     Detectron fixes the stem and the stage of stride 4 of a ResNet.
+
+    Raises:
+        SegfolioError: none are left, as in networks that keep a fine map up to their end (HRNet).
     """
     stages = [info["module"] for info in body.feature_info.info if info["reduction"] <= stride]
     reached = False
@@ -123,6 +138,8 @@ def freeze(body: Any, stride: int) -> Any:
         reached |= inside
         for p in module.parameters(recurse=False):
             p.requires_grad_(False)
+    if stages and not any(p.requires_grad for p in body.parameters()):
+        raise SegfolioError(f"frozen_stride: {stride} leaves nothing of the backbone to train; give frozen_stride: 0")
     return body
 
 
@@ -160,10 +177,14 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], weights: str) -> Non
     """Load those of a classifier's weights, under timm's or torchvision's names, that `body` has.
 
     Raises:
-        SegfolioError: some are missing or of another shape.
+        SegfolioError: some are missing or of another shape, or of batch normalisations that are others here.
     """
     flat = {key.replace(".", "_"): value for key, value in state.items()}  # timm renames features
     own = {key: flat[key.replace(".", "_")] for key in body.state_dict() if key.replace(".", "_") in flat}
+    if any(key.endswith("running_mean") for key in state) and not any(key.endswith("running_mean") for key in own):
+        raise SegfolioError(
+            f"{weights}: these weights are of batch normalisation; give norm: frozen (or batch), or no weights"
+        )
     load_weights(body, own, weights)
 
 

@@ -1,8 +1,9 @@
 """Region-based networks: what they are given and return, and torchvision's stages made robust and typed.
 
 Differences from `torchvision.models.detection`, under whose names all weights are: boxes and scores are in float32
-under mixed precision, the scale of a feature map is its stride and not inferred from the first image, memory does not
-grow with (anchors x objects) or (objects x pixels), and no loss is NaN where nothing was sampled.
+under mixed precision, regions are pooled by the strides of the feature maps, which are not inferred from the first
+image, no table grows with (anchors x objects), masks become float and detections pass the mask head in parts, and no
+loss is NaN where nothing was sampled.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,15 +19,13 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
-from torchvision.ops.poolers import LevelMapper
+from torchvision.ops import box_iou
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.region_pool import BUDGET, Size, mask_targets
 
-Size = tuple[int, int]
-
-BUDGET = 2**24
-"""Numbers in the largest table of overlaps, or in the masks in float, held at one time: 64 MiB."""
+MASKS_AT_ONCE = 100
+"""Detections in the mask head at one time: one image's in COCO's protocol."""
 
 
 class RegionTarget(NamedTuple):
@@ -72,6 +71,7 @@ class ProposalRecipe:
         positive_iou, negative_iou: anchors above and below are positive and negative.
         before_nms, after_nms: proposals that are kept of each feature map, and of the image.
         nms_iou: overlap that suppresses.
+        beta: where the loss of an anchor's box turns from quadratic to linear; 0 is L1 (Detectron2).
     """
 
     anchor_sizes: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
@@ -84,6 +84,7 @@ class ProposalRecipe:
     before_nms: tuple[int, int] = (2000, 1000)
     after_nms: tuple[int, int] = (2000, 1000)
     nms_iou: float = 0.7
+    beta: float = 1 / 9
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ class RegionRecipe:
         score_threshold: of detections.
         nms_iou: overlap that suppresses, within a class.
         max_detections: per image.
+        beta: where the loss of a region's box turns from quadratic to linear: 1/9 in torchvision, 1 in the paper and in
+            Detectron, 0, which is L1, in Detectron2.
+        sampling_ratio, aligned: of RoIAlign, see `RegionPool`: 2, false in torchvision and Detectron; 0, true in
+            Detectron2.
+        stage_weights, gradient_scale: of Cascade R-CNN: of the stages' losses, and of the gradient that reaches the
+            features through the regions pooled for classes and boxes.
     """
 
     samples: int = 512
@@ -105,6 +112,11 @@ class RegionRecipe:
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     max_detections: int = 100
+    beta: float = 1 / 9
+    sampling_ratio: int = 2
+    aligned: bool = False
+    stage_weights: tuple[float, float, float] = (1.0, 0.5, 0.25)
+    gradient_scale: float = 1.0
 
 
 class ProposalHead(RPNHead):
@@ -131,6 +143,7 @@ class ProposalNetwork(RegionProposalNetwork):
             dict(zip(("training", "testing"), recipe.after_nms, strict=True)),
             recipe.nms_iou,
         )
+        self.beta = recipe.beta
 
     def propose(
         self, images: Tensor, features: dict[str, Tensor], sizes: list[Size], targets: Sequence[RegionTarget] | None
@@ -156,6 +169,16 @@ class ProposalNetwork(RegionProposalNetwork):
                 matched.append(torch.zeros_like(boxes))
             labels.append(label)
         return labels, matched
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        positive, negative = (torch.cat(chosen).nonzero()[:, 0] for chosen in self.fg_bg_sampler(labels))
+        sampled, wanted = torch.cat([positive, negative]), torch.cat(regression_targets)[positive]
+        box = F.smooth_l1_loss(pred_bbox_deltas[positive], wanted, beta=self.beta, reduction="sum")
+        logits, label = objectness.flatten()[sampled], torch.cat(labels)[sampled]
+        count = max(1, len(sampled))
+        return F.binary_cross_entropy_with_logits(logits, label, reduction="sum") / count, box / count
 
 
 def match(truth: Tensor, anchors: Tensor, low: float, high: float, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
@@ -244,6 +267,7 @@ class RegionHeads(RoIHeads):
             mask_head,
             mask_predictor,
         )
+        self.recipe = recipe
 
     def losses(
         self,
@@ -256,7 +280,7 @@ class RegionHeads(RoIHeads):
         proposals, matched, labels, encoded = self.select_training_samples(proposals, as_torchvision(targets))
         regions = self.box_head(self.box_roi_pool(features, proposals, sizes))
         logits, deltas = self.box_predictor(regions)
-        losses = box_losses(logits, deltas, torch.cat(labels), torch.cat(encoded))
+        losses = box_losses(logits, deltas, torch.cat(labels), torch.cat(encoded), self.recipe.beta)
         if self.mask_predictor is not None:
             losses["mask"] = self.mask_loss(features, regions, proposals, matched, labels, sizes, targets)
         return losses
@@ -293,7 +317,7 @@ class RegionHeads(RoIHeads):
         logits = self.mask_predictor(regions).float()
         label = torch.cat(labels)[torch.cat(positive)]
         wanted = [
-            mask_targets(target.masks, box, place[chosen], logits.shape[-1])
+            mask_targets(target.masks, box, place[chosen], logits.shape[-1], self.recipe.aligned)
             for target, box, place, chosen in zip(targets, boxes, matched, positive, strict=True)
             if target.masks is not None
         ]
@@ -313,10 +337,14 @@ class RegionHeads(RoIHeads):
         masks: Sequence[Tensor | None] = [None] * len(boxes)
         if self.mask_predictor is not None:
             pool, head = self.mask_roi_pool or self.box_roi_pool, self.mask_head or self.box_head
-            logits = self.mask_predictor(head(pool(features, boxes, sizes))).float()
-            label = torch.cat(labels)
-            own = logits[torch.arange(len(label), device=label.device), label].sigmoid()
-            masks = own.split([len(box) for box in boxes])
+            owner = torch.cat([torch.full_like(label, place) for place, label in enumerate(labels)])
+            found = []
+            parts = (torch.cat(columns).split(MASKS_AT_ONCE) for columns in (boxes, labels, [owner]))
+            for box, label, place in zip(*parts, strict=True):
+                regions = pool(features, [box[place == image] for image in range(len(boxes))], sizes)
+                logits = self.mask_predictor(head(regions)).float()
+                found.append(logits[torch.arange(len(label), device=label.device), label].sigmoid())
+            masks = torch.cat(found).split([len(box) for box in boxes])
         return [
             Detections(box, label - 1, score, mask)
             for box, label, score, mask in zip(boxes, labels, scores, masks, strict=True)
@@ -328,7 +356,9 @@ def as_torchvision(targets: Sequence[RegionTarget]) -> list[dict[str, Any]]:
     return [{"boxes": target.boxes, "labels": target.labels + 1, "masks": target.masks} for target in targets]
 
 
-def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, encoded: Tensor) -> dict[str, Tensor]:
+def box_losses(
+    logits: Tensor, deltas: Tensor, labels: Tensor, encoded: Tensor, beta: float = 1 / 9
+) -> dict[str, Tensor]:
     """`cls`: cross-entropy; `box`: smooth L1 of the positive regions' boxes. Both are per sampled region.
 
     Args:
@@ -336,43 +366,11 @@ def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, encoded: Tensor) 
         deltas: `[N, 4 (C + 1)]`, or `[N, 4]` of all classes.
         labels: `[N]` int64, 0 for background.
         encoded: `[N, 4]`, the deltas that lead to the object.
+        beta: where smooth L1 turns from quadratic to linear; 0 is L1.
     """
     positive = labels.nonzero()[:, 0]
     own = labels[positive] if deltas.shape[1] > 4 else torch.zeros_like(positive)
     found = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[positive, own]
-    box = F.smooth_l1_loss(found, encoded[positive], beta=1 / 9, reduction="sum")
+    box = F.smooth_l1_loss(found, encoded[positive], beta=beta, reduction="sum")
     count = max(1, len(labels))
     return {"cls": F.cross_entropy(logits, labels, reduction="sum") / count, "box": box / count}
-
-
-def mask_targets(masks: Tensor, boxes: Tensor, place: Tensor, size: int, budget: int = BUDGET) -> Tensor:
-    """The masks cut out by boxes and resized (RoIAlign): `[N, size, size]` float.
-
-    Args:
-        masks: `[M, H, W]` bool.
-        boxes: `[N, 4]` in pixels.
-        place: `[N]` int64, of each box's mask among the M.
-        budget: pixels held in float at one time; it does not change the result.
-    """
-    used, own = place.unique(return_inverse=True)
-    result = boxes.new_zeros(len(boxes), size, size)
-    step = max(1, budget // masks[0].numel()) if len(used) else 1
-    for start in range(0, len(used), step):
-        here = (own >= start) & (own < start + step)
-        regions = torch.cat([own[here, None] - start, boxes[here]], 1)
-        result[here] = roi_align(masks[used[start : start + step], None].to(boxes), regions, size)[:, 0]
-    return result
-
-
-def roi_align_pool(strides: Sequence[int], size: int, sampling_ratio: int = 2) -> MultiScaleRoIAlign:
-    """RoIAlign from the feature map that fits a region's size (FPN, section 4.2), of maps named 0, 1, ...
-
-    Args:
-        strides: of the maps, in pixels.
-        size: height and width of a pooled region.
-        sampling_ratio: points per bin in each direction; 0 for as many as there are pixels.
-    """
-    pool: Any = MultiScaleRoIAlign([str(place) for place in range(len(strides))], size, sampling_ratio)
-    pool.scales = [1 / stride for stride in strides]
-    pool.map_levels = LevelMapper(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
-    return pool

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
-from segfolio.architectures.region_based.cascade_rcnn import STAGES, CascadeHeads, assign, refine
+from segfolio.architectures.region_based.cascade_rcnn import STAGES, CascadeHeads, CascadeRCNN, assign, refine
 from segfolio.layers.regions import RegionHeads, RegionRecipe, RegionTarget, as_torchvision
 
 OBJECT = torch.tensor([[20.0, 20, 60, 60]])
@@ -47,7 +47,8 @@ def cascade() -> CascadeHeads:
                 box_weights=stage.box_weights,
             )
             for stage, score in zip(STAGES, (1.0, 2.0, 6.0), strict=True)
-        ]
+        ],
+        recipe,
     )
 
 
@@ -92,3 +93,23 @@ def test_losses_of_the_stages_are_weighted() -> None:
         expected = -weight * torch.tensor(score).sigmoid().log()
         assert losses[name].item() == pytest.approx(expected.item(), rel=1e-5)
     assert losses["box_3"].item() == pytest.approx(0, abs=1e-8)
+
+
+def test_pooled_regions_give_back_a_part_of_their_gradient() -> None:
+    """Detectron2's equal weights: the heads learn from the whole losses, the features from a part."""
+    gradients = []
+    for scale in (1.0, 0.25):
+        torch.manual_seed(0)
+        recipe = RegionRecipe(stage_weights=(1.0, 1.0, 1.0), gradient_scale=scale)
+        network: Any = CascadeRCNN(1, **CascadeRCNN.tiny, roi=recipe)
+        features = {str(i): torch.randn(1, 16, 32 >> i, 32 >> i, requires_grad=True) for i in range(4)}
+        losses = network.train().roi_heads.losses(
+            features, [OBJECT + 4], SIZES, [RegionTarget(OBJECT, torch.tensor([0]))]
+        )
+        torch.stack(list(losses.values())).sum().backward()
+        last = network.roi_heads.stages[2].box_head.fc6.weight.grad
+        gradients.append((features["0"].grad, last))
+    (whole, head), (part, same) = gradients
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(part, whole / 4)
+    assert torch.equal(head, same)

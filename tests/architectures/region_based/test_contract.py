@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 from segfolio.architectures.region_based.cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
+from segfolio.architectures.region_based.rcnn import RCNN
 from segfolio.errors import SegfolioError
 from segfolio.layers.regions import ProposalRecipe, RegionRecipe, RegionTarget
 from segfolio.listing import architecture_classes
@@ -103,6 +104,26 @@ def test_padding_changes_nothing(cls: Any) -> None:
     torch.testing.assert_close(here.scores, there.scores)
 
 
+def test_the_edge_of_a_warped_region_is_the_same_in_any_batch() -> None:
+    """Also of an image that needs no padding by itself."""
+    network = RCNN(3, **RCNN.tiny).eval()
+    image = torch.randn(1, 3, 64, 96)
+    boxes = [torch.tensor([[60.0, 30, 96, 64], [0, 50, 96, 64]])]
+    with torch.no_grad():
+        here, there = (
+            network(x, [(64, 96)], proposals=boxes)[0] for x in (image, nn.functional.pad(image, (0, 32, 0, 32)))
+        )
+    torch.testing.assert_close(here.scores, there.scores, rtol=0, atol=1e-6)
+
+
+def test_convolutions_of_the_heads_have_the_channels_that_were_asked_for() -> None:
+    dc5: Any = MaskRCNN(3, **MaskRCNN.tiny, neck="dc5", box_convs=1, **SINGLE)
+    c4: Any = MaskRCNN(3, **MaskRCNN.tiny, neck="c4", **SINGLE)
+    assert dc5.roi_heads.box_head[0][0].out_channels == 16
+    assert dc5.roi_heads.mask_head[0][0].out_channels == 16
+    assert c4.roi_heads.mask_predictor.conv5_mask.out_channels == 16
+
+
 @pytest.mark.parametrize("cls", [MaskRCNN, CascadeMaskRCNN], ids=lambda cls: cls.__name__)
 def test_boxes_are_float32_under_mixed_precision(cls: Any) -> None:
     network = cls(3, **cls.tiny, roi=FEW)
@@ -173,7 +194,6 @@ def test_boxes_alone_do_not_make_masks() -> None:
         (MaskRCNN, {"backbone": "convnext_atto", "neck": "c4", **SINGLE}, "convnext_atto has no res5 stage"),
         (MaskRCNN, {"neck": "c4"}, "rpn.anchor_sizes has 5 rows; c4 has 1 feature maps"),
         (FasterRCNN, {"backbone": "test_vit"}, "test_vit has no features of strides"),
-        (FasterRCNN, {"backbone": "swin_tiny_patch4_window7_224"}, "channels last"),
         (FasterRCNN, {"backbone": "resnet_50"}, "did you mean one of resnet50"),
         (FasterRCNN, {"weights": "some/repository"}, "some/repository is not a file"),
         (CascadeRCNN, {"neck": "c4", **SINGLE}, "no shared res5 head"),

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection, get_model_weights
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FrozenBatchNorm2d
 
-from segfolio.architectures.region_based.faster_rcnn import V2, FasterRCNN, current_names, existing_classes
+from segfolio.architectures.region_based.cascade_rcnn import CascadeRCNN
+from segfolio.architectures.region_based.faster_rcnn import V2, FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.layers.regions import ProposalRecipe, RegionRecipe
 from tests.architectures.region_based.test_contract import target
@@ -20,6 +23,7 @@ PAIRS = {
     "fasterrcnn_resnet50_fpn": (FasterRCNN, {"norm": "batch"}),
     "fasterrcnn_resnet50_fpn_v2": (FasterRCNN, V2),
     "maskrcnn_resnet50_fpn": (MaskRCNN, {"norm": "batch"}),
+    "maskrcnn_resnet50_fpn, frozen": (MaskRCNN, {}),
     "maskrcnn_resnet50_fpn_v2": (MaskRCNN, V2),
 }
 every_pair = pytest.mark.parametrize("name", PAIRS)
@@ -28,14 +32,16 @@ every_pair = pytest.mark.parametrize("name", PAIRS)
 def pair(name: str) -> tuple[nn.Module, Any]:
     """Ours and torchvision's, of 4 classes, with the same random weights."""
     torch.manual_seed(0)
-    theirs: Any = detection.__dict__[name](
-        weights=None,
-        weights_backbone=None,
-        num_classes=5,
-        box_batch_size_per_image=32,
-        rpn_post_nms_top_n_train=40,
-        rpn_post_nms_top_n_test=30,
-    )
+    few = {"box_batch_size_per_image": 32, "rpn_post_nms_top_n_train": 40, "rpn_post_nms_top_n_test": 30}
+    theirs: Any
+    if name.endswith("frozen"):  # which torchvision takes with weights alone
+        theirs = detection.MaskRCNN(resnet_fpn_backbone(backbone_name="resnet50", weights=None), 5, **few)
+        for layer in theirs.modules():
+            if isinstance(layer, FrozenBatchNorm2d):
+                layer.running_var.uniform_(0.5, 1.5)
+                layer.weight.fill_(0.8)
+    else:
+        theirs = detection.__dict__[name](weights=None, weights_backbone=None, num_classes=5, **few)
     nn.init.normal_(theirs.roi_heads.box_predictor.cls_score.weight, std=0.3)  # else all scores are alike
     cls, arguments = PAIRS[name]
     rpn = replace(arguments.get("rpn", ProposalRecipe()), after_nms=(40, 30))
@@ -141,7 +147,36 @@ def test_a_released_file_is_read_under_its_old_names_and_without_unused_classes(
         fewer.roi_heads.mask_predictor.mask_fcn_logits.weight[80],
         there.roi_heads.mask_predictor.mask_fcn_logits.weight[90],
     )
-    assert existing_classes(current_names(old), 20).keys() == there.state_dict().keys()  # left as they are
+    assert fewer.weights_of == tuple(name for name in categories[1:] if name != "N/A")
+    assert same.weights_of == tuple(categories[1:])
+    assert {layer.eps for layer in fewer.modules() if isinstance(layer, FrozenBatchNorm2d)} == {0}  # as was trained
+
+    torch.save(there.state_dict(), tmp_path / "own.pth")
+    own = MaskRCNN(90, **tiny, weights=str(tmp_path / "own.pth"))
+    assert {layer.eps for layer in own.modules() if isinstance(layer, FrozenBatchNorm2d)} == {1e-5}
+
+
+def test_a_detector_of_other_classes_gives_all_but_their_layers(tmp_path: Path) -> None:
+    there = MaskRCNN(90, **MaskRCNN.tiny)
+    torch.save(there.state_dict(), tmp_path / "maskrcnn.pth")
+    with pytest.warns(
+        UserWarning, match=r"maskrcnn\.pth: its 90 classes are not the 3 here; the layers of classes sta"
+    ):
+        here = MaskRCNN(3, **MaskRCNN.tiny, weights=str(tmp_path / "maskrcnn.pth"))
+    assert here.weights_of == ()
+    before = there.state_dict()
+    new = {key for key, value in here.state_dict().items() if not torch.equal(value, before[key])}
+    layers = ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits")
+    assert new == {f"roi_heads.{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("cls", [FasterRCNN, CascadeRCNN], ids=lambda cls: cls.__name__)
+def test_an_own_detector_is_loaded_whole(cls: Any, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    there = cls(3, **cls.tiny)
+    torch.save(there.state_dict(), tmp_path / "own.pth")
+    here = cls(3, **cls.tiny, weights=str(tmp_path / "own.pth"))
+    assert all(torch.equal(a, b) for a, b in zip(here.state_dict().values(), there.state_dict().values(), strict=True))
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("neck", ["fpn", "c4"])

@@ -165,6 +165,7 @@ FAULTS = [
     (changed(0, bbox="4 4 9 9"), "with a box that is none", True),
     (changed(0, bbox=[1e300, 4, 1e308, 1e308]), "whose mask and box overlap by less than half", True),
     (shifted(0, 60.0), "whose mask and box overlap by less than half", True),
+    (changed(0, bbox=[50, 0, 10, 10], iscrowd=1), "whose mask and box overlap by less than half", False),
     (shifted(0, 3.0), "whose mask and box are over 2 px apart", False),
     (changed(0, bbox=[-2.0, 4, 34.0, 40]), "with a box that leaves the image", False),
     (changed(0, bbox=[4.0, 4, 0, 40]), "with a box without area", False),

@@ -2,8 +2,10 @@
 (Zhaowei Cai, Nuno Vasconcelos, CVPR 2018, TPAMI 2019), arXiv 1906.09756; first arXiv 1712.00726.
 
 Follows section 4: three second stages, each fed with the boxes of the one before and trained on overlaps from 0.5, 0.6
-and 0.7 on; one box for all classes, its deltas scaled anew for each stage; losses weighted 1, 1/2, 1/4; scores are the
-mean of the three classifiers'. Cascade Mask R-CNN is the same with masks.
+and 0.7 on; one box for all classes, its deltas scaled anew for each stage; scores are the mean of the three
+classifiers'. The losses of the stages weigh 1, 1/2, 1/4, as in github.com/zhaoweicai/cascade-rcnn, the authors';
+Detectron2 weighs them alike and divides the gradient of pooled regions by three instead. Cascade Mask R-CNN is the same
+with masks.
 
 Deviates:
 - As Mask R-CNN here does.
@@ -39,22 +41,22 @@ from segfolio.layers.regions import (
 class Stage(NamedTuple):
     positive_iou: float
     box_weights: tuple[float, float, float, float]
-    loss_weight: float
 
 
 STAGES = (
-    Stage(0.5, (10.0, 10.0, 5.0, 5.0), 1.0),
-    Stage(0.6, (20.0, 20.0, 10.0, 10.0), 0.5),
-    Stage(0.7, (30.0, 30.0, 15.0, 15.0), 0.25),
+    Stage(0.5, (10.0, 10.0, 5.0, 5.0)),
+    Stage(0.6, (20.0, 20.0, 10.0, 10.0)),
+    Stage(0.7, (30.0, 30.0, 15.0, 15.0)),
 )
 
 
 class CascadeHeads(nn.Module):
     """Second stages in a row, of which the first has the masks, if any."""
 
-    def __init__(self, stages: Sequence[RegionHeads]) -> None:
+    def __init__(self, stages: Sequence[RegionHeads], recipe: RegionRecipe) -> None:
         super().__init__()
         self.stages: Any = nn.ModuleList(stages)
+        self.recipe = recipe
 
     def losses(
         self,
@@ -67,13 +69,16 @@ class CascadeHeads(nn.Module):
         truth = as_torchvision(targets)
         losses: dict[str, Tensor] = {}
         boxes, matched, labels, encoded = self.stages[0].select_training_samples(proposals, truth)
-        for number, (stage, settings) in enumerate(zip(self.stages, STAGES, strict=True), 1):
+        for number, (stage, weight) in enumerate(zip(self.stages, self.recipe.stage_weights, strict=True), 1):
             if number > 1:
                 labels, encoded = assign(stage, boxes, truth)
-            regions = stage.box_head(stage.box_roi_pool(features, boxes, sizes))
+            pooled = stage.box_roi_pool(features, boxes, sizes)
+            if pooled.requires_grad:
+                pooled.register_hook(lambda gradient: gradient * self.recipe.gradient_scale)
+            regions = stage.box_head(pooled)
             logits, deltas = stage.box_predictor(regions)
-            own = box_losses(logits, deltas, torch.cat(labels), torch.cat(encoded))
-            losses |= {f"{name}_{number}" if number > 1 else name: settings.loss_weight * own[name] for name in own}
+            own = box_losses(logits, deltas, torch.cat(labels), torch.cat(encoded), self.recipe.beta)
+            losses |= {f"{name}_{number}" if number > 1 else name: weight * own[name] for name in own}
             if stage.mask_predictor is not None:
                 losses["mask"] = stage.mask_loss(features, regions, boxes, matched, labels, sizes, targets)
             boxes = refine(stage, deltas.detach(), boxes, sizes)
@@ -125,7 +130,8 @@ class CascadeRCNN(FasterRCNN):
                     box_weights=stage.box_weights,
                 )
                 for stage, head, mask in zip(STAGES, heads, masks, strict=True)
-            ]
+            ],
+            recipe,
         )
 
 

@@ -8,13 +8,21 @@ Follows the paper's sections 3.1 to 3.3, trained in one, with the RoIAlign and t
 
 Deviates:
 - ResNets stride in the 3x3 convolution of a block, as torchvision's and timm's weights do; the authors' in the 1x1.
-- The loss of a region's box turns from quadratic to linear at 1/9 instead of 1, as in torchvision.
+- The loss of a region's box turns from quadratic to linear at 1/9 instead of 1, as in torchvision; `roi.beta` sets it.
+- The last layers of scores and boxes start as torch's linear layers do, as in torchvision; the authors' from normal
+  distributions of deviations 0.01 and 0.001.
+- Crowds are no objects and no excuse: anchors and proposals in them are negative, as in torchvision and Detectron2;
+  Detectron leaves out those that lie in one.
 - Proposals are kept per image, Detectron's per batch in training.
 - DC5 dilates all but the first block of res5, as torchvision does; Detectron2 that one too.
-- torchvision's COCO weights have 91 classes, ten of which do not exist; a network of 80 classes takes the others.
+- torchvision's COCO weights have 91 classes, ten of which do not exist; a network of 80 classes takes the others, one
+  of another number all weights but those of classes.
+- torchvision trained its first COCO weights without the epsilon of frozen BatchNorm. It is 0 with these, by name or as
+  the released file; a state dict that torchvision saved anew does not tell, and gets the usual 1e-5.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +36,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPH
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.pyramid import Features, HeadNorm, Norm, Pyramid, load_body, load_classifier, norm_layer, res5
+from segfolio.layers.region_pool import RegionPool
 from segfolio.layers.regions import (
     Detections,
     Predictor,
@@ -37,7 +46,6 @@ from segfolio.layers.regions import (
     RegionRecipe,
     RegionTarget,
     Size,
-    roi_align_pool,
 )
 from segfolio.layers.weights import load_weights, read_weights
 
@@ -53,6 +61,7 @@ OLD_NAMES: tuple[tuple[re.Pattern[str], Any], ...] = (  # in torchvision's relea
     (re.compile(r"mask_fcn(\d)\.(\w+)$"), lambda match: f"{int(match[1]) - 1}.0.{match[2]}"),
 )
 OF_CLASSES = re.compile(r"box_predictor\.|mask_fcn_logits")
+COCO: tuple[str, ...] = tuple(get_model_weights("fasterrcnn_resnet50_fpn")["COCO_V1"].meta["categories"])
 
 
 class FasterRCNN(nn.Module):
@@ -69,10 +78,13 @@ class FasterRCNN(nn.Module):
         frozen_stride: layers of the backbone up to this stride are not trained; 0 from scratch.
         rpn, roi: the sampling and the thresholds of the two stages.
         box_convs: 3x3 convolutions before the linear layers, which are then one instead of two.
-        channels: of the pyramid and of the heads' convolutions.
+        channels: of the pyramid and of the heads' convolutions; c4 and dc5 have no pyramid.
         head_channels: of the linear layers.
         weights: None; or a name of torchvision's weights of this detector (`COCO_V1`) or of `backbone`
             (`IMAGENET1K_V1`); or a tag of timm's weights for `backbone`; or a file with the state dict of one of these.
+
+    Attributes:
+        weights_of: the names of the classes whose weights were loaded, in their order; none where they are not known.
 
     Raises:
         SegfolioError: an unknown backbone or one that has not what the neck needs, anchors of another number of
@@ -107,7 +119,9 @@ class FasterRCNN(nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.neck, self.head_norm, self.head_channels = neck, head_norm, head_channels
+        self.neck, self.head_norm, self.recipe = neck, head_norm, roi
+        self.channels, self.head_channels = channels, head_channels
+        self.weights_of: tuple[str, ...] = ()
         self.backbone: Any = (
             Pyramid(backbone, norm, frozen_stride, channels, head_norm)
             if neck == "fpn"
@@ -130,7 +144,7 @@ class FasterRCNN(nn.Module):
         channels = self.backbone.out_channels
         if not convs:
             return TwoMLPHead(channels * 49, self.head_channels)
-        layers = [channels] * convs, [self.head_channels]
+        layers = [self.channels] * convs, [self.head_channels]
         return FastRCNNConvFCHead((channels, 7, 7), *layers, norm_layer=norm_layer(self.head_norm))
 
     def make_heads(
@@ -142,7 +156,10 @@ class FasterRCNN(nn.Module):
         )
 
     def box_pool(self) -> nn.Module:
-        return roi_align_pool(self.backbone.strides, 14 if self.neck == "c4" else 7)
+        return self.pool(14 if self.neck == "c4" else 7)
+
+    def pool(self, size: int) -> nn.Module:
+        return RegionPool(self.backbone.strides, size, self.recipe.sampling_ratio, self.recipe.aligned)
 
     def masks(self, num_classes: int, width: int) -> tuple[nn.Module | None, nn.Module | None, nn.Module | None]:
         """The pool, head and predictor of masks; the first two are None where masks share `box_head` of `width`."""
@@ -161,20 +178,36 @@ class FasterRCNN(nn.Module):
         images = pad_to(images, 32)
         features = self.backbone(images)
         proposals, losses = self.rpn.propose(images, features, sizes, targets)
-        if self.training and targets is not None:
+        if self.training:
+            assert targets is not None  # the proposal network has asked for them
             return losses | self.roi_heads.losses(features, proposals, sizes, targets)
         return self.roi_heads.detect(features, proposals, sizes)
 
     def _load(self, weights: str, backbone: str, num_classes: int, released: str) -> None:
         names = get_model_weights(released).__members__
         if weights in names or Path(weights).is_file():
-            state = current_names(read_weights(weights, released))
+            stored = read_weights(weights, released)
+            state = current_names(stored)
             if any(key.startswith("roi_heads.") for key in state):
-                load_weights(self, existing_classes(state, num_classes), weights)
-                if weights in names and not released.endswith("_v2"):
+                self._load_detector(weights, state, num_classes)
+                if state.keys() != stored.keys() or (weights in names and not released.endswith("_v2")):
                     overwrite_eps(self, 0.0)  # as they were trained
                 return
         load_classifier(self, weights, backbone, partial(self._load_backbone, weights))
+
+    def _load_detector(self, weights: str, state: dict[str, Tensor], num_classes: int) -> None:
+        rows = len(state.get("roi_heads.box_predictor.cls_score.bias", ()))
+        new: tuple[str, ...] = ()
+        if rows == len(COCO):
+            state, self.weights_of = existing_classes(state, num_classes)
+        if rows not in (0, num_classes + 1) and not self.weights_of:
+            warnings.warn(
+                f"{weights}: its {rows - 1} classes are not the {num_classes} here; the layers of classes start anew",
+                stacklevel=2,
+            )
+            state = {key: value for key, value in state.items() if not OF_CLASSES.search(key)}
+            new = tuple(key for key in self.state_dict() if OF_CLASSES.search(key))
+        load_weights(self, state, weights, new=new)
 
     def _load_backbone(self, weights: str, state: Mapping[str, Tensor]) -> None:
         load_body(self.backbone.body, state, weights)
@@ -193,14 +226,18 @@ def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def existing_classes(state: dict[str, Tensor], num_classes: int) -> dict[str, Tensor]:
-    """`state` without COCO's unused category ids, where it has 91 classes with them and 80 are wanted."""
-    categories = get_model_weights(FasterRCNN.released)["COCO_V1"].meta["categories"]
-    used = [place for place, name in enumerate(categories) if name != "N/A"]
-    scores = state.get("roi_heads.box_predictor.cls_score.bias", ())
-    if len(scores) != len(categories) or num_classes + 1 != len(used):
-        return state
-    return {
-        key: value.unflatten(0, (len(categories), -1))[used].flatten(0, 1) if OF_CLASSES.search(key) else value
+def existing_classes(state: dict[str, Tensor], num_classes: int) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """torchvision's 91 classes as `num_classes`: all but the background, or the 80 that exist; and their names.
+
+    Of another number the state is as it was, and there are no names.
+    """
+    if num_classes == len(COCO) - 1:
+        return state, COCO[1:]
+    used = [place for place, name in enumerate(COCO) if name != "N/A"]
+    if num_classes != len(used) - 1:
+        return state, ()
+    kept = {
+        key: value.unflatten(0, (len(COCO), -1))[used].flatten(0, 1) if OF_CLASSES.search(key) else value
         for key, value in state.items()
     }
+    return kept, tuple(COCO[place] for place in used[1:])

@@ -8,7 +8,9 @@ parts, under their names: state dicts of `maskrcnn_resnet50_fpn` and, with `vari
 `maskrcnn_resnet50_fpn_v2` load as they are and give equal outputs.
 
 Deviates:
-- As Faster R-CNN here does: ResNets' strides, the turn of the box loss at 1/9, proposals per image, COCO's 80 classes.
+- As Faster R-CNN here does: ResNets' strides, the turn of the box loss at 1/9, first weights, crowds, proposals per
+  image, COCO's 80 classes.
+- C4 pools regions of 14 x 14, which res5 halves, as in Detectron; the paper of 7 x 7, at stride 1.
 - A mask is learned for the background too, as in torchvision; nothing reads it.
 """
 
@@ -19,7 +21,6 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from segfolio.architectures.region_based.faster_rcnn import C4, V2, FasterRCNN
 from segfolio.layers.pyramid import norm_layer
-from segfolio.layers.regions import roi_align_pool
 
 
 class MaskRCNN(FasterRCNN):
@@ -39,8 +40,7 @@ class MaskRCNN(FasterRCNN):
 
     def masks(self, num_classes: int, width: int) -> tuple[nn.Module | None, nn.Module | None, nn.Module]:
         if self.neck == "c4":
-            return None, None, MaskRCNNPredictor(width, 256, num_classes + 1)
-        channels = self.backbone.out_channels
-        width = channels if self.neck == "fpn" else 256
-        head = MaskRCNNHeads(channels, [width] * 4, 1, norm_layer=norm_layer(self.head_norm))
-        return roi_align_pool(self.backbone.strides, 14), head, MaskRCNNPredictor(width, width, num_classes + 1)
+            return None, None, MaskRCNNPredictor(width, self.channels, num_classes + 1)
+        layers = [self.channels] * 4
+        head = MaskRCNNHeads(self.backbone.out_channels, layers, 1, norm_layer=norm_layer(self.head_norm))
+        return self.pool(14), head, MaskRCNNPredictor(self.channels, self.channels, num_classes + 1)

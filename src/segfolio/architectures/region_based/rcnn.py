@@ -7,7 +7,7 @@ the input of a classification network; its features are classified linearly, and
 Deviates:
 - Network, classifier and boxes are learned together, by the losses of Fast R-CNN, instead of in three stages with
   support vector machines and ridge regression; Fast R-CNN (section 5.4) finds a softmax slightly better than these.
-- Without proposals at hand it makes its own, by `layers.selective_search`, which is simpler than the published one.
+- Without proposals at hand it makes its own, as Fast R-CNN here does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from torchvision.ops import roi_align
 
 from segfolio.architectures.region_based.fast_rcnn import searched
-from segfolio.layers.backbones import check_timm_name, pad_to
+from segfolio.layers.backbones import check_timm_name
 from segfolio.layers.pyramid import Norm, load_body, load_classifier, normalised
 from segfolio.layers.regions import Detections, Predictor, RegionHeads, RegionRecipe, RegionTarget, Size
 
@@ -77,7 +77,7 @@ class RCNN(nn.Module):
         proposals: list[Tensor] | None = None,
     ) -> dict[str, Tensor] | list[Detections]:
         """As `FastRCNN.forward`."""
-        images = pad_to(images, 32)  # so that the edge is the same in any batch
+        images = pad(images, (0, 1, 0, 1))  # so that the edge blends into zeros in any batch
         if proposals is None:
             proposals = searched(images, sizes, self.max_proposals)
         if self.training and targets is not None:

@@ -324,7 +324,7 @@ def _faults(annotation: Annotation, size: Size, categories: Mapping[int, str]) -
         what = (
             "whose mask and box overlap by less than half" if far else f"whose mask and box are over {_APART} px apart"
         )
-        yield what, f"{apart:.0f} px", far
+        yield what, f"{apart:.0f} px", far and not annotation.crowd  # a crowd's box is not learned
 
 
 _APART = 2
