@@ -65,7 +65,7 @@ def made_small(path: Path) -> dict[str, Any]:
     network = content["model"]["init_args"]["architecture"]
     cls = resolve(network["class_path"])
     given = network.get("init_args", {})
-    tiny = {key: value for key, value in cls.tiny.items() if given.get(key, value) is not None}  # null has a meaning
+    tiny = {key: value for key, value in cls.tiny.items() if given.get(key, "") is not None}  # null has a meaning
     network["init_args"] = {**given, **({"weights": None} if has_weights(cls) else {}), **tiny}
     # record-only: the recipe is here, its dataset is not
     data = content.setdefault("data", {"dataset": {"class_path": "segfolio.data.datasets.Shapes"}, "batch_size": 1})
