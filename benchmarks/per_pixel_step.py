@@ -32,7 +32,7 @@ class Ours(DeepLabV3):
 
 
 def main() -> dict[str, float]:
-    return compare(Ours, Theirs, steps=10, rounds=3)
+    return compare(Ours, Theirs, steps=16, rounds=3)
 
 
 if __name__ == "__main__":
