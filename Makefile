@@ -25,7 +25,7 @@ test: $(READY) ## ruff, mypy and pytest
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 bench: $(READY) ## ratios against peers, measured in the same run
 	$(PYTHON) -m benchmarks

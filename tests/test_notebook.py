@@ -3,15 +3,17 @@
 import re
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from tests.conftest import REPOSITORY
 
 
+@pytest.mark.timeout(1200)
 def test_quickstart():
     notebook = nbformat.read(REPOSITORY / "notebooks/quickstart.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit the notebook without outputs"
-    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(REPOSITORY / "notebooks")}}).execute()
+    NotebookClient(notebook, timeout=1100, resources={"metadata": {"path": str(REPOSITORY / "notebooks")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     [miou] = re.findall(r"mIoU ([\d.]+)", "".join(output.get("text", "") for output in outputs))
     assert float(miou) > 60

@@ -54,7 +54,7 @@ def rendered(folder: Path, text: str, address: str = "", script: str = "") -> st
     file = folder / "page.html"
     file.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"file://{file}{address}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout
 
 
 def shown(document: str) -> list[str]:

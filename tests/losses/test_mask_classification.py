@@ -288,7 +288,7 @@ def train_step(rank: int, images: list[slice], folder: str) -> None:
 def test_the_mean_of_two_processes_is_the_loss_of_the_whole_batch(tmp_path: Path) -> None:
     """Though they have 3 and 12 segments, 3 and 9 of them with a query."""
     command = [sys.executable, "-m", "tests.losses.test_mask_classification", str(tmp_path)]
-    subprocess.run(command, cwd=REPOSITORY, timeout=120, check=True)
+    subprocess.run(command, cwd=REPOSITORY, timeout=300, check=True)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     layers = outputs(4)
     whole = MaskClassificationLoss(**MASKFORMER)(layers, truths(3, 0, 1, 11))
