@@ -15,6 +15,8 @@ def test_quickstart():
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit the notebook without outputs"
     NotebookClient(notebook, timeout=1100, resources={"metadata": {"path": str(REPOSITORY / "notebooks")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    [miou] = re.findall(r"mIoU ([\d.]+)", "".join(output.get("text", "") for output in outputs))
-    assert float(miou) > 60
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 5
+    said = "".join(output.get("text", "") for output in outputs)
+    [miou], [ap50] = (re.findall(name + r" ([\d.]+)", said) for name in ("mIoU", "AP50"))
+    assert float(miou) > 50
+    assert float(ap50) > 60
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 7
