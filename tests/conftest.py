@@ -15,6 +15,11 @@ REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: at the end one process would wait for the other."""
+    items.sort(key=lambda item: item.path.name not in ("test_notebook.py", "test_resume.py"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
     import torch
