@@ -9,7 +9,7 @@ import pytest
 
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of each of the processes that share the cores
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of processes that tests start, too
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of processes that tests start, too
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
