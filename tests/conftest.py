@@ -1,4 +1,4 @@
-"""What all tests share: few threads, no network, a place for runs, the real data where it is."""
+"""What all tests share: one thread, no network, a place for runs, the real data where it is."""
 
 import os
 import warnings
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of each of the processes that share the cores
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
-os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of processes that tests start, too
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, too: all share the cores
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
@@ -21,10 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_threads() -> None:
+def _one_thread() -> None:
+    """Layers this small lose by being shared out."""
     import torch
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

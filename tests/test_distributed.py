@@ -25,7 +25,7 @@ ARGUMENTS = [
 
 def command(folder: Path, *arguments: str) -> str:
     """Run `segfolio` as a process of its own, as a multi-process run must be; returns what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-m", "segfolio.cli", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False,
@@ -68,7 +68,7 @@ def test_metrics_of_several_processes_are_those_of_one(trained, devices):
 
 
 def test_processes_started_by_torchrun_share_one_run(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "segfolio.cli"]
     steps = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=1", "--data.batch_size=2"]
     done = subprocess.run(

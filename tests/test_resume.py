@@ -68,7 +68,7 @@ TOGETHER = [
 def fit(folder: Path, *arguments: str) -> int:
     # not W&B's service of the process that tests, to which a killed run would go on living
     environment = {k: v for k, v in os.environ.items() if "WANDB_SERVICE" not in k}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(REPOSITORY)}
+    environment |= {"PYTHONWARNINGS": "ignore", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "segfolio.cli", "fit", "-c", "small.yaml", *arguments]
     log = folder / "log.txt"  # not a pipe, which the children of a killed process would hold open
     with log.open("w") as said:

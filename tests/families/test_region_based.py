@@ -1,7 +1,7 @@
 """`RegionBased`: what is trained on, what is logged, what is measured, and which files are refused."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,15 +28,6 @@ from tests.fake import coco_instances, dsb2018
 
 LABELS = LabelSpace(("sky", "cat", "grass", "dog"), things=("cat", "dog"))
 LOSSES = {"rpn_cls", "rpn_box", "cls", "box", "mask"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tiny(network: type = MaskRCNN) -> Callable[[int], nn.Module]:

@@ -55,7 +55,7 @@ def panoptic_losses(target: Target, labels: LabelSpace, where: str) -> Iterator[
     if segments is None:
         return
     seen = segments.id_map > 0
-    stuff = [labels.names[c] for c in segments[~segments.crowd].labels.tolist() if not labels.is_thing[c]]
+    stuff = [labels.names[c] for c in segments.labels[~segments.crowd].tolist() if not labels.is_thing[c]]
     if overlap := _overlap(segments):
         what = "whose segments overlap, of which panoptic truth shows the later"
         yield Problem("image", what, f"{where} ({overlap} pixels)", fatal=False)

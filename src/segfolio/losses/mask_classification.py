@@ -72,11 +72,15 @@ class MaskClassificationLoss(nn.Module):
         matching: Literal["bipartite", "fixed"] = "bipartite",
     ) -> None:
         super().__init__()
-        least = {"class_weight": (class_weight, 0), "mask_weight": (mask_weight, 0), "dice_weight": (dice_weight, 0)}
-        least |= {"no_object_weight": (no_object_weight, 0), "oversample": (oversample, 1)}
-        least |= {"points": (1 if points is None else points, 1)}
-        for name, (value, bound) in least.items():
-            if value < bound:
+        for name, value, bound in (
+            ("class_weight", class_weight, 0),
+            ("mask_weight", mask_weight, 0),
+            ("dice_weight", dice_weight, 0),
+            ("no_object_weight", no_object_weight, 0),
+            ("points", points, 1),
+            ("oversample", oversample, 1),
+        ):
+            if value is not None and value < bound:
                 raise SegfolioError(f"{name} of MaskClassificationLoss is {value}, expected {bound} or more")
         self.weights = Weights(class_weight, mask_weight, dice_weight)
         self.no_object_weight, self.mask_loss = no_object_weight, mask_loss
