@@ -23,9 +23,9 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Image, Mask
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.datasets import CamVid
 from segfolio.data.formats.images import write_id_map, write_image
-from segfolio.data.headers import FilePair
 from segfolio.data.sample import Sample
 from segfolio.data.transforms import ColorJitter, RandomWindow
 

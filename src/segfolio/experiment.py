@@ -21,7 +21,7 @@ from segfolio.callbacks.predictions import PredictionWriter
 from segfolio.callbacks.progress import ProgressBar
 from segfolio.callbacks.randomness import StepSeed
 from segfolio.callbacks.record import RunRecord
-from segfolio.data.fingerprint import fingerprint
+from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError

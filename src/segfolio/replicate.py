@@ -129,7 +129,7 @@ class Replication:
         """The fingerprints of the data as it is now."""
         from jsonargparse import ArgumentParser
 
-        from segfolio.data.fingerprint import fingerprint
+        from segfolio.data.checks.fingerprint import fingerprint
         from segfolio.data.module import DataModule
 
         parser = ArgumentParser(exit_on_error=False)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torchvision.tv_tensors import Image, Mask
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
 from segfolio.data.formats.images import write_id_map, write_image
-from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 

@@ -12,12 +12,12 @@ import yaml
 from torchvision.tv_tensors import Mask
 
 from segfolio.data import remap as module
+from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets import ADE20K, ISBI2012, CamVid, CocoInstances, CocoPanoptic, Shapes
 from segfolio.data.datasets.cityscapes import Cityscapes
 from segfolio.data.datasets.coco_stuff import COCOStuff164k
 from segfolio.data.datasets.voc import VOC
-from segfolio.data.fingerprint import fingerprint
 from segfolio.data.formats import rle
 from segfolio.data.formats.coco import read_json
 from segfolio.data.formats.images import read_id_map, write_id_map

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torchvision.tv_tensors import Image, Mask
 
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, SegmentationDataset
 from segfolio.data.datasets import CamVid, ImageFolder, MaskFolder, Shapes
 from segfolio.data.formats.images import write_id_map, write_image
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Sample, Target
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError

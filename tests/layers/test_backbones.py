@@ -12,15 +12,8 @@ from torch.nn.functional import layer_norm
 from transformers import AutoBackbone, MaskFormerSwinConfig
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.backbones import (
-    SWINS,
-    backbone_config,
-    crop_quarter,
-    freeze_unused,
-    load_encoder,
-    load_pretrained,
-    pad_to,
-)
+from segfolio.layers.backbones import SWINS, backbone_config, crop_quarter, freeze_unused, pad_to
+from segfolio.weights.backbones import load_encoder, load_pretrained
 
 SWIN = "swin_tiny_patch4_window7_224"
 
@@ -139,7 +132,7 @@ def test_weights_in_the_cache_are_read_without_asking(monkeypatch: pytest.Monkey
     (repository / "refs/main").write_text(snapshot.name)
     save_file(timm.create_model("test_convnext").state_dict(), snapshot / "model.safetensors")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("segfolio.layers.backbones.snapshot_download", lambda *_, **__: pytest.fail("asks"))
+    monkeypatch.setattr("segfolio.weights.hub.snapshot_download", lambda *_, **__: pytest.fail("asks"))
     read: list[dict[str, Tensor]] = []
     load_pretrained(nn.Linear(1, 1), "r160_in1k", "test_convnext", None, read.append)
     assert read[0].keys() == timm.create_model("test_convnext").state_dict().keys()

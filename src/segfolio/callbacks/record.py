@@ -19,8 +19,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 import segfolio
-from segfolio.data.fingerprint import fingerprint
-from segfolio.data.problems import counted
+from segfolio.data.checks.fingerprint import fingerprint
+from segfolio.data.checks.problems import counted
 from segfolio.data.sample import Batch
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
 from segfolio.runs import run_of

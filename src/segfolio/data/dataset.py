@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torchvision.tv_tensors import Mask
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import Problem, counted, raise_problems
 from segfolio.data.formats.images import read_id_map, read_image
-from segfolio.data.headers import FilePair, header_problems
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem, counted, raise_problems
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
 from segfolio.files import making_many

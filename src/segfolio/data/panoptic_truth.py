@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from segfolio.data.checks.problems import Problem
 from segfolio.data.formats import rle
 from segfolio.data.formats.panoptic import runs
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Target
 from segfolio.data.segments import Segments
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torchvision.tv_tensors import Mask
 
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import SegmentationDataset, listed
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Sample
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError, did_you_mean

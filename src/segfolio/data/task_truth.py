@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import Mask
 
+from segfolio.data.checks.problems import Problem, raise_problems
 from segfolio.data.labels import LabelSpace
 from segfolio.data.panoptic_truth import panoptic_losses, panoptic_truth
-from segfolio.data.problems import Problem, raise_problems
 from segfolio.data.sample import Sample, Target
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from segfolio.data.checks.problems import Problem
 from segfolio.data.module import DataModule
-from segfolio.data.problems import Problem
 from segfolio.errors import SegfolioError
 from segfolio.files import write_atomically
 from segfolio.inspection.report import Report

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cv2
 
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.labels import Color, LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Target, to_pixels
 from segfolio.inspection.report import Report
 from segfolio.inspection.summary import Table, grouped, snippet, tables, verdict

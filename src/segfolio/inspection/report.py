@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Size
 
 Counts = npt.NDArray[np.int64]

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.formats import coco
 from segfolio.data.labels import LabelSpace, UnknownIds
 from segfolio.data.panoptic_truth import panoptic_losses
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Size, Target, to_pixels
 from segfolio.errors import SegfolioError
 from segfolio.inspection.report import Found, Report, Split

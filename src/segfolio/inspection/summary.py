@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from segfolio.data.problems import Problem, counted
+from segfolio.data.checks.problems import Problem, counted
 from segfolio.data.sample import Size
 from segfolio.inspection.report import Report
 from segfolio.table import table

@@ -10,8 +10,9 @@ from torch.nn.functional import batch_norm
 from torchvision.models import get_model_weights, list_models
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.backbones import check_timm_name, load_pretrained
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.layers.backbones import check_timm_name
+from segfolio.weights.backbones import load_pretrained
+from segfolio.weights.files import load_weights, read_weights
 
 
 class DilatedNetwork(nn.Module):

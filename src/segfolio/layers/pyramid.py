@@ -1,20 +1,17 @@
 """Backbones of region-based networks: any of timm's as a feature pyramid, or one feature map of a ResNet."""
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal
 
 import timm
 import torch
 from timm.layers import BatchNormAct2d, GroupNormAct, freeze_batch_norm_2d
 from torch import Tensor, nn
-from torchvision.models import get_model_weights, list_models
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.backbones import STRIDES, check_timm_name, load_pretrained
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.layers.backbones import STRIDES, check_timm_name
 
 Norm = Literal["frozen", "batch", "group"]
 HeadNorm = Literal["none", "batch", "group"]
@@ -154,38 +151,6 @@ def res5(backbone: str, norm: Norm) -> tuple[Any, int]:
     if not hasattr(network, "layer4"):
         raise SegfolioError(f"backbone {backbone} has no res5 stage; take a ResNet, or another neck than c4")
     return normalised(network.layer4, norm), network.num_features
-
-
-def load_classifier(network: nn.Module, weights: str, backbone: str, load: Callable[[dict[str, Tensor]], None]) -> None:
-    """Call `load` with a classifier's state dict; or load `network` whole, where `weights` is a file of its own.
-
-    Args:
-        weights: a name of torchvision's weights of `backbone`, a tag of timm's, or a file.
-
-    Raises:
-        SegfolioError: weights that are not to be had.
-    """
-    if backbone in list_models() and weights in get_model_weights(backbone).__members__:
-        load(read_weights(weights, backbone))
-    elif not Path(weights).is_file() and (Path(weights).is_dir() or "/" in weights):
-        raise SegfolioError(f"{weights} is not a file; expected a state dict, or the name of weights for {backbone}")
-    else:
-        load_pretrained(network, weights, backbone, None, load)
-
-
-def load_body(body: nn.Module, state: Mapping[str, Tensor], weights: str) -> None:
-    """Load those of a classifier's weights, under timm's or torchvision's names, that `body` has.
-
-    Raises:
-        SegfolioError: some are missing or of another shape, or of batch normalisations that are others here.
-    """
-    flat = {key.replace(".", "_"): value for key, value in state.items()}  # timm renames features
-    own = {key: flat[key.replace(".", "_")] for key in body.state_dict() if key.replace(".", "_") in flat}
-    if any(key.endswith("running_mean") for key in state) and not any(key.endswith("running_mean") for key in own):
-        raise SegfolioError(
-            f"{weights}: these weights are of batch normalisation; give norm: frozen (or batch), or no weights"
-        )
-    load_weights(body, own, weights)
 
 
 def norm_layer(norm: HeadNorm) -> Callable[[int], nn.Module] | None:

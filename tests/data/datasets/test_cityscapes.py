@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.datasets.cityscapes import Cityscapes
-from segfolio.data.fingerprint import fingerprint
 from segfolio.data.formats.images import read_id_map, write_id_map
 from segfolio.data.labels import UnknownIds
 from segfolio.data.panoptic_truth import panoptic_truth

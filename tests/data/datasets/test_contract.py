@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets import ImageFolder
-from segfolio.data.fingerprint import fingerprint
 from segfolio.data.panoptic_truth import panoptic_truth
 from segfolio.errors import SegfolioError
 from segfolio.inspection import inspect_dataset

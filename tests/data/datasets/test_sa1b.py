@@ -148,7 +148,7 @@ def test_inspection_passes_the_fake_and_names_planted_faults(root):
 
 def test_the_contents_are_remembered_until_a_shard_changes(root, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr("segfolio.data.index._WORTH", 0.0)
+    monkeypatch.setattr("segfolio.data.checks.remembered._WORTH", 0.0)
     read = []
     monkeypatch.setattr(
         "segfolio.data.datasets.sa1b.contents", lambda shard: read.append(shard.name) or contents(shard)

@@ -24,7 +24,7 @@ from torch.nn.functional import conv2d, dropout, pad
 
 from segfolio.layers.geometry import receptive_field
 from segfolio.layers.heads import resize_corners
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.weights.files import load_weights, read_weights
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions
 BRANCH_WIDTH = 128

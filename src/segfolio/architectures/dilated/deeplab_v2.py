@@ -32,7 +32,7 @@ from segfolio.architectures.dilated.deeplab_v1 import (
 from segfolio.layers.dilation import DilatedNetwork
 from segfolio.layers.heads import resize_corners
 from segfolio.layers.outputs import PixelOutput
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.weights.files import load_weights, read_weights
 
 ASPP_L = (6, 12, 18, 24)
 

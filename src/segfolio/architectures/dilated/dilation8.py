@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.weights.files import load_weights, read_weights
 
 MARGIN = 186  # pixels that the front end loses on every side: half of the receptive field, less half of the stride
 LARGE = (2, 2, 4, 8, 16, 32, 32)  # channels of the large context module over the number of classes (Table 1)

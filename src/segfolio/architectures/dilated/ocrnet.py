@@ -22,11 +22,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from torchvision.ops import Conv2dNormActivation
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.backbones import check_timm_name, load_pretrained, pad_to
+from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.dilation import DilatedNetwork
 from segfolio.layers.heads import fcn_head, resize_corners
 from segfolio.layers.outputs import PixelOutput
-from segfolio.layers.weights import load_weights
+from segfolio.weights.backbones import load_pretrained
+from segfolio.weights.files import load_weights
 
 
 class OCRNet(DilatedNetwork):

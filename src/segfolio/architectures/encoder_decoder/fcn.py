@@ -29,7 +29,7 @@ from torchvision.models import alexnet, googlenet, vgg16
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.geometry import receptive_field, trace_field
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.weights.files import load_weights, read_weights
 
 PADDING = 100  # of the first convolution: room for fc6 on small images
 POOLS = {32: "pool5", 16: "pool4", 8: "pool3"}  # of each stride

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.weights.files import load_weights, read_weights
 
 
 class SegNet(nn.Module):

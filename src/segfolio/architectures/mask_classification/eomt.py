@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.backbones import check_timm_name, crop_quarter, from_timm, load_pretrained, pad_to
+from segfolio.layers.backbones import check_timm_name, crop_quarter, pad_to
 from segfolio.layers.outputs import MaskOutput
-from segfolio.layers.weights import load_weights
+from segfolio.weights.backbones import from_timm, load_pretrained
+from segfolio.weights.files import load_weights
 
 KEYS = (  # of transformers, to timm's
     (r"^embeddings\.cls_token", "cls_token"),

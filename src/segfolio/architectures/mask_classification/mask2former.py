@@ -21,15 +21,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from segfolio.layers.backbones import (
-    backbone_config,
-    crop_quarter,
-    freeze_unused,
-    load_encoder,
-    load_pretrained,
-    pad_to,
-)
+from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput
+from segfolio.weights.backbones import load_encoder, load_pretrained
 
 
 class Mask2Former(nn.Module):

@@ -24,9 +24,10 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import roi_pool
 
 from segfolio.layers.backbones import pad_to
-from segfolio.layers.pyramid import Features, Norm, load_body, load_classifier
+from segfolio.layers.pyramid import Features, Norm
 from segfolio.layers.regions import Detections, Predictor, RegionHeads, RegionRecipe, RegionTarget, Size
 from segfolio.layers.selective_search import selective_search
+from segfolio.weights.backbones import load_body, load_classifier
 
 
 class FastRCNN(nn.Module):

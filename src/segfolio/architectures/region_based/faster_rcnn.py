@@ -35,7 +35,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPH
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
-from segfolio.layers.pyramid import Features, HeadNorm, Norm, Pyramid, load_body, load_classifier, norm_layer, res5
+from segfolio.layers.pyramid import Features, HeadNorm, Norm, Pyramid, norm_layer, res5
 from segfolio.layers.region_pool import RegionPool
 from segfolio.layers.regions import (
     Detections,
@@ -47,7 +47,8 @@ from segfolio.layers.regions import (
     RegionTarget,
     Size,
 )
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.weights.backbones import load_body, load_classifier
+from segfolio.weights.files import load_weights, read_weights
 
 C4: dict[str, Any] = {
     "neck": "c4",

@@ -22,8 +22,9 @@ from torchvision.ops import roi_align
 
 from segfolio.architectures.region_based.fast_rcnn import searched
 from segfolio.layers.backbones import check_timm_name
-from segfolio.layers.pyramid import Norm, load_body, load_classifier, normalised
+from segfolio.layers.pyramid import Norm, normalised
 from segfolio.layers.regions import Detections, Predictor, RegionHeads, RegionRecipe, RegionTarget, Size
+from segfolio.weights.backbones import load_body, load_classifier
 
 
 class RCNN(nn.Module):

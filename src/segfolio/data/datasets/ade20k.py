@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, PairedFiles, RemoteFile, listed
 from segfolio.data.formats.images import read_image
 from segfolio.data.formats.numbered import numbered_segments
-from segfolio.data.headers import FilePair, header_problems
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Sample
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles
-from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 

@@ -3,9 +3,9 @@
 from itertools import zip_longest
 from pathlib import Path
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo
 from segfolio.data.formats import instance_ids
-from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import PairedInstances
 from segfolio.data.labels import LabelSpace
 from segfolio.data.segments import Segments

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torchvision.tv_tensors import Mask
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import Problem
+from segfolio.data.checks.remembered import remembered_problems
 from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset
 from segfolio.data.formats import coco, rle
 from segfolio.data.formats.images import read_image
-from segfolio.data.headers import FilePair, header_problems
-from segfolio.data.index import remembered_problems
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
 

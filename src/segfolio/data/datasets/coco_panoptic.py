@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torchvision.tv_tensors import Mask
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset, listed
 from segfolio.data.datasets.coco_instances import IMAGES
 from segfolio.data.formats.coco import header_size, read_json
 from segfolio.data.formats.images import read_image
 from segfolio.data.formats.panoptic import MAX_ID, id_places, label_space, panoptic_size, read_panoptic
-from segfolio.data.headers import FilePair, header_problems
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError

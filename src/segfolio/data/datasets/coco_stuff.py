@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, PairedFiles
 from segfolio.data.datasets.coco_instances import IMAGES
 from segfolio.data.formats.matlab import as_ids, is_hdf5, open_hdf5, read_mat
-from segfolio.data.headers import FilePair, header_problems
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.errors import SegfolioError
 
 # labels.txt of nightrome/cocostuff, ids 1 to 91 and 92 to 182

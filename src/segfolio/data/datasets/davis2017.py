@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles, RemoteFile
 from segfolio.data.formats.images import read_id_map
-from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import id_map_segments
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample

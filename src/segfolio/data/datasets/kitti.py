@@ -3,9 +3,9 @@
 from itertools import zip_longest
 from pathlib import Path
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, files_by_id, held_out
 from segfolio.data.datasets.cityscapes import Cityscapes
-from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import PairedInstances, read_packed
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, files_by_id
 from segfolio.data.formats.coco import read_json
-from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import PairedInstances, read_packed
 from segfolio.data.labels import LabelSpace
 from segfolio.data.segments import Segments

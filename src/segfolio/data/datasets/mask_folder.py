@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
-from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from segfolio.files import making_many

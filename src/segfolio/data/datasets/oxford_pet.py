@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles, RemoteFile, listed
-from segfolio.data.headers import FilePair
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 

@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, PairedFiles, listed
 from segfolio.data.datasets.voc import ARCHIVES, VOC, voc_folder
 from segfolio.data.formats.matlab import as_ids, read_mat
-from segfolio.data.headers import FilePair, header_problems
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.errors import SegfolioError
 
 CLASSES_59 = (  # in the order of the distribution's 59_labels.txt: VOC's 20, then the surroundings

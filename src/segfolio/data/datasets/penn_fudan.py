@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, files_by_id, held_out
 from segfolio.data.formats.images import read_id_map
-from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import PairedInstances, id_map_segments
 from segfolio.data.labels import LabelSpace
 from segfolio.data.segments import Segments

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segfolio.data.checks.problems import Problem, counted
+from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.dataset import DatasetInfo, SegmentationDataset, listed
 from segfolio.data.formats import rle
 from segfolio.data.formats.images import decode, is_cut_short
-from segfolio.data.index import remembered, stamps
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem, counted
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError

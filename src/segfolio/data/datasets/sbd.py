@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, RemoteFile, listed
 from segfolio.data.datasets.voc import VOC, read_objects
 from segfolio.data.formats.matlab import as_ids, read_mat
-from segfolio.data.headers import FilePair, header_problems
 from segfolio.data.instance_maps import PairedInstances, id_map_segments
-from segfolio.data.problems import Problem
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset, listed
 from segfolio.data.formats.images import read_id_map
-from segfolio.data.headers import FilePair
 from segfolio.data.instance_maps import PairedInstances, id_map_segments
 from segfolio.data.labels import Color, LabelSpace
 from segfolio.data.segments import Segments

@@ -18,12 +18,12 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from segfolio.data.checks.problems import Problem
+from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.formats import polygons, rle
 from segfolio.data.formats.json_outline import Entries, Irregular, outline
 from segfolio.data.formats.rle import RLE
-from segfolio.data.index import remembered, stamps
 from segfolio.data.labels import LabelSpace
-from segfolio.data.problems import Problem
 from segfolio.data.sample import Prediction, Size
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError

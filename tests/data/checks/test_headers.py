@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segfolio.data.checks.headers import FilePair, header_problems
+from segfolio.data.checks.problems import counted, raise_problems
 from segfolio.data.datasets import CamVid
 from segfolio.data.formats.images import write_id_map, write_image
-from segfolio.data.headers import FilePair, header_problems
-from segfolio.data.problems import counted, raise_problems
 from segfolio.errors import SegfolioError
 
 

@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 
-from segfolio.data.problems import Problem, raise_problems
+from segfolio.data.checks.problems import Problem, raise_problems
 from segfolio.errors import SegfolioError
 
 

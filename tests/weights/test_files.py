@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.weights import load_weights, read_weights
+from segfolio.weights.files import load_weights, read_weights
 
 VGG16 = "vgg16-397923af.pth"
 

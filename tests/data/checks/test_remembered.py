@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segfolio.data import headers, index
+from segfolio.data.checks import headers
+from segfolio.data.checks import remembered as memory
+from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.datasets import CocoInstances, MaskFolder
 from segfolio.data.formats import coco
-from segfolio.data.index import remembered, stamps
 from tests.fake import coco_instances, mask_folder
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(index, "_WORTH", 0.0)
+    monkeypatch.setattr(memory, "_WORTH", 0.0)
     return tmp_path / "cache" / "segfolio"
 
 
@@ -40,7 +41,7 @@ def test_work_is_done_once_for_each_key() -> None:
 
 
 def test_quick_work_is_not_kept(cache, monkeypatch) -> None:
-    monkeypatch.setattr(index, "_WORTH", 60.0)
+    monkeypatch.setattr(memory, "_WORTH", 60.0)
     work = Work()
     assert [remembered("a", work) for _ in range(2)] == [b"1", b"2"]
     assert not cache.exists()
@@ -64,10 +65,10 @@ def test_without_room_it_is_made_each_time(monkeypatch) -> None:
 def test_processes_that_start_at_once_leave_one_whole_answer(cache) -> None:
     code = """if True:
         import time
-        from segfolio.data import index
-        index._WORTH = 0
+        from segfolio.data.checks import remembered as memory
+        memory._WORTH = 0
         value = b"x" * 3_000_000
-        assert index.remembered("a", lambda: time.sleep(0.3) or value) == value
+        assert memory.remembered("a", lambda: time.sleep(0.3) or value) == value
     """
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]

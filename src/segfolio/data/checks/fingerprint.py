@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.dataset import SegmentationDataset
-from segfolio.data.index import remembered, stamps
 from segfolio.data.remap import Remapped
 from segfolio.data.sample import Target
 
@@ -21,7 +21,7 @@ def fingerprint(dataset: SegmentationDataset) -> str:
     """sha256 over a split: its classes, and of each image in order the id and the bytes of the files it is read from.
 
     A dataset without files is known by its class, its arguments and its first samples. Large files are read once;
-    after that their paths, sizes and times answer (`segfolio.data.index`).
+    after that their paths, sizes and times answer (`segfolio.data.checks.remembered`).
     """
     if isinstance(dataset, Remapped):
         return _sha256([list(dataset.remap.items()), fingerprint(dataset.dataset)])

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from segfolio.data.checks.problems import Problem
+from segfolio.data.checks.remembered import remembered_problems
 from segfolio.data.formats.images import is_cut_short
-from segfolio.data.index import remembered_problems
-from segfolio.data.problems import Problem
 
 _GREY = {"1", "L", "LA"}
 _ALPHA = {"LA", "PA", "RGBA"}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from segfolio.data.problems import Problem
+from segfolio.data.checks.problems import Problem
 from segfolio.files import write_atomically
 
 _WORTH = 1.0

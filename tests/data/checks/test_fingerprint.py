@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from segfolio.data import fingerprint as fingerprint_module
-from segfolio.data import index
+from segfolio.data.checks import fingerprint as fingerprint_module
+from segfolio.data.checks import remembered
+from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.datasets import CamVid, Shapes
-from segfolio.data.fingerprint import fingerprint
 from tests.fake import camvid
 
 
@@ -66,7 +66,7 @@ def test_classes_change_it_and_their_colours_do_not(root, monkeypatch):
 
 
 def test_files_are_read_once(root, monkeypatch):
-    monkeypatch.setattr(index, "_WORTH", 0.0)
+    monkeypatch.setattr(remembered, "_WORTH", 0.0)
     before = of(root)
     monkeypatch.setattr(fingerprint_module, "_content", lambda path: pytest.fail(f"{path} was read again"))
     assert of(root) == before

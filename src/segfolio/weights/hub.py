@@ -1,0 +1,23 @@
+"""Repositories of the Hugging Face hub, in its cache."""
+
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+
+from segfolio.errors import SegfolioError
+
+SAFE = "model.safetensors"
+
+
+def fetch(repository: str, *files: str) -> Path:
+    """The hub's repository in its cache, downloaded once: its configuration and those of `files` that it has."""
+    for file in files:
+        if isinstance(cached := try_to_load_from_cache(repository, file), str):
+            return Path(cached).parent
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["config.json", *files], etag_timeout=3))
+    except (OSError, ValueError) as error:  # the hub's ways to say that there is no network
+        raise SegfolioError(
+            f"{repository} is not in {constants.HF_HUB_CACHE}, nor to be downloaded; run `hf download {repository}` "
+            "where there is a network and copy its cache to there"
+        ) from error
