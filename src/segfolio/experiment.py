@@ -45,6 +45,14 @@ _RUN = "SEGFOLIO_RUN"
 """Tells the processes that a multi-process run starts which folder the first one made."""
 
 
+class RunConfig(SaveConfigCallback):
+    """Keeps the resolved config in the run's folder, whichever loggers there are."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        text = self.parser.dump(self.config, skip_none=False, skip_unset=False)
+        write_atomically(Path(trainer.default_root_dir) / self.config_filename, text.encode())
+
+
 class Experiment(LightningCLI):
     """`segfolio fit | validate | test | predict`.
 
@@ -56,8 +64,8 @@ class Experiment(LightningCLI):
         super().__init__(
             Family,
             DataModule,
-            SaveConfigCallback,
-            save_config_kwargs={"overwrite": True},
+            RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
                 "use_distributed_sampler": False,  # the data module shards
                 "log_every_n_steps": 10,

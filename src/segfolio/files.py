@@ -1,10 +1,43 @@
-"""Files that are whole or not there, and many of them at once."""
+"""Files that are written: below their folder, whole or not there, and never over one that was read."""
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+
+from segfolio.errors import SegfolioError
+
+
+class OutputFolder:
+    """A folder that the house writes to.
+
+    Args:
+        root: the folder.
+        inputs: called for the files that were read, over which nothing may be written, once it could happen.
+    """
+
+    def __init__(self, root: Path, inputs: Callable[[], Iterable[Path]] = tuple) -> None:
+        self.root, self._real, self._find = root, os.path.realpath(root), inputs
+
+    @cached_property
+    def _inputs(self) -> frozenset[str]:
+        return frozenset(map(os.path.realpath, self._find()))
+
+    def path(self, *names: str) -> Path:
+        """Where a file of that name, below folders of those names, is to be written.
+
+        Raises:
+            SegfolioError: the names lead out of the folder, links followed; or to a file that was read.
+        """
+        path = self.root.joinpath(*names)
+        real = os.path.realpath(path)
+        if not real.startswith(os.path.join(self._real, "")):
+            raise SegfolioError(f"{'/'.join(names)!r} would be written outside of {self.root}; rename the image")
+        if os.path.exists(real) and real in self._inputs:
+            raise SegfolioError(f"{path} was read and would be written over; give another --output")
+        return path
 
 
 def write_atomically(path: Path, data: bytes) -> None:

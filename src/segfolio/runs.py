@@ -4,13 +4,15 @@ import os
 import re
 from pathlib import Path
 
+_NUMBERED = re.compile(r"(seed)?\d+")
+
 
 def experiment_name(config: Path | None) -> str:
     """`experiments/segnet/camvid_367.yaml` and `runs/segnet/camvid_367/0/config.yaml` -> `segnet/camvid_367`."""
     if config is None:
         return "unnamed/config"
     path = config.resolve().with_suffix("")
-    if config.name == "config.yaml" and re.fullmatch(r"(seed)?\d+", path.parent.name):
+    if config.name == "config.yaml" and _NUMBERED.fullmatch(path.parent.name):
         path = path.parent.parent
     return f"{path.parent.name}/{path.name}"
 
@@ -40,8 +42,8 @@ def new_run(name: str, root: Path = Path("runs")) -> Path:
 
 
 def mark_latest(run: Path) -> None:
-    """Point `latest` beside a numbered run to it; a run is that from its first checkpoint on."""
-    if run.name.isdigit():
+    """Point `latest` beside the run of a number or a seed to it; a run is that from its first checkpoint on."""
+    if _NUMBERED.fullmatch(run.name):
         unfinished = run.parent / f".latest-{run.name}"
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(run.name)

@@ -1,16 +1,20 @@
 """Where a run's scalars and pictures go: a CSV always, Weights & Biases online or offline."""
 
 import csv
+import io
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+
+from segfolio.files import write_atomically
 
 INIT_TIMEOUT = 30.0
 """Seconds after which W&B counts as out of reach."""
@@ -35,35 +39,46 @@ def build_loggers(
     return [MetricsFile(run_dir), Wandb(run_dir, name, project, config)]
 
 
-class MetricsFile(CSVLogger):
-    """Lightning's CSV logger, one row per entry, on disk at once; it can go on with what a killed run left."""
+class MetricsFile(Logger):
+    """One row per entry, on disk at once; it can go on with what a killed run left.
+
+    Lightning's own CSV logger empties the file before it writes it anew, and what a kill leaves then is nothing.
+    """
+
+    name = version = ""
 
     def __init__(self, run_dir: Path) -> None:
-        super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=1)
+        super().__init__()
         self.calls = 0
         self._path = run_dir / "metrics.csv"
-        self._kept: list[str] = []
+        self._rows = 0  # of the file that belong to this run
+        self._keys: list[str] = []
 
     def rewind(self, calls: int) -> None:
-        if self._path.exists():
-            self._kept = self._path.read_text().splitlines(keepends=True)[: calls + 1]  # and the header
-        self.calls = calls
+        self.calls = self._rows = calls
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        if self._experiment is None:
-            self._path.unlink(missing_ok=True)
-            writer = super().experiment
-            if self._kept:
-                self._path.write_text("".join(self._kept))
-                writer.metrics_keys = next(csv.reader(self._kept))
-        return super().experiment
+    def log_hyperparams(self, *_: Any, **__: Any) -> None: ...
 
     @rank_zero_only
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        super().log_metrics(metrics, step)
-        self.calls += 1
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        row = {**{key: float(value) for key, value in metrics.items()}, "step": step}
+        if new := row.keys() - set(self._keys):
+            self._write_anew(new)
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._keys).writerow(row)
+        self.calls, self._rows = self.calls + 1, self._rows + 1
+
+    def _write_anew(self, new: Iterable[str]) -> None:
+        """The rows so far, with further columns."""
+        kept: list[dict[str, str]] = []
+        if self._rows and self._path.exists():
+            with self._path.open(newline="") as file:
+                kept = list(islice(csv.DictReader(file), self._rows))
+        self._keys = sorted({*self._keys, *new, *(kept[0] if kept else ())})
+        writer = csv.DictWriter(text := io.StringIO(newline=""), self._keys)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomically(self._path, text.getvalue().encode())
 
 
 class Wandb(WandbLogger):
@@ -123,8 +138,8 @@ class Wandb(WandbLogger):
         self._folder.mkdir(parents=True, exist_ok=True)
         id_file = self._folder / "id"
         if not self._kept or not id_file.exists():
-            id_file.write_text(uuid.uuid4().hex[:8])
-        self._journal.write_text("".join(self._kept))
+            write_atomically(id_file, uuid.uuid4().hex[:8].encode())
+        write_atomically(self._journal, "".join(self._kept).encode())
         return id_file.read_text()
 
     def _tell_again(self, run: Any) -> None:

@@ -50,10 +50,10 @@ def test_a_resumed_run_goes_on_with_its_record(segfolio):
     assert second.config != first.config  # another number of steps
 
 
-def test_a_run_that_fails_stays_unfinished(segfolio):
+def test_a_run_that_fails_says_so(segfolio):
     arguments = ("--model.init_args.optimizer.init_args.lr=1e30", "--trainer.max_steps=20")
     assert segfolio(*SMALL, *arguments) == 2
-    assert read().state == "running"
+    assert read().state == "failed"
     assert read().finished == ""
 
 

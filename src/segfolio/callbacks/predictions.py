@@ -12,8 +12,8 @@ from segfolio.data.formats import coco, label_studio
 from segfolio.data.formats.images import write_id_map, write_image, write_palette
 from segfolio.data.formats.panoptic import panoptic_annotation, panoptic_json, write_panoptic
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction, Segments
-from segfolio.files import write_atomically
+from segfolio.data.sample import Batch, Prediction, Segments, on_host
+from segfolio.files import OutputFolder, write_atomically
 from segfolio.viz.overlay import at_original_size
 from segfolio.viz.regions import draw_regions
 from segfolio.viz.views import views
@@ -41,6 +41,8 @@ class PredictionWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._parts = {"instances": [], "panoptic": [], "label_studio": []}
+        predicted = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "dataset", None)
+        self._folder = OutputFolder(Path(trainer.default_root_dir), getattr(predicted, "files", tuple))
         palette = np.zeros((0x10000, 3), np.uint8)
         palette[list(pl_module.labels.ids)] = pl_module.labels.palette
         self._palette = palette[:256]
@@ -54,27 +56,25 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        root = Path(trainer.default_root_dir)
         labels: LabelSpace = pl_module.labels  # type: ignore[assignment]
-        for i, prediction in enumerate(outputs):
+        for i, prediction in enumerate(map(on_host, outputs)):
             number = batch.targets[i].number if batch.targets else None
             known_as = prediction.image_id if number is None else number
             if prediction.semantic is not None:
-                self._write_semantic(root, prediction, labels)
+                self._write_semantic(prediction, labels)
             if prediction.instances is not None:
-                self._write_instances(root, prediction, known_as, labels)
+                self._write_instances(prediction, known_as, labels)
             if prediction.panoptic is not None:
                 name = f"{prediction.image_id}.png"
-                write_panoptic(root / "panoptic" / name, prediction.panoptic.id_map.cpu().numpy())
+                write_panoptic(self._folder.path("panoptic", name), prediction.panoptic.id_map.numpy())
                 self._parts["panoptic"].append(panoptic_annotation(prediction.panoptic, labels, known_as, name))
             image = at_original_size(batch, i)
             for view in views(prediction, None, labels, self.min_score):
                 folder = "overlay" if view.name == "semantic" else f"overlay_{view.name}"
-                file = root / folder / f"{prediction.image_id}.png"
+                file = self._folder.path(folder, f"{prediction.image_id}.png")
                 write_image(file, draw_regions(image, view.prediction, view.colors))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        root = Path(trainer.default_root_dir)
         for name, mine in self._parts.items():
             parts = [mine]
             if trainer.world_size > 1:
@@ -83,17 +83,17 @@ class PredictionWriter(Callback):
             found: Any = [entry for part in parts for entry in part]
             if found and trainer.is_global_zero:
                 content = panoptic_json(found, pl_module.labels) if name == "panoptic" else found
-                write_atomically(root / f"{name}.json", json.dumps(content).encode())
+                write_atomically(self._folder.path(f"{name}.json"), json.dumps(content).encode())
 
-    def _write_semantic(self, root: Path, prediction: Prediction, labels: LabelSpace) -> None:
+    def _write_semantic(self, prediction: Prediction, labels: LabelSpace) -> None:
         assert prediction.semantic is not None
-        indices, name = prediction.semantic.cpu().numpy(), f"{prediction.image_id}.png"
+        indices, name = prediction.semantic.numpy(), f"{prediction.image_id}.png"
         ids: Any = labels.decode(indices)
-        write_id_map(root / "ids" / name, ids)
+        write_id_map(self._folder.path("ids", name), ids)
         if ids.dtype == np.uint8:
-            write_palette(root / "palette" / name, ids, self._palette)
+            write_palette(self._folder.path("palette", name), ids, self._palette)
 
-    def _write_instances(self, root: Path, prediction: Prediction, known_as: int | str, labels: LabelSpace) -> None:
+    def _write_instances(self, prediction: Prediction, known_as: int | str, labels: LabelSpace) -> None:
         found = prediction.instances
         assert found is not None
         order = found.scores.argsort()
@@ -101,7 +101,7 @@ class PredictionWriter(Callback):
         stacked = Segments([found.rles[i] for i in order], found.labels[order], crowd, prediction.size).id_map
         places = torch.cat([torch.zeros(1, dtype=order.dtype), order + 1])
         ids = places[stacked.long()].numpy().astype(np.uint16)
-        write_id_map(root / "instances" / f"{prediction.image_id}.png", ids)
+        write_id_map(self._folder.path("instances", f"{prediction.image_id}.png"), ids)
         self._parts["instances"] += coco.results(prediction, known_as, labels)
         if self.label_studio:
             task = label_studio.prediction_task(prediction, labels, f"{prediction.image_id}", "segfolio")

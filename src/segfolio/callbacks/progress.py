@@ -109,7 +109,8 @@ class ProgressBar(LightningProgressBar):
     def _figures(self, trainer: Trainer) -> list[str]:
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         shares = [c.share for c in callbacks if isinstance(c, DataWait) and c.share is not None]
-        return [f"loss {self._loss:.3f}", *(f"data wait {share:.0%}" for share in shares), self._metric]
+        loss = self._loss * trainer.accumulate_grad_batches  # Lightning divides it
+        return [f"loss {loss:.3f}", *(f"data wait {share:.0%}" for share in shares), self._metric]
 
 
 class _Phase:

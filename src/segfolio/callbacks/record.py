@@ -27,7 +27,8 @@ from segfolio.runs import run_of
 
 
 class RunRecord(Callback):
-    """Writes `record.json` into the run's folder: at the start, with every checkpoint, and when the end is reached.
+    """Writes `record.json` into the run's folder: at the start, with every checkpoint, and at its end,
+    whichever it is.
 
     A resumed run goes on with its record. Data of another size than published is told, once, and recorded.
 
@@ -80,6 +81,11 @@ class RunRecord(Callback):
         words = [f"{images} of {data.test_split}, {checkpoint}", *transforms, pl_module.protocol]
         self._record.protocol = "; ".join(words)
         self._write(trainer, finished=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self._record is not None:
+            self._record.state = "failed"
+            self._write(trainer)
 
     def _start(self, trainer: Trainer, splits: set[str], trained: Record | None = None) -> None:
         if not trainer.is_global_zero:

@@ -1,6 +1,6 @@
 """The types that travel through the house: `Sample` in, `Batch` through the network, `Prediction` out."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,9 @@ from torch import Tensor
 from torchvision.tv_tensors import Image, Mask
 
 from segfolio.data.formats.rle import RLE
+from segfolio.data.image_ids import is_image_id
 from segfolio.data.segments import Segments
+from segfolio.errors import SegfolioError
 
 Size = tuple[int, int]
 """Height, width."""
@@ -44,12 +46,19 @@ class Sample:
         image_id: unique within the dataset; names the files that a prediction is written to.
         original_size: of the image as stored, whatever transforms did since.
         target: None where there is no truth (prediction).
+
+    Raises:
+        SegfolioError: an id that leads out of a folder; `data.image_ids.id_of` makes one of any file's name.
     """
 
     image: Image
     image_id: str
     original_size: Size
     target: Target | None = None
+
+    def __post_init__(self) -> None:
+        if not is_image_id(self.image_id):
+            raise SegfolioError(f"the image id {self.image_id!r} is no relative path without `..`; rename the image")
 
 
 @dataclass
@@ -149,6 +158,15 @@ class Queries(NamedTuple):
 
     class_logits: Tensor
     mask_logits: Tensor
+
+
+def on_host(found: Any) -> Any:
+    """A `Prediction`, or a part of one, with all its tensors in host memory."""
+    if isinstance(found, Tensor):
+        return found.cpu()
+    if is_dataclass(found) and not isinstance(found, type):
+        return replace(found, **{f.name: on_host(getattr(found, f.name)) for f in fields(found)})
+    return found
 
 
 def to_image(pixels: npt.NDArray[np.uint8]) -> Image:

@@ -29,7 +29,7 @@ class Record:
     Attributes:
         experiment: `<paper>/<variant>`.
         config: `recipe_hash` of the resolved config.
-        state: running, until it ends without an error.
+        state: running, until it ends; failed, if with an error or stopped by hand.
         protocol: how a test arrives at its figures, in words.
         partial: how much of the split a test saw, in words; "" where that is all of it.
         data: fingerprint of each split that was used.
@@ -51,7 +51,7 @@ class Record:
     experiment: str
     config: str
     seed: int
-    state: Literal["running", "finished"] = "running"
+    state: Literal["running", "finished", "failed"] = "running"
     protocol: str = ""
     partial: str = ""
     data: dict[str, str] = field(default_factory=dict)

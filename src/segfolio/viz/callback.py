@@ -8,8 +8,9 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from segfolio.data.formats.images import write_image
-from segfolio.data.sample import Batch, Prediction, Queries
+from segfolio.data.sample import Batch, Prediction, Queries, on_host
 from segfolio.errors import SegfolioError
+from segfolio.files import OutputFolder
 from segfolio.tracking import Wandb
 from segfolio.viz.overlay import at_original_size
 from segfolio.viz.panel import panel
@@ -97,7 +98,7 @@ class PredictionPictures(Callback):
             with trainer.precision_plugin.forward_context():  # as the step had it
                 queries = family.queries(batch.images)
         for i in places:
-            self._draw(stage, trainer, family, outputs[i], batch, i, queries[i])
+            self._draw(stage, trainer, family, on_host(outputs[i]), batch, i, queries[i])
 
     def _draw(
         self,
@@ -121,9 +122,10 @@ class PredictionPictures(Callback):
         if queries is not None and readings[-1].truth is not None:  # panoptic, which comes last, has most to take
             shown = readings[-1], labels, title, self.max_width, self.min_score
             pictures["queries"] = query_sheet(image, queries, *shown)
-        folder = Path(trainer.default_root_dir) / "pictures" / stage / image_id
+        folder = OutputFolder(Path(trainer.default_root_dir))
         for name, picture in pictures.items():
-            file = folder / (f"{name}/step_{trainer.global_step:08d}.png" if step else f"{name}.png")
+            place = (name, f"step_{trainer.global_step:08d}.png") if step else (f"{name}.png",)
+            file = folder.path("pictures", stage, image_id, *place)
             write_image(file, picture)
             self._files[f"{stage}/pictures/{image_id}/{name}"] = file
         if any(isinstance(logger, Wandb) for logger in trainer.loggers):

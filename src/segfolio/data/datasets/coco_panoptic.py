@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from segfolio.data.datasets.coco_instances import IMAGES
 from segfolio.data.formats.coco import header_size, read_json
 from segfolio.data.formats.images import read_image
 from segfolio.data.formats.panoptic import MAX_ID, id_places, label_space, panoptic_size, read_panoptic
+from segfolio.data.image_ids import id_of
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
@@ -202,7 +203,7 @@ def _records(content: dict[str, Any], key: str, fields: dict[str, Any], source: 
 def _entry(annotation: dict[str, Any], image: dict[str, Any]) -> _Entry:
     name = image["file_name"]
     size = image.get("height"), image.get("width")
-    return _Entry(name.removesuffix(PurePosixPath(name).suffix), image["id"], name, annotation["file_name"], size)
+    return _Entry(id_of(name), image["id"], name, annotation["file_name"], size)
 
 
 def _fault(info: Any, classes: dict[int, int], seen: set[int]) -> str | None:

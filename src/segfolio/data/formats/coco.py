@@ -6,7 +6,6 @@ the image is read.
 
 import io
 import json
-import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.formats import polygons, rle
 from segfolio.data.formats.json_outline import Entries, Irregular, outline
 from segfolio.data.formats.rle import RLE
+from segfolio.data.image_ids import id_of
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Prediction, Size
 from segfolio.data.segments import Segments
@@ -39,8 +39,8 @@ class Image(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The file name without suffix; the name of the image in this house."""
-        return posixpath.splitext(self.file_name.replace("\\", "/").removeprefix("./"))[0]
+        """The name of the image in this house."""
+        return id_of(self.file_name)
 
 
 class Annotation(NamedTuple):
