@@ -23,6 +23,7 @@ from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.checks.problems import counted
 from segfolio.data.sample import Batch
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
+from segfolio.precision import float32_in_words
 from segfolio.runs import run_of
 
 
@@ -106,6 +107,7 @@ class RunRecord(Callback):
             hardware={**machine(), **_gpus(trainer)},
             world_size=trainer.world_size,
             precision=str(trainer.precision),
+            float32=float32_in_words(),
             deterministic=torch.get_deterministic_debug_mode() == 2,  # not where torch only warns
             started=self._earlier.started,
             sessions=self._earlier.sessions + 1,

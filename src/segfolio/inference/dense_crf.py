@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from segfolio.errors import SegfolioError
+from segfolio.precision import full_float32
 
 Normalization = Literal["symmetric", "before", "after", "none"]
 Filter = Callable[[Tensor], Tensor]
@@ -113,7 +114,7 @@ def dense_crf(
     check_mean_field(iterations, normalization)
     _check(probabilities, image)
     image = image.to(probabilities.device)
-    with torch.autocast(probabilities.device.type, enabled=False):
+    with full_float32(probabilities.device):
         unary = probabilities.float().clamp(min=torch.finfo(torch.float32).tiny).log_().flatten(1).T.contiguous()
         kernels = []
         if parameters.bi_w:

@@ -20,6 +20,7 @@ from segfolio.data.formats.rle import RLE
 from segfolio.data.sample import Instances, Size
 from segfolio.data.segments import Segments
 from segfolio.inference.tiles import BUDGET, Tiles, argmax, bands
+from segfolio.precision import full_float32
 
 
 @torch.no_grad()
@@ -41,7 +42,7 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: Size, budge
     """Of each class the sum over queries of class x mask probability, in bands of rows; see `semantic`."""
     classes = class_logits.float().softmax(-1)[:, :-1]
     for rows, band in bands(mask_logits, size, budget, beside=classes.shape[1]):
-        with torch.autocast(mask_logits.device.type, enabled=False):  # else the product is one of bfloat16
+        with full_float32(mask_logits.device):  # else the product is one of bfloat16, or of TF32
             scores = band.sigmoid_().flatten(1).T @ classes
         yield rows, slice(0, size[1]), scores.T.unflatten(1, (-1, size[1]))
 

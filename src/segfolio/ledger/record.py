@@ -39,6 +39,7 @@ class Record:
         lock: sha256 of the repository's `requirements.lock`.
         versions: of Python and the packages that compute.
         hardware: CPU and GPU, their numbers and memory.
+        float32: how it is computed, in words: TF32 is not float32.
         started: UTC; of the first session where the run was resumed.
         finished: UTC.
         sessions: 1 and the times that the run was resumed.
@@ -63,6 +64,7 @@ class Record:
     hardware: dict[str, Any] = field(default_factory=dict)
     world_size: int = 1
     precision: str = ""
+    float32: str = ""
     deterministic: bool = False
     started: str = ""
     finished: str = ""

@@ -26,6 +26,7 @@ from segfolio.losses.mask_matching import (
     pair_costs,
     random_points,
 )
+from segfolio.precision import full_float32
 
 _CHUNK = 2_000_000  # points or pixels that are compared at a time
 _TINY = 1e-6  # a divisor where nothing has weight
@@ -38,7 +39,7 @@ class MaskClassificationLoss(nn.Module):
     """Class, mask and Dice losses of queries matched to segments.
 
     Pixels that are not valid enter neither costs nor losses; nor does a point with one of them among the four
-    pixels that it is read from. Everything is computed in float32, with autocast off. What losses are divided by
+    pixels that it is read from. Everything is computed in full float32. What losses are divided by
     (segments for the masks, weights of the queries for the classes) is averaged over processes, so that the mean of
     their losses is the loss of the whole batch.
 
@@ -101,7 +102,7 @@ class MaskClassificationLoss(nn.Module):
         images, queries, outputs = layers[0][0].shape
         counts = [len(t.labels) for t in targets]
         matched = sum(min(count, queries) for count in counts)
-        with torch.autocast(layers[0][0].device.type, enabled=False):
+        with full_float32(layers[0][0].device):
             if self.matching == "fixed":
                 match = one_query_per_class(targets, queries, outputs - 1).expand(len(layers), -1)
             else:

@@ -22,6 +22,7 @@ from torchvision.ops import Conv2dNormActivation
 from segfolio.layers.dilation import DilatedNetwork
 from segfolio.layers.heads import fcn_head, resize_corners
 from segfolio.layers.outputs import PixelOutput
+from segfolio.precision import full_float32
 
 
 class EncNet(DilatedNetwork):
@@ -100,6 +101,9 @@ class Encoding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features `[B, N, D]` of N pixels to `[B, K, D]`."""
-        distances = x.square().sum(-1, keepdim=True) - 2 * x @ self.codewords.T + self.codewords.square().sum(-1)
-        shares = (self.scale * distances).softmax(-1).transpose(1, 2)  # [B, K, N]
-        return shares @ x - shares.sum(-1, keepdim=True) * self.codewords
+        with full_float32(x.device):  # differences of large numbers
+            wide = torch.promote_types(x.dtype, torch.float32)
+            x, words = x.to(wide), self.codewords.to(wide)
+            distances = x.square().sum(-1, keepdim=True) - 2 * x @ words.T + words.square().sum(-1)
+            shares = (self.scale * distances).softmax(-1).transpose(1, 2)  # [B, K, N]
+            return (shares @ x - shares.sum(-1, keepdim=True) * words).to(self.codewords.dtype)

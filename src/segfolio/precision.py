@@ -1,0 +1,28 @@
+"""Float32 that is float32: what a run may compute faster, and what it may not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TF32, whose 10 bits of mantissa are as few as those of float16.
+
+    For differences of large numbers: costs, distances, sums over thousands of pixels. It holds for what is computed
+    inside; gradients of it are computed as the run has it.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def float32_in_words() -> str:
+    """How float32 is computed, for the record: `matrix products high, convolutions TF32`."""
+    convolutions = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
+    return f"matrix products {torch.get_float32_matmul_precision()}, convolutions {convolutions}"
