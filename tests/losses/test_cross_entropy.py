@@ -38,3 +38,15 @@ def test_class_and_pixel_weights_multiply(logits: Tensor, target: Tensor, weight
     both = CrossEntropy(CLASS_WEIGHT)(logits, target, VOID, weight)
     as_pixels = CrossEntropy()(logits, target, VOID, weight * torch.tensor(CLASS_WEIGHT)[target])
     torch.testing.assert_close(both, as_pixels)
+
+
+def test_the_weighted_mean_is_torchs() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5, 5), torch.randint(3, (2, 5, 5))
+    target[:, 0] = 255
+    weight = [0.5, 1.0, 4.0]
+    expected = torch.nn.CrossEntropyLoss(torch.tensor(weight), ignore_index=255)(logits, target)
+    torch.testing.assert_close(CrossEntropy(weight, "weighted_mean")(logits, target, 255), expected)
+    assert CrossEntropy(weight, "weighted_mean")(logits, torch.full_like(target, 255), 255) == 0
+    plain = CrossEntropy(reduction="weighted_mean")(logits, target, 255)
+    torch.testing.assert_close(plain, CrossEntropy()(logits, target, 255))

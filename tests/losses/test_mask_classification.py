@@ -302,3 +302,26 @@ def test_the_mean_of_two_processes_is_the_loss_of_the_whole_batch(tmp_path: Path
 
 if __name__ == "__main__":
     mp.start_processes(train_step, ([slice(0, 2), slice(2, 4)], sys.argv[1]), 2, start_method="fork")
+
+
+@pytest.mark.parametrize("points", [None, 64])
+def test_void_is_left_out_or_learned_as_outside(points) -> None:
+    """A query that claims all void pixels and nothing else wrong: free where they are ignored, wrong where not."""
+    masks = torch.zeros(1, 16, 16, dtype=torch.bool)
+    masks[0, :, :8] = True
+    valid = torch.ones(16, 16, dtype=torch.bool)
+    valid[:, 8:] = False
+    logits = torch.full((1, 1, 16, 16), 20.0)
+    layers = [(torch.tensor([[[20.0, 0.0, -20.0]]]), logits)]
+    targets = [MaskTarget(torch.tensor([0]), masks, valid)]
+    ignored = MaskClassificationLoss(points=points, void="ignored")(layers, targets)
+    negative = MaskClassificationLoss(points=points, void="negative")(layers, targets)
+    assert negative["mask"] > 2 * ignored["mask"] + 1  # points on the border are read half from outside
+    assert negative["dice"] > ignored["dice"] + 0.5
+    if points is None:
+        assert ignored["mask"] + ignored["dice"] < 1e-3
+    all_valid = [MaskTarget(torch.tensor([0]), masks)]
+    torch.manual_seed(0)
+    expected = MaskClassificationLoss(points=points)(layers, all_valid)
+    torch.manual_seed(0)
+    assert MaskClassificationLoss(points=points, void="negative")(layers, targets) == expected

@@ -2,12 +2,13 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segfolio.losses.base import Loss, as_tensor, class_factors, pixel_mean
 
-Reduction = Literal["mean", "sum"]
+Reduction = Literal["mean", "sum", "weighted_mean"]
 
 
 def cross_entropy(
@@ -32,6 +33,11 @@ def cross_entropy(
     )
     if reduction == "sum":
         return loss.sum() if weight is None else (loss * weight).sum()
+    if reduction == "weighted_mean" and class_weight is not None:
+        counts = target != ignore_index
+        shares = class_weight[target.where(counts, 0)] * counts
+        weighted = loss if weight is None else loss * weight
+        return weighted.sum() / shares.sum().clamp_min(torch.finfo(torch.float32).tiny)
     return pixel_mean(loss, target, ignore_index, weight)
 
 
@@ -42,11 +48,12 @@ class CrossEntropy(Loss):
     what SegNet's Caffe layer does with its class weights (github.com/alexgkendall/caffe-segnet,
     `softmax_loss_layer.cpp`), and U-Net's energy (arXiv 1505.04597, eq. 1) over the number of its pixels.
     `torch.nn.CrossEntropyLoss` divides by the sum of the class weights instead, which makes a pixel's
-    gradient depend on the classes that share its batch.
+    gradient depend on the classes that share its batch; that is `weighted_mean`.
 
     Args:
         weight: one factor per class.
-        reduction: over the pixels of the batch; "sum" is the loss of FCN (arXiv 1605.06211).
+        reduction: over the pixels of the batch; "sum" is the loss of FCN (arXiv 1605.06211), "weighted_mean" that of
+            papers which give class weights to torch's loss (HRNet, OCRNet).
         label_smoothing: share of the target that is spread over all classes (arXiv 1512.00567, section 7).
     """
 

@@ -5,6 +5,7 @@ the matched ones. All decoder layers are supervised alike, each with a matching 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -38,8 +39,7 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 class MaskClassificationLoss(nn.Module):
     """Class, mask and Dice losses of queries matched to segments.
 
-    Pixels that are not valid enter neither costs nor losses; nor does a point with one of them among the four
-    pixels that it is read from. Everything is computed in full float32. What losses are divided by
+    Everything is computed in full float32. What losses are divided by
     (segments for the masks, weights of the queries for the classes) is averaged over processes, so that the mean of
     their losses is the loss of the whole batch.
 
@@ -52,6 +52,9 @@ class MaskClassificationLoss(nn.Module):
             `oversample` times as many drawn at random (Mask2Former). None compares whole masks at the truth's
             size, and for the costs at the prediction's (MaskFormer).
         oversample: see `points`.
+        void: pixels that are not valid: `ignored`, they enter neither costs nor losses, nor does a point with one of
+            them among the four pixels that it is read from; or `negative`, they are in no segment and learned as such
+            (the released code of MaskFormer, Mask2Former and EoMT).
         matching: `bipartite`; or `fixed`, query k answers for class k (MaskFormer, section 4.3, N = K).
 
     Attributes:
@@ -71,6 +74,7 @@ class MaskClassificationLoss(nn.Module):
         points: int | None = 12544,
         oversample: float = 3.0,
         matching: Literal["bipartite", "fixed"] = "bipartite",
+        void: Literal["ignored", "negative"] = "ignored",
     ) -> None:
         super().__init__()
         for name, value, bound in (
@@ -85,7 +89,7 @@ class MaskClassificationLoss(nn.Module):
                 raise SegfolioError(f"{name} of MaskClassificationLoss is {value}, expected {bound} or more")
         self.weights = Weights(class_weight, mask_weight, dice_weight)
         self.no_object_weight, self.mask_loss = no_object_weight, mask_loss
-        self.points, self.oversample, self.matching = points, oversample, matching
+        self.points, self.oversample, self.matching, self.void = points, oversample, matching, void
         self.left_out = torch.tensor(0.0)
 
     def forward(self, layers: Layers, targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
@@ -99,6 +103,8 @@ class MaskClassificationLoss(nn.Module):
         Raises:
             SegfolioError: what `fixed` matching asks for does not hold.
         """
+        if self.void == "negative":
+            targets = [replace(target, valid=None) for target in targets]
         images, queries, outputs = layers[0][0].shape
         counts = [len(t.labels) for t in targets]
         matched = sum(min(count, queries) for count in counts)

@@ -119,7 +119,7 @@ def test_segments_of_every_form_become_the_same(transform: Transform, form: str)
 def test_mistakes_are_named() -> None:
     for mistake, message in (
         (lambda: RandomWindow(scale=(2.0, 0.5)), r"RandomWindow: scale is \(2.0, 0.5\)"),
-        (lambda: RandomWindow(hflip=50), "hflip 50"),
+        (lambda: RandomWindow(hflip=50), "hflip is 50"),
         (lambda: RandomWindow((0, 10)), "at least 1 pixel"),
         (lambda: Resize(0), "at least 1 pixel"),
         (lambda: Resize((10, 10), max_size=20), "leave one of the two out"),

@@ -180,3 +180,18 @@ def test_inside_a_shrunk_window_equals_resize_then_crop() -> None:
             assert torch.equal(result.image[:, 1:-1, 1:-1], crop[:, 1:-1, 1:-1])
             compared += 1
     assert compared > 3
+
+
+def test_a_rotation_comes_with_its_probability_and_moves_no_other_draw() -> None:
+    def run(seed: int, **arguments: float) -> np.ndarray:
+        window = RandomWindow((97, 131), scale=(0.5, 2.0), hflip=0.5, **arguments)
+        return semantic(window(blocks(), np.random.default_rng(seed)))
+
+    turned = 0
+    for seed in range(60):
+        sometimes, always, never = (
+            run(seed, rotation=r, rotation_probability=p) for r, p in ((9, 0.5), (9, 1), (0, 1))
+        )
+        assert np.array_equal(sometimes, always) or np.array_equal(sometimes, never)
+        turned += not np.array_equal(sometimes, never)
+    assert 15 < turned < 45

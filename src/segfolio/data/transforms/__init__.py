@@ -6,6 +6,7 @@ import numpy as np
 
 from segfolio.data.sample import Sample
 from segfolio.data.transforms.adapter import TorchvisionV2
+from segfolio.data.transforms.blur import GaussianBlur
 from segfolio.data.transforms.color import ColorJitter
 from segfolio.data.transforms.geometry import ElasticDeformation, Resize, ResizeShortest
 from segfolio.data.transforms.weights import BorderWeight
@@ -15,6 +16,7 @@ __all__ = [
     "BorderWeight",
     "ColorJitter",
     "ElasticDeformation",
+    "GaussianBlur",
     "RandomWindow",
     "Resize",
     "ResizeShortest",

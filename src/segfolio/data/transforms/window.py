@@ -1,6 +1,6 @@
 """The window of the image that training sees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -27,6 +27,7 @@ class RandomWindow:
         hflip: probability of a horizontal flip.
         vflip: probability of a vertical flip.
         rotation: the largest angle in degrees, either way, about the window's centre.
+        rotation_probability: of a rotation.
 
     Raises:
         SegfolioError: an argument outside its range.
@@ -41,18 +42,21 @@ class RandomWindow:
         vflip: float = 0.0,
         rotation: float = 0.0,
         long_side: int | None = None,
+        rotation_probability: float = 1.0,
     ) -> None:
         if not 0 < scale[0] <= scale[1]:
             raise SegfolioError(f"RandomWindow: scale is {scale}; give the lower and the upper factor, both above 0")
-        if not (0 <= hflip <= 1 and 0 <= vflip <= 1):
-            raise SegfolioError(f"RandomWindow: hflip {hflip}, vflip {vflip}; a probability lies between 0 and 1")
+        chances = {"hflip": hflip, "vflip": vflip, "rotation_probability": rotation_probability}
+        if wrong := [f"{name} is {chance}" for name, chance in chances.items() if not 0 <= chance <= 1]:
+            raise SegfolioError(f"RandomWindow: {wrong[0]}; a probability lies between 0 and 1")
         if short_side and long_side:
             raise SegfolioError(f"RandomWindow: short_side {short_side}, long_side {long_side}; leave one of them out")
         if min((*(size or ()), short_side or 1, long_side or 1)) < 1:
             sides = f"size {size}, short_side {short_side}, long_side {long_side}"
             raise SegfolioError(f"RandomWindow: {sides}; give at least 1 pixel")
         self.size, self.scale, self.short_side, self.long_side = size, scale, short_side, long_side
-        self.hflip, self.vflip, self.rotation = hflip, vflip, rotation
+        self.hflip, self.vflip = hflip, vflip
+        self.rotation, self.rotation_probability = rotation, rotation_probability
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
@@ -70,6 +74,8 @@ class RandomWindow:
             hflip=rng.random() < self.hflip,
             vflip=rng.random() < self.vflip,
         )
+        if self.rotation_probability < 1 and rng.random() >= self.rotation_probability:
+            window = replace(window, angle=0.0)
         return moved(touching(sample, *window.source()), window.image(pixels), window.labels, window.grid)
 
 

@@ -1,0 +1,44 @@
+"""`GaussianBlur`."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from segfolio.data.sample import Sample, to_image, to_pixels
+from segfolio.data.transforms import GaussianBlur
+from segfolio.errors import SegfolioError
+
+
+def sample(channels: int = 3) -> Sample:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, channels), np.uint8)
+    return Sample(to_image(pixels), "a", (9, 12))
+
+
+def test_its_weights_are_binomial_where_no_sigma_is_given() -> None:
+    for channels in (1, 3):
+        before = sample(channels)
+        found = to_pixels(GaussianBlur(probability=1)(before, np.random.default_rng(0)).image)
+        weights = np.array([1, 4, 6, 4, 1]) / 16
+        expected = cv2.sepFilter2D(to_pixels(before.image).astype(np.float64), -1, weights, weights)
+        np.testing.assert_allclose(found, expected.reshape(found.shape), atol=0.5)
+        assert before.image.equal(sample(channels).image)
+
+
+def test_half_of_the_images_stay_as_they_are() -> None:
+    before, blur = sample(), GaussianBlur()
+    same = sum(torch.equal(blur(before, np.random.default_rng(i)).image, before.image) for i in range(200))
+    assert 70 < same < 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"kernel_size": 4}, "kernel_size is 4; give an odd number"),
+        ({"sigma": 0.0}, r"sigma is 0\.0"),
+        ({"probability": 2.0}, r"probability is 2\.0"),
+    ],
+)
+def test_mistakes_are_told(arguments, said) -> None:
+    with pytest.raises(SegfolioError, match=said):
+        GaussianBlur(**arguments)
