@@ -8,18 +8,20 @@ import torch
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32, whose 10 bits of mantissa are as few as those of float16.
+    """Neither autocast nor TF32, whose 10 bits of mantissa are as few as those of float16; and what is made is float32.
 
     For differences of large numbers: costs, distances, sums over thousands of pixels. It holds for what is computed
     inside; gradients of it are computed as the run has it.
     """
-    before = torch.get_float32_matmul_precision()
+    before, made = torch.get_float32_matmul_precision(), torch.get_default_dtype()  # float16 where a run is `16-true`
     torch.set_float32_matmul_precision("highest")
+    torch.set_default_dtype(torch.float32)
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.set_default_dtype(made)
 
 
 def float32_in_words() -> str:

@@ -25,7 +25,7 @@ CLASSES = list(architecture_classes())
 NETWORKS = [cls for cls in CLASSES if cls.__module__.split(".")[-2] in PER_PIXEL]
 LIBRARIES = {
     *("torch", "torchvision", "timm", "segmentation_models_pytorch", "transformers", "huggingface_hub"),
-    *("segfolio.errors", "segfolio.layers", "segfolio.architectures"),
+    *("segfolio.errors", "segfolio.layers", "segfolio.weights", "segfolio.precision", "segfolio.architectures"),
 }
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -106,6 +106,23 @@ def test_logits_have_the_size_of_the_image(cls: type[nn.Module], size: tuple[int
         assert logits.shape[:2] == (batch, num_classes)
         assert logits.shape[2:] in sizes(*size)
         assert logits.isfinite().all()
+
+
+@every_network
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_trains_and_predicts_in_every_precision(cls: type[nn.Module], dtype: torch.dtype) -> None:
+    """As Lightning's `bf16-true` and `64-true`: weights and what is made are of that type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        network = cls(5, **cls.tiny).to(dtype)
+        pixel_logits(network(torch.randn(2, 3, 48, 72))).float().square().mean().backward()
+        with torch.no_grad():
+            logits = pixel_logits(network.eval()(torch.randn(1, 3, 48, 72)))
+    finally:
+        torch.set_default_dtype(before)
+    assert logits.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
 @every_network

@@ -133,7 +133,13 @@ def bands(maps: Tensor, size: Size, budget: int, beside: int = 0) -> Iterator[tu
         beside: float maps that the caller makes of a band, beside its own.
     """
     (number, height, width), (out_height, out_width) = maps.shape, size
-    source = torch.arange(out_height, device=maps.device).add(0.5).mul(height / out_height).sub(0.5).clamp(min=0)
+    source = (
+        torch.arange(out_height, dtype=torch.float32, device=maps.device)
+        .add(0.5)
+        .mul(height / out_height)
+        .sub(0.5)
+        .clamp(min=0)
+    )
     low = source.long()
     high = (low + 1).clamp(max=height - 1)
     weight = (source - low)[:, None]
@@ -148,7 +154,7 @@ def bands(maps: Tensor, size: Size, budget: int, beside: int = 0) -> Iterator[tu
 def zeros(shape: tuple[int, ...], device: torch.device, store: Store = "device") -> Tensor:
     """float32; of `disk` a temporary file that is mapped, and gone with the tensor."""
     if store != "disk":
-        return torch.zeros(shape, device=device if store == "device" else "cpu")
+        return torch.zeros(shape, dtype=torch.float32, device=device if store == "device" else "cpu")
     size = torch.Size(shape).numel()
     with tempfile.NamedTemporaryFile(prefix="segfolio-") as file:
         file.truncate(4 * size)

@@ -89,7 +89,8 @@ class SegNetBasic(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, num_classes, H, W]`, for any H and W."""
-        return self.classifier(_encode_decode(self.normalise(images), self.encoder, self.decoder))
+        normalised = self.normalise(images.float()).to(images.dtype)  # torch has no such layer of half a float
+        return self.classifier(_encode_decode(normalised, self.encoder, self.decoder))
 
 
 def _encode_decode(x: Tensor, encoder: Iterable[nn.Module], decoder: Iterable[nn.Module]) -> Tensor:

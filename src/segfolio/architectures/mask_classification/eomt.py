@@ -156,8 +156,9 @@ class EoMT(nn.Module):
         positions = self.embeddings.position_embeddings.weight
         side = round(len(positions) ** 0.5)
         if grid != (side, side):
-            square = positions.T.unflatten(1, (side, side))[None]
-            positions = interpolate(square, grid, mode="bicubic", antialias=True)[0].flatten(1).T
+            square = positions.T.unflatten(1, (side, side))[None].float()  # half a float has no such kernel
+            square = interpolate(square, grid, mode="bicubic", antialias=True)
+            positions = square[0].flatten(1).T.to(positions.dtype)
         patches = self.embeddings.patch_embeddings(images) + positions
         prefix = torch.cat([self.embeddings.cls_token, self.embeddings.register_tokens], dim=1)
         return torch.cat([prefix.expand(len(images), -1, -1), patches], dim=1)
