@@ -11,18 +11,20 @@ Deviates, from the papers and as of version 0.6:
 - "pspnet" uses the encoder down to stride 8 without dilation and no auxiliary loss: not the paper's network.
   The deeper stages get no gradient (22 of 24 M parameters with a ResNet-50).
 - "deeplabv3" and "deeplabv3plus" have no multi-grid and no auxiliary loss.
-- Images are continued by their border to a multiple of the encoder's stride and the logits cropped, where the
-  library refuses the size.
+- Images are continued by their border to a size that encoder and decoder take, which is found out when they are
+  built, and the logits cropped; transformers of timm take sizes other than that of their pretraining.
 """
 
 import difflib
 import inspect
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import segmentation_models_pytorch as smp
 import timm
+import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from timm.models import get_pretrained_cfg
@@ -48,7 +50,7 @@ class SMP(nn.Module):
 
     Raises:
         SegfolioError: an unknown decoder, encoder, argument or name of weights; a decoder and an encoder that
-            do not go together; weights that are neither in the cache nor to be had.
+            do not go together, or only at one size; weights that are neither in the cache nor to be had.
     """
 
     paper: ClassVar[str] = "segmentation_models.pytorch (Iakubovskii, 2019), arXiv 1505.04597 and others"
@@ -76,11 +78,10 @@ class SMP(nn.Module):
         for argument in decoder_arguments or {}:
             _check(f"argument of {decoder}", argument, allowed)
         name, pretrained, repository, revision = _encoder(encoder, weights)
+        options = _any_size(decoder, name) | (decoder_arguments or {})
         try:
             with _cache_first(repository, revision):
-                self.model = smp.create_model(
-                    decoder, name, pretrained, in_channels, num_classes, **(decoder_arguments or {})
-                )
+                self.model = smp.create_model(decoder, name, pretrained, in_channels, num_classes, **options)
         except OSError as error:  # the hub's way to say that there is no network
             whole = f"{repository} --revision {revision}" if revision else repository
             raise SegfolioError(
@@ -90,13 +91,13 @@ class SMP(nn.Module):
         except (RuntimeError, TypeError, ValueError) as error:
             arguments = f" with {decoder_arguments}" if decoder_arguments else ""
             raise SegfolioError(f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}") from error
+        self.multiple, self.least = _sizes(self.model, in_channels, decoder, encoder)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, num_classes, H, W]`, for any H and W."""
         height, width = images.shape[-2:]
-        stride = self.model.encoder.output_stride
-        padded = pad(images, (0, -width % stride, 0, -height % stride), mode="replicate")
-        return self.model(padded)[..., :height, :width]
+        below, right = (max(self.least - side, -side % self.multiple) for side in (height, width))
+        return self.model(pad(images, (0, right, 0, below), mode="replicate"))[..., :height, :width]
 
 
 @contextmanager
@@ -137,6 +138,41 @@ def _encoder(encoder: str, weights: str | None) -> tuple[str, str | bool | None,
         return encoder, weights, settings[weights]["repo_id"], settings[weights]["revision"]
     _check(what, weights, [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")])
     return f"tu-{name}.{weights}", True, get_pretrained_cfg(f"{name}.{weights}").hf_hub_id, None
+
+
+def _any_size(decoder: str, encoder: str) -> dict[str, Any]:
+    """The arguments with which timm's transformers take images of any size."""
+    if not encoder.startswith("tu-"):
+        return {}
+    if decoder == "dpt":
+        return {"dynamic_img_size": True}
+    with torch.device("meta"):
+        known = inspect.signature(type(timm.create_model(encoder.removeprefix("tu-")))).parameters
+    wanted = {"dynamic_img_size": True, "strict_img_size": False, "dynamic_mask": True}
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def _sizes(model: Any, in_channels: int, decoder: str, encoder: str) -> tuple[int, int]:
+    """The multiple that both sides of an image are of, and the least of them, in pixels; no pixel is computed."""
+    stride, empty = model.encoder.output_stride, deepcopy(model).to("meta").eval()
+    known = get_pretrained_cfg(encoder.removeprefix("tu-"), allow_unregistered=True)
+    native = known.input_size[-1] if known else 2 * stride  # windows of transformers are a part of it
+    for multiple in (stride, 2 * stride, native):
+        for least in (multiple, 2 * multiple, 4 * multiple, 8 * multiple):
+            shapes = ((least, least + multiple), (least + multiple, least))
+            if all(_takes(empty, (1, in_channels, *shape)) for shape in shapes):
+                return multiple, least
+    raise SegfolioError(
+        f"{decoder} on encoder {encoder} does not take images of any size; take another encoder, such as resnet34"
+    )
+
+
+@torch.no_grad()
+def _takes(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    try:
+        return model(torch.empty(shape, device="meta")).shape[-2:] == shape[-2:]
+    except (AssertionError, RuntimeError, ValueError):
+        return False
 
 
 def _check(what: str, name: str, known: Collection[str]) -> None:
