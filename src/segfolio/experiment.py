@@ -27,8 +27,8 @@ from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
-from segfolio.families.base import Family
 from segfolio.families.checkpoint import labels_of, read_checkpoint
+from segfolio.families.trained import Trained
 from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours, percent
 from segfolio.ledger.paper import UNITS, Paper, is_figure
@@ -77,7 +77,7 @@ class Experiment(LightningCLI):
 
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
-            Family,
+            Trained,
             DataModule,
             RunConfig,
             save_config_kwargs={"save_to_log_dir": False},
