@@ -19,6 +19,7 @@ from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.optimization import apply_lr_factors, parameter_groups
 from segfolio.families.schedules import planned_steps
 from segfolio.families.transfer import transfer
+from segfolio.figure import Figure
 from segfolio.inference.protocols import Protocol, Whole, find
 from segfolio.inference.tiles import Network, Scores, argmax
 from segfolio.metrics import Evaluation, Evaluator
@@ -165,6 +166,11 @@ class Family(LightningModule):
         """How a test arrives at its figures, in the words of the ledger."""
         also = [f"{name}: {protocol.words}" for name, protocol in self.also_test.items()]
         return "; ".join([f"{self.test_protocol.words}, at its original size; {self.measured_by}", *also])
+
+    @property
+    def main_figure(self) -> Figure:
+        """The declaration of `main_metric`."""
+        return self.evaluation.declared[self.main_metric]
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val", self.evaluation.figures())
