@@ -70,7 +70,7 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
             self._entries_due = 0
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         figure: Figure = pl_module.main_figure

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from tqdm import tqdm
 
 from segfolio.callbacks.data_wait import DataWait
+from segfolio.figure import Figure
 
 
 class ProgressBar(LightningProgressBar):
@@ -80,10 +81,10 @@ class ProgressBar(LightningProgressBar):
     def on_predict_batch_end(self, trainer: Trainer, *hook: Any) -> None:
         self._evaluated(trainer, trainer.num_predict_batches, hook)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        figure = pl_module.main_figure
+        figure: Figure = pl_module.main_figure
         if (value := trainer.callback_metrics.get(f"val/{figure.name}")) is not None:
             self._metric = f"{figure.name} {value:.3f} {figure.unit}".rstrip()
         self._draw(trainer, self._training if trainer.state.fn == "fit" else self._evaluation, stays=True)

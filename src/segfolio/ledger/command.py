@@ -39,7 +39,7 @@ def results(arguments: Sequence[str]) -> None:
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="folder of the experiments")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md into it")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to sort and filter, with pictures")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     states = _states(given.state)
     if given.write and (given.words or states):
         raise SegfolioError("--write writes the whole ledger; leave out words and --state")

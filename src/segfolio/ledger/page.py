@@ -38,14 +38,15 @@ def page(rows: Sequence[Row]) -> str:
         f'<input type="checkbox" value="{state}" checked> {state} <b>{count}</b></label>'
         for state, count in total.items()
     )
+    titles = {row.system: escape(row.paper.title) for row in reversed(rows)}
     matrix = [
-        [f'<a href="#find={escape(system)}/">{escape(system)}</a>', *(str(count[state] or "") for state in total)]
+        [f'<a href="#find={system}">{system}</a>', titles[system], *(str(count[state] or "") for state in total)]
         for system, count in by_system.items()
     ]
     filled = {
         "states": states,
         "ran": _table([row for row in rows if row.ran], pictured),
-        "matrix": _matrix(["System", *total], matrix),
+        "matrix": _matrix(["System", "Paper", *total], matrix),
         "others": _table([row for row in rows if not row.ran], pictured),
     }
     text = _TEMPLATE.read_text()

@@ -77,9 +77,7 @@ class Paper:
     def _check(self, key: str, figure: Figure) -> None:
         value, tolerance = self.expected[key], self.tolerance_of(key, figure)
         if figure.per_class:
-            raise SegfolioError(
-                f"paper.expected names {key!r}, which is of a single class; the ledger has whole splits"
-            )
+            raise SegfolioError(f"paper.expected names {key!r}, of one class; it takes figures of a whole split")
         if not math.isfinite(value) or value < 0 or (value > 1 and not figure.unit):
             unit = f"are in {figure.unit}" if figure.unit else "are ratios, such as 0.464 for 46.4 %"
             raise SegfolioError(f"paper.expected gives {key}: {value}; figures of {figure.name} {unit}")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from segfolio.data.sample import Prediction, Target
 from segfolio.errors import SegfolioError
@@ -34,7 +35,7 @@ class Evaluation(nn.Module):
         SegfolioError: an evaluator that declares no figures, or one that the house has with another unit or direction.
     """
 
-    def __init__(self, evaluators: Iterable[Evaluator]) -> None:
+    def __init__(self, evaluators: Iterable[Evaluator | Metric]) -> None:
         super().__init__()
         self.evaluators = nn.ModuleList(evaluators)  # type: ignore[arg-type]
         self.seconds = 0.0
@@ -81,7 +82,9 @@ def _declared(evaluator: Evaluator) -> Sequence[Figure]:
         raise SegfolioError(_lacks(evaluator, "NAME"))
     for figure in figures:
         if (known := HOUSE.get(figure.name, figure)) != figure:
-            raise SegfolioError(f"{type(evaluator).__name__} declares {figure}, which is {known} here; give it a name")
+            raise SegfolioError(
+                f"{type(evaluator).__name__} declares {figure}, which is {known} here; give it a name of its own"
+            )
     return figures
 
 
