@@ -14,6 +14,8 @@ class Perimeter(RecordMetric):
     figures = (Figure("perimeter", "pixels", False), Figure("perimeter/<class>", "pixels", False))
     found = ("perimeter", "perimeter/car")
 
+    def update(self, prediction, target): ...
+
     def compute(self):
         return dict.fromkeys(self.found, torch.tensor(3.0))
 
@@ -35,9 +37,7 @@ def test_an_evaluator_that_declares_nothing_is_refused():
         Evaluation([undeclared()])
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("area", "area"), ("area/car", "area/<class>"), ("area/a/b", "area/<class>")]
-)
+@pytest.mark.parametrize(("name", "said"), [("area", "area"), ("area/a/b", "area/<class>")])
 def test_a_figure_that_is_computed_undeclared_is_named(name, said):
     more = type("More", (Perimeter,), {"found": ("perimeter", name)})
     with pytest.raises(SegfolioError, match=rf"More does not declare .* Figure\('{said}', unit"):
@@ -46,9 +46,7 @@ def test_a_figure_that_is_computed_undeclared_is_named(name, said):
 
 def test_a_name_of_the_house_has_one_meaning():
     other = type("Other", (Perimeter,), {"figures": (Figure("mIoU", "pixels", False),)})
-    with pytest.raises(
-        SegfolioError, match=r"Other declares Figure\(name='mIoU', unit='pixels'.*; give it a name of its own"
-    ):
+    with pytest.raises(SegfolioError, match="Other declares mIoU with another unit .*; give it a name of its own"):
         Evaluation([other()])
     same = type("Same", (Perimeter,), {"figures": (HOUSE["mIoU"],)})
     assert Evaluation([same()]).declared["mIoU"].higher_is_better

@@ -81,9 +81,10 @@ def _declared(evaluator: Evaluator) -> Sequence[Figure]:
     if not figures:
         raise SegfolioError(_lacks(evaluator, "NAME"))
     for figure in figures:
-        if (known := HOUSE.get(figure.name, figure)) != figure:
+        if HOUSE.get(figure.name, figure) != figure:
             raise SegfolioError(
-                f"{type(evaluator).__name__} declares {figure}, which is {known} here; give it a name of its own"
+                f"{type(evaluator).__name__} declares {figure.name} with another unit or direction than segfolio.figure; "
+                "give it a name of its own"
             )
     return figures
 
