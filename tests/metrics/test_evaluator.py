@@ -32,7 +32,7 @@ def test_all_figures_are_declared_with_their_time():
 
 def test_an_evaluator_that_declares_nothing_is_refused():
     undeclared = type("Undeclared", (Perimeter,), {"figures": ()})
-    says = r"test_evaluator\.Undeclared does not declare unit and direction .* Figure\('NAME', unit, higher_is_better\)"
+    says = r"Undeclared does not declare unit and direction .*\.Figure\('NAME', unit, higher_is_better\)"
     with pytest.raises(SegfolioError, match=says):
         Evaluation([undeclared()])
 
@@ -40,13 +40,13 @@ def test_an_evaluator_that_declares_nothing_is_refused():
 @pytest.mark.parametrize(("name", "said"), [("area", "area"), ("area/a/b", "area/<class>")])
 def test_a_figure_that_is_computed_undeclared_is_named(name, said):
     more = type("More", (Perimeter,), {"found": ("perimeter", name)})
-    with pytest.raises(SegfolioError, match=rf"More does not declare .* Figure\('{said}', unit"):
+    with pytest.raises(SegfolioError, match=rf"More does not declare .*\.Figure\('{said}', unit"):
         Evaluation([more()]).figures()
 
 
 def test_a_name_of_the_house_has_one_meaning():
     other = type("Other", (Perimeter,), {"figures": (Figure("mIoU", "pixels", False),)})
-    with pytest.raises(SegfolioError, match="Other declares mIoU with another unit .*; give it a name of its own"):
+    with pytest.raises(SegfolioError, match=r"Other declares mIoU with another unit .*; give it a name of its own"):
         Evaluation([other()])
     same = type("Same", (Perimeter,), {"figures": (HOUSE["mIoU"],)})
     assert Evaluation([same()]).declared["mIoU"].higher_is_better

@@ -83,7 +83,7 @@ def _declared(evaluator: Evaluator) -> Sequence[Figure]:
     for figure in figures:
         if HOUSE.get(figure.name, figure) != figure:
             raise SegfolioError(
-                f"{type(evaluator).__name__} declares {figure.name} with another unit or direction than segfolio.figure; "
+                f"{type(evaluator).__name__} declares {figure.name} with another unit or direction than the house; "
                 "give it a name of its own"
             )
     return figures
