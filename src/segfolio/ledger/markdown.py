@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from segfolio.ledger.rows import STATES, Cell, Row
-from segfolio.ledger.text import counts, headings, on_the_same_data, spread
+from segfolio.ledger.text import counts, headings, on_the_same_data, seeds, spread
 
 _MARKS = {"within": " ✓", "outside": " ✗"}
 _HEAD = """# Results
 
 Written by `make results` from the experiments and the results beside them; not to be edited. Ratios are in percent,
 other figures in the unit that is named; ↓ marks those of which less is better. Ours is mean ± standard deviation
-(number of seeds)."""
+(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside."""
 
 
 class Notes:
@@ -33,8 +33,6 @@ def markdown(rows: Sequence[Row]) -> str:
     """`RESULTS.md`."""
     notes = Notes()
     parts = [_HEAD, "## What was run", *(_ran(same, notes) for same in on_the_same_data(rows))]
-    if any(row.ran for row in rows):
-        parts.append("✓ within the tolerance of the paper's figure, ✗ outside; others have none to be compared with.")
     parts += ["## All systems", "How many figures are in each state.", _matrix(rows), _legend()]
     parts += ["## Every row", "In bold, ours; the others are the papers'."]
     by_paper = sorted(rows, key=lambda row: (row.system, row.paper.title, not row.experiment, row.file.stem))
@@ -50,7 +48,7 @@ def _ran(rows: Sequence[Row], notes: Notes) -> str:
     lines = []
     for row in rows:
         cells = {cell.key: spread(cell.figure, cell.ours) + _MARKS.get(cell.state, "") for cell in row.cells}
-        how = f"seeds {', '.join(map(str, row.seeds))}; {row.hardware}; {row.commit} {notes.mark(row.protocol)}"
+        how = f"{seeds(row)}; {row.hardware}; {row.commit} {notes.mark(row.protocol)}"
         lines.append((_link(row), *(cells.get(key, "") for key in figures), how))
     return _pipes(header, lines, numbers=len(figures))
 
@@ -62,11 +60,11 @@ def _matrix(rows: Sequence[Row]) -> str:
     shown = [state for state in STATES if total[state]]
     lines = [(f"[{system}]({system})", *(str(count[s] or "") for s in shown)) for system, count in by_system.items()]
     lines.append(("**all**", *(f"**{total[s]}**" for s in shown)))
-    return _pipes(("system", *shown), lines, numbers=len(shown))
+    return _pipes(("system", *(_MARKS.get(state, state).strip() for state in shown)), lines, numbers=len(shown))
 
 
 def _legend() -> str:
-    return "\n".join(f"- *{state}*: {meaning}" for state, meaning in STATES.items())
+    return "\n".join(f"- *{state}*{_MARKS.get(state, '')}: {meaning}" for state, meaning in STATES.items())
 
 
 def _paper(rows: Sequence[Row], notes: Notes) -> str:
@@ -90,7 +88,7 @@ def _cell(cell: Cell) -> str:
 
 def _link(row: Row) -> str:
     changed = f" with {', '.join(row.overrides)}" if row.overrides else ""
-    return f"[{row.experiment}]({row.system}/{row.file.name}){changed}" if row.experiment else ""
+    return f"[{row.experiment or 'claims'}]({row.system}/{row.file.name}){changed}"
 
 
 def _title(title: str, arxiv: str) -> str:

@@ -9,7 +9,7 @@ import cv2
 
 from segfolio.errors import SegfolioError
 from segfolio.ledger.rows import STATES, Cell, Row
-from segfolio.ledger.text import counts, spread
+from segfolio.ledger.text import counts, seeds, spread
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _PICTURE_WIDTH = 960
@@ -118,8 +118,7 @@ def _experiment(row: Row) -> str:
 def _facts(row: Row) -> list[str]:
     if not row.ran:
         return []
-    seeds = f"seeds {', '.join(map(str, row.seeds))}"
-    return [f"<li>{escape(row.protocol)}</li><li>{escape(row.hardware)}; {seeds}; <code>{row.commit}</code></li>"]
+    return [f"<li>{escape(row.protocol)}</li><li>{escape(row.hardware)}; {seeds(row)}; <code>{row.commit}</code></li>"]
 
 
 def _details(summary: str, items: Sequence[str]) -> str:

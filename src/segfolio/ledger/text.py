@@ -21,6 +21,11 @@ def spread(figure: Figure, ours: Spread | None) -> str:
     return f"{figure.text(ours.mean)}{deviation} ({ours.n})"
 
 
+def seeds(row: Row) -> str:
+    """`seed 0`, `seeds 0, 1`."""
+    return f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
+
+
 def on_the_same_data(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """What was run, together where it was trained and tested on the same data."""
     ran = sorted((row for row in rows if row.ran), key=lambda row: (row.dataset, row.data))
