@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
+from segfolio.figure import HOUSE
+from segfolio.ledger.claims import CLAIMS, read_claims
 from segfolio.ledger.paper import Paper
 from segfolio.listing import architecture_classes, class_path
 from tests.conftest import REPOSITORY
 
-EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*/*.yaml"))
+CLAIMED = sorted((REPOSITORY / "experiments").glob(f"*/{CLAIMS}"))
+EXPERIMENTS = sorted(set((REPOSITORY / "experiments").glob("*/*.yaml")) - set(CLAIMED))
 CONTENT = {path: yaml.safe_load(path.read_text()) for path in EXPERIMENTS}
 LENGTHS = {"size", "short_side", "short_sides", "long_side", "max_size", "window", "stride"}
-WITH_MODEL = [path for path in EXPERIMENTS if "model" in CONTENT[path]]
 
 
 def named(path: Path) -> str:
@@ -36,16 +38,24 @@ def architecture(path: Path) -> dict:
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=named)
 def test_the_paper_block_is_valid(path):
     paper = Paper(**CONTENT[path]["paper"])
+    paper.check_declared(HOUSE)
     assert paper.row
-    assert ("data" in CONTENT[path] and "model" in CONTENT[path]) or paper.status == "record-only"
+    assert CONTENT[path].keys() >= {"model", "data", "trainer"}  # what has no recipe is a claim
 
 
-@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if "data" in CONTENT[p]], ids=named)
+@pytest.mark.parametrize("path", CLAIMED, ids=named)
+def test_the_claims_of_a_paper_are_valid_and_of_figures_of_the_house(path):
+    for paper in read_claims(path):
+        paper.check_declared(HOUSE)
+        assert paper.expected
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=named)
 def test_it_opens_with_its_own_command(path):
     assert path.read_text().startswith(f"# segfolio fit -c experiments/{named(path)}.yaml")
 
 
-@pytest.mark.parametrize("path", WITH_MODEL, ids=named)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=named)
 def test_the_protocols_of_expected_figures_are_tested(path):
     arguments = CONTENT[path]["model"]["init_args"]
     for key in CONTENT[path]["paper"].get("expected", {}):
@@ -53,7 +63,7 @@ def test_the_protocols_of_expected_figures_are_tested(path):
 
 
 def test_every_architecture_is_named_by_an_experiment():
-    named_by_experiments = {architecture(path)["class_path"] for path in WITH_MODEL}
+    named_by_experiments = {architecture(path)["class_path"] for path in EXPERIMENTS}
     files = {cls.__module__ for cls in architecture_classes()}
     assert files == {dotted.rpartition(".")[0] for dotted in named_by_experiments}
     assert named_by_experiments <= {class_path(cls) for cls in architecture_classes()}
@@ -67,8 +77,7 @@ def made_small(path: Path) -> dict[str, Any]:
     given = network.get("init_args", {})
     tiny = {key: value for key, value in cls.tiny.items() if given.get(key, "") is not None}  # null has a meaning
     network["init_args"] = {**given, **({"weights": None} if has_weights(cls) else {}), **tiny}
-    # record-only: the recipe is here, its dataset is not
-    data = content.setdefault("data", {"dataset": {"class_path": "segfolio.data.datasets.Shapes"}, "batch_size": 1})
+    data = content["data"]
     arguments = data["dataset"].get("init_args", {})
     arguments |= {key: "data" for key in arguments if key.startswith("root_")}
     if data["dataset"]["class_path"].endswith(".CocoInstances"):  # written under COCO's own names
@@ -121,7 +130,7 @@ def shape(node: Any) -> Any:
 def kinds() -> list[list[Path]]:
     """Experiments together that are alike but for numbers once they are small."""
     found: dict[str, list[Path]] = {}
-    for path in WITH_MODEL:
+    for path in EXPERIMENTS:
         found.setdefault(json.dumps(shape({**made_small(path), "paper": None})), []).append(path)
     return list(found.values())
 
@@ -150,7 +159,7 @@ def test_it_trains_two_steps_and_is_tested(alike, segfolio, tmp_path, capsys):
     assert {key for key in expected if key.startswith("test/")} <= figures.keys()
 
 
-@pytest.mark.parametrize("path", [p for p in WITH_MODEL if "data" in CONTENT[p]], ids=named)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=named)
 def test_it_is_accepted_as_it_stands(path, segfolio, capsys):
     assert segfolio("fit", "-c", path, "--print_config") == 0, capsys.readouterr().err
     printed = yaml.safe_load(capsys.readouterr().out)

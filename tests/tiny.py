@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segfolio.callbacks.progress import ProgressBar
+from segfolio.figure import HOUSE
 from segfolio.tracking import build_loggers
 
 
 class Tiny(LightningModule):
-    main_metric = "mIoU"
+    main_figure = HOUSE["mIoU"]
 
     def __init__(self, step: Callable[[], Any] = int, validation: Callable[[], Any] = int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ USAGE = f"""segfolio {__version__}: a folio of segmentation papers that run
   segfolio predict --ckpt_path RUN/checkpoints/last.ckpt [--data.images DIR] [--output DIR]
 
   segfolio replicate CONFIG [--seeds 0 1 2] [--data.root DIR] ...       fit and test per seed, goes on where it stopped
-  segfolio results [--write] [--html FILE]                              paper and ours
+  segfolio results [WORD ...] [--state STATE] [--write] [--html FILE]   paper and ours
 
   segfolio inspect CONFIG [--data.root DIR] [--json] [--html FILE]      read all of a dataset: counts, weights, faults
 

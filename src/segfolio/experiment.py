@@ -30,8 +30,9 @@ from segfolio.errors import SegfolioError
 from segfolio.families.checkpoint import labels_of, read_checkpoint
 from segfolio.families.trained import Trained
 from segfolio.files import write_atomically
-from segfolio.ledger.compare import paper_and_ours, percent
-from segfolio.ledger.paper import UNITS, Paper, is_figure
+from segfolio.ledger.compare import paper_and_ours
+from segfolio.ledger.paper import Paper
+from segfolio.ledger.results import whole_split
 from segfolio.mistakes import explain
 from segfolio.quiet import quiet
 from segfolio.resume import check_resumable
@@ -145,6 +146,8 @@ class Experiment(LightningCLI):
                 config.data.images_channels = len(config.model.init_args.mean)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if paper := self._get(self.config_init, "paper"):
+            paper.check_declared(self.model.evaluation.declared)
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
@@ -241,7 +244,8 @@ class Experiment(LightningCLI):
     def _report(self, stage: str) -> None:
         """Print and keep what the evaluation found."""
         found = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(f"{stage}/")}
-        figures = {k: v for k, v in found.items() if k.count("/") == 1 or is_figure(k)}
+        declared = self.model.evaluation.declared
+        figures = whole_split(found, declared)
         per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k not in figures}
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
@@ -249,12 +253,14 @@ class Experiment(LightningCLI):
         kinds = list(dict.fromkeys(k.split("/")[0] for k in per_class))
         names = dict.fromkeys((*self.model.labels.names, *(k.partition("/")[2] for k in per_class)))
         rows = [
-            (name, *(_cell(kind, per_class.get(f"{kind}/{name}")) for kind in kinds))
+            (name, *(declared[f"{kind}/<class>"].text(per_class.get(f"{kind}/{name}")) for kind in kinds))
             for name in names
             if any(f"{kind}/{name}" in per_class for kind in kinds)
         ]
-        self._say(table(("class", *kinds), rows, right=range(1, len(kinds) + 1)))
-        self._say("\n" + paper_and_ours(self.name, self._get(self.config_init, "paper"), figures, self.record.caveat))
+        labels = [declared[f"{kind}/<class>"].label(kind) for kind in kinds]
+        self._say(table(("class", *labels), rows, right=range(1, len(kinds) + 1)))
+        paper = self._get(self.config_init, "paper")
+        self._say("\n" + paper_and_ours(self.name, paper, figures, declared, self.record.caveat))
         self._say(f"\npictures and figures: {folder}")
 
     def _say(self, text: str) -> None:
@@ -276,11 +282,6 @@ def run(arguments: Sequence[str]) -> None:
     finally:
         if started_here:
             os.environ.pop(_RUN, None)
-
-
-def _cell(kind: str, value: float | None) -> str:
-    """Percent, or as it is where the figure is no ratio."""
-    return f"{value:.1f}" if value is not None and kind in UNITS else percent(value)
 
 
 def _a_number(seed: int | bool) -> int:

@@ -1,7 +1,11 @@
-"""What libraries say that a user can do nothing about."""
+"""What is left unsaid: what libraries say that a user can do nothing about, and what nobody reads any more."""
 
 import logging
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 NOISE = (
     ".*exists and is not empty.*",  # the run's folder, which holds its record by then
@@ -25,3 +29,13 @@ def quiet() -> None:
         lambda record: not any(said in record.getMessage() for said in CHATTER)
     )
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+
+
+@contextmanager
+def until_closed() -> Iterator[None]:
+    """Print for as long as somebody reads: `segfolio results | head -1` ends without a message."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from segfolio.errors import SegfolioError
+from segfolio.figure import of_key
 from segfolio.ledger.command import Parser
-from segfolio.ledger.markdown import spread
 from segfolio.ledger.paper import paper_of, read_experiment
 from segfolio.ledger.record import Record, changes_recipe, recipe_hash, recipe_of_run
 from segfolio.ledger.results import Results, Seed, finished_seed, results_path
+from segfolio.ledger.text import spread
 from segfolio.runs import experiment_name
 from segfolio.table import table
 
@@ -109,7 +110,12 @@ class Replication:
 
     def report(self) -> None:
         """Print mean ± standard deviation and median of every figure."""
-        rows = [(key, spread(s), f"{100 * s.median:.1f}") for key, s in self.results.summary().items()]
+        declared = self.results.declared
+        rows = [
+            (figure.label(key), spread(figure, over), figure.text(over.median))
+            for key, over in self.results.summary().items()
+            if (figure := of_key(key, declared))
+        ]
         if rows:
             heading = f"{self.results.experiment}, seeds {', '.join(map(str, sorted(self.results.seeds)))}"
             print(f"\n{heading}\n{table(('%', 'mean ± std (n)', 'median'), rows, right=(1, 2))}")

@@ -1,8 +1,10 @@
 """`Checkpoints`: which step is the best, which the last, and that a file is whole or not there."""
 
 import math
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,6 +15,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from segfolio.callbacks.checkpoints import Checkpoints
+from segfolio.figure import Figure
 from tests.tiny import Tiny, loader, trainer
 
 nan = math.nan
@@ -21,17 +24,19 @@ nan = math.nan
 class Scored(Tiny):
     """The n-th epoch's validation finds the n-th score; an epoch has four steps."""
 
-    def __init__(self, scores: Sequence[float]) -> None:
+    def __init__(self, scores: Sequence[float], figure: Figure = Tiny.main_figure) -> None:
         super().__init__()
-        self.scores = scores
+        self.scores, self.main_figure = scores, figure
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("val/mIoU", self.scores[self.current_epoch], batch_size=len(batch))
+        self.log(f"val/{self.main_figure.name}", self.scores[self.current_epoch], batch_size=len(batch))
 
 
-def fit(run: Path, scores: Sequence[float], resume: str | None = None, **kwargs: Any) -> None:
+def fit(
+    run: Path, scores: Sequence[float], figure: Figure = Tiny.main_figure, resume: bool = False, **kwargs: Any
+) -> None:
     t = trainer(run, Checkpoints(), **{"max_epochs": len(scores), "enable_checkpointing": True, **kwargs})
-    t.fit(Scored(scores), loader(), loader(), ckpt_path=resume)
+    t.fit(Scored(scores, figure), loader(), loader(), ckpt_path=run / "checkpoints/last.ckpt" if resume else None)
 
 
 def step(run: Path, name: str) -> int:
@@ -58,6 +63,14 @@ def test_best_follows_the_main_metric_and_is_never_nan(tmp_path: Path, scores: S
     assert steps(tmp_path) == {"best.ckpt": best, "last.ckpt": 4 * len(scores)}
 
 
+@pytest.mark.parametrize(("scores", "best"), [((9.1, 2.5, 3.0), 8), ((nan, 2.5, 2.5), 8), ((2.5, nan), 4)])
+def test_of_a_figure_that_is_better_lower_the_best_is_the_lowest(
+    tmp_path: Path, scores: Sequence[float], best: int
+) -> None:
+    fit(tmp_path, scores, Figure("NoC90", "clicks", higher_is_better=False))
+    assert steps(tmp_path) == {"best.ckpt": best, "last.ckpt": 4 * len(scores)}
+
+
 def test_without_a_score_there_is_no_best(tmp_path: Path) -> None:
     fit(tmp_path, (nan, nan))
     assert steps(tmp_path) == {"last.ckpt": 8}
@@ -75,7 +88,7 @@ def test_a_numbered_run_is_the_latest_from_its_first_checkpoint_on(tmp_path: Pat
 
 def test_a_resumed_run_remembers_its_best(tmp_path: Path) -> None:
     fit(tmp_path, (0.3, 0.7))
-    fit(tmp_path, (0.3, 0.7, 0.6), resume=str(tmp_path / "checkpoints/last.ckpt"))
+    fit(tmp_path, (0.3, 0.7, 0.6), resume=True)
     assert steps(tmp_path) == {"best.ckpt": 8, "last.ckpt": 12}
 
 
@@ -103,9 +116,28 @@ def test_a_failure_while_writing_last_leaves_the_one_before(tmp_path: Path, monk
     assert steps(tmp_path) == {"best.ckpt": 4, "last.ckpt": 4}  # what was unfinished is gone
 
 
-def test_a_failure_while_writing_best_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def power_cut(*_: object) -> None:
+    raise OSError("power cut")
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "best"),
+    [
+        ("shutil.copyfile", lambda replace, source, target: half_written(target), 4),
+        ("os.replace", lambda replace, source, target: power_cut(), 4),
+        ("os.replace", lambda replace, source, t: power_cut() if t.name == "last.ckpt" else replace(source, t), 8),
+    ],
+    ids=["copying best", "best copied", "best there, last not"],
+)
+def test_a_run_cut_while_it_writes_its_best_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, cut: Callable[..., None], best: int
+) -> None:
     fit(tmp_path, (0.5,))
-    monkeypatch.setattr(shutil, "copyfile", lambda source, target: half_written(target))
-    with pytest.raises(OSError, match="no space"):
-        fit(tmp_path, (0.5, 0.6), resume=str(tmp_path / "checkpoints/last.ckpt"))
-    assert (step(tmp_path, "best.ckpt"), step(tmp_path, "last.ckpt")) == (4, 8)
+    whole = {"shutil.copyfile": shutil.copyfile, "os.replace": os.replace}[name]
+    monkeypatch.setattr(f"segfolio.callbacks.checkpoints.{name}", partial(cut, whole))
+    with pytest.raises(OSError, match=r"no space|power cut"):
+        fit(tmp_path, (0.5, 0.7), resume=True)
+    monkeypatch.undo()
+    assert (step(tmp_path, "best.ckpt"), step(tmp_path, "last.ckpt")) == (best, 4)
+    fit(tmp_path, (0.5, 0.7, 0.6), resume=True)
+    assert steps(tmp_path) == {"best.ckpt": 8, "last.ckpt": 12}  # nothing unfinished is left

@@ -8,6 +8,7 @@ import pytest
 from segfolio.callbacks import progress
 from segfolio.callbacks.data_wait import DataWait
 from segfolio.callbacks.progress import ProgressBar
+from segfolio.figure import Figure
 from tests.tiny import Tiny, loader, trainer
 
 
@@ -29,6 +30,13 @@ def test_log_file_gets_a_line_per_validation(tmp_path: Path, capsys: pytest.Capt
     patterns += [figures.format(1, 5), figures.format(2, 6), "test  4/4", "prediction  4/4"]
     for line, pattern in zip(lines(said), patterns, strict=True):
         assert re.match(pattern, line), line
+
+
+def test_a_figure_that_is_no_ratio_has_its_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = Tiny()
+    model.main_figure = Figure("mIoU", "clicks", higher_is_better=False)
+    trainer(tmp_path, ProgressBar(seconds=3600)).fit(model, loader(), loader())
+    assert lines(capsys.readouterr().out)[-1].endswith("mIoU 0.600 clicks")
 
 
 def test_progress_by_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,15 @@ def write_experiment(folder: Path, name: str = "net/row", **paper: Any) -> Path:
     return path
 
 
-def write_run(run: Path, figures: dict[str, float], trained: dict[str, Any] | None = None, **test: Any) -> Path:
+def write_claims(folder: Path, *rows: dict[str, Any], name: str = "net") -> Path:
+    path = folder / "experiments" / name / "claims.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = [{"row": "a test server's row", "expected": {"test/mIoU": 0.5}, "why": "no truth", **row} for row in rows]
+    path.write_text(yaml.safe_dump({"paper": {"title": "A Net", "arxiv": "1511.00561"}, "rows": given}))
+    return path
+
+
+def write_run(run: Path, found: dict[str, float], /, trained: dict[str, Any] | None = None, **test: Any) -> Path:
     """A run that was trained until 10 o'clock and tested from 11 o'clock on."""
     base = {**WHOLE, "experiment": "net/row", "config": "c1", "seed": 0, "state": "finished"}
     (run / "test").mkdir(parents=True, exist_ok=True)
@@ -32,7 +40,7 @@ def write_run(run: Path, figures: dict[str, float], trained: dict[str, Any] | No
         run
     )
     Record(**{**base, "started": "2030-01-01T11", **test}).write(run / "test")
-    (run / "test" / "figures.json").write_text(json.dumps(figures))
+    (run / "test" / "figures.json").write_text(json.dumps(found))
     return run
 
 
@@ -52,8 +60,8 @@ def replicated(tmp_path: Path) -> Callable[..., Path]:
         for seed, value in enumerate(miou):
             run = tmp_path / "runs" / experiment.parent.name / experiment.stem / "-".join(overrides) / f"seed{seed}"
             further = (others or {}) | ({"test/slide/mIoU": value + 0.05, "test/slide/dice": 0.2} if slide else {})
-            figures = {"test/mIoU": value, "test/pixel_accuracy": 0.9, "test/IoU/car": 0.1, **further}
-            write_run(run, figures, {"seed": seed, **record}, **{k: v for k, v in record.items() if k != "dirty"})
+            whole = {"test/mIoU": value, "test/pixel_accuracy": 0.9, "test/IoU/car": 0.1, **further}
+            write_run(run, whole, {"seed": seed, **record}, **{k: v for k, v in record.items() if k != "dirty"})
             found = finished_seed(run, experiment.parent)
             assert found is not None
             seeds[seed] = found

@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from segfolio.errors import SegfolioError
+from segfolio.figure import HOUSE, Figure
 from segfolio.ledger.results import Results, Spread, finished_seed, results_path
 from tests.ledger.conftest import write_experiment, write_run
 
@@ -29,6 +30,29 @@ def test_a_finished_run_joins_training_and_test(tmp_path):
     assert seed.record.other_data == {"train": "60 of 367", "test": "20 of 233"}
     assert seed.record.protocol == "whole image"
     assert seed.run == "../../runs/net/row/seed0"
+
+
+def test_figures_in_any_declared_unit_are_kept_with_what_they_are(tmp_path):
+    noc = {"name": "NoC90", "unit": "clicks", "higher_is_better": False}
+    found = {
+        "test/NoC90": 2.5,
+        "test/slide/HD95": 3.0,
+        "test/evaluation_seconds": 0.2,
+        "test/HD95/car": 1.0,
+        "test/x": 1,
+    }
+    seed = finished_seed(write_run(tmp_path / "run", found, figures=[noc]), tmp_path)
+    assert seed.figures == {"test/NoC90": 2.5, "test/slide/HD95": 3.0, "test/evaluation_seconds": 0.2}
+    Results("net/row", "", (), {0: seed}).write(tmp_path / "row.results.json")
+    assert Results.read(tmp_path / "row.results.json").declared["NoC90"] == Figure(**noc)
+
+
+def test_results_that_declare_nothing_are_of_the_house(tmp_path, replicated):
+    path = replicated(write_experiment(tmp_path), 0.4)
+    content = json.loads(path.read_text())
+    del content["seeds"]["0"]["record"]["figures"]  # as written before figures were declared
+    path.write_text(json.dumps(content))
+    assert Results.read(path).declared == HOUSE
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
+import segfolio.metrics
+from segfolio.figure import HOUSE, by_name, of_name
+from segfolio.metrics import RecordMetric
 from tests.conftest import REPOSITORY
+from tests.gathering import EVALUATORS, LABELS
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +40,18 @@ def test_every_process_of_any_number_finds_the_same_figures(of_each_process, eva
     assert all(found == alone for found in others)
     assert math.isfinite(float.fromhex(alone[figure]))
     assert float.fromhex(alone[figure]) not in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_what_is_computed_is_declared_and_what_is_declared_computed(of_each_process, evaluator):
+    declared = by_name(EVALUATORS[evaluator](LABELS).figures)
+    found = [of_name(name, declared) for name in of_each_process[0][evaluator]]
+    assert None not in found
+    assert set(found) == set(declared.values())
+    assert declared.items() <= HOUSE.items()  # a name means one thing
+
+
+def test_every_evaluator_of_the_house_is_here():
+    classes = {getattr(segfolio.metrics, name) for name in segfolio.metrics.__all__}
+    evaluators = {c for c in classes if isinstance(c, type) and issubclass(c, RecordMetric)} - {RecordMetric}
+    assert evaluators == {type(evaluator(LABELS)) for evaluator in EVALUATORS.values()}

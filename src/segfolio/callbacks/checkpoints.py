@@ -12,14 +12,19 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from segfolio.errors import SegfolioError
 from segfolio.families.trained import Trained
+from segfolio.figure import Figure
 from segfolio.runs import mark_latest
+
+_UNFINISHED, _UNFINISHED_BEST = "unfinished.ckpt", "unfinished-best.ckpt"
 
 
 class Checkpoints(Checkpoint):
     """Writes `<run>/checkpoints/last.ckpt` after every validation and at the end of training, and keeps the
-    best of them by the family's main metric as `best.ckpt`.
+    best of them by the family's main figure, in its direction, as `best.ckpt`.
 
-    A file is written under another name and then renamed: a kill while writing loses the newest at most.
+    A file is written under another name and then renamed, `best.ckpt` before `last.ckpt`: a kill at any moment loses
+    the newest at most, and never leaves a best score without its checkpoint. What it leaves unfinished goes at the
+    next start.
 
     Checkpoints fall between optimiser steps, so that no accumulated gradient is lost. Beside what Lightning
     keeps in one (weights, optimiser, scheduler, scaler, progress) there is `run`, what the session was asked
@@ -54,6 +59,10 @@ class Checkpoints(Checkpoint):
                 f"accumulates; set trainer.val_check_interval to a multiple of {accumulate}"
             )
 
+        if trainer.is_global_zero:
+            for name in (_UNFINISHED, _UNFINISHED_BEST):
+                (_folder(trainer) / name).unlink(missing_ok=True)
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             # Lightning logs the step when all callbacks are done with it
@@ -61,36 +70,33 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
             self._entries_due = 0
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        score = float(trainer.callback_metrics.get(f"val/{pl_module.main_metric}", math.nan))
-        improved = not math.isnan(score) and (self.best is None or score > self.best)
-        if improved:
+        figure: Figure = pl_module.main_figure
+        score = float(trainer.callback_metrics.get(f"val/{figure.name}", math.nan))
+        if best := figure.improves(score, self.best):
             self.best = score
-        path = self._save(trainer, again=True)
-        if improved and trainer.is_global_zero:
-            replace_by_copy(path, path.with_name("best.ckpt"))
+        self._save(trainer, again=True, best=best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, Trained):
             pl_module.before_last_checkpoint()
         self._save(trainer, again=True)
 
-    def _save(self, trainer: Trainer, again: bool = False) -> Path:
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    def _save(self, trainer: Trainer, again: bool = False, best: bool = False) -> None:
         if getattr(trainer, "fast_dev_run", False) or (trainer.global_step == self._saved_step and not again):
-            return path
-        unfinished = path.with_name("unfinished.ckpt")
-        trainer.save_checkpoint(unfinished, weights_only=False)
+            return
+        folder = _folder(trainer)
+        trainer.save_checkpoint(folder / _UNFINISHED, weights_only=False)
         if trainer.is_global_zero:
-            os.replace(unfinished, path)
-            mark_latest(path.parents[1])
+            if best:
+                shutil.copyfile(folder / _UNFINISHED, folder / _UNFINISHED_BEST)
+                os.replace(folder / _UNFINISHED_BEST, folder / "best.ckpt")
+            os.replace(folder / _UNFINISHED, folder / "last.ckpt")
+            mark_latest(folder.parent)
         self._saved_step = trainer.global_step
-        return path
 
 
-def replace_by_copy(source: Path, target: Path) -> None:
-    unfinished = target.with_name("unfinished-" + target.name)
-    shutil.copyfile(source, unfinished)
-    os.replace(unfinished, target)
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints"

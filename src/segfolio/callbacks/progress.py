@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from tqdm import tqdm
 
 from segfolio.callbacks.data_wait import DataWait
+from segfolio.figure import Figure
 
 
 class ProgressBar(LightningProgressBar):
-    """One line: how far, how long, loss, share of time spent waiting for data, the family's main metric.
+    """One line: how far, how long, loss, share of time spent waiting for data, the family's main figure.
 
     A terminal's line is redrawn in place, five times a second at most, so that reading the loss never holds
     up a GPU. Elsewhere, as in a log file, a line is printed every `seconds`. Each validation's line stays.
@@ -80,11 +81,12 @@ class ProgressBar(LightningProgressBar):
     def on_predict_batch_end(self, trainer: Trainer, *hook: Any) -> None:
         self._evaluated(trainer, trainer.num_predict_batches, hook)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        if (value := trainer.callback_metrics.get(f"val/{pl_module.main_metric}")) is not None:
-            self._metric = f"{pl_module.main_metric} {value:.3f}"
+        figure: Figure = pl_module.main_figure
+        if (value := trainer.callback_metrics.get(f"val/{figure.name}")) is not None:
+            self._metric = f"{figure.name} {value:.3f} {figure.unit}".rstrip()
         self._draw(trainer, self._training if trainer.state.fn == "fit" else self._evaluation, stays=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

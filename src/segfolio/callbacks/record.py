@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import segfolio
 from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.checks.problems import counted
 from segfolio.data.sample import Batch
+from segfolio.figure import HOUSE
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
 from segfolio.precision import float32_in_words
 from segfolio.runs import run_of
@@ -81,6 +83,8 @@ class RunRecord(Callback):
         transforms = [type(transform).__name__ for transform in data.test_transforms]
         words = [f"{images} of {data.test_split}, {checkpoint}", *transforms, pl_module.protocol]
         self._record.protocol = "; ".join(words)
+        declared = pl_module.evaluation.declared
+        self._record.figures = [asdict(figure) for name, figure in declared.items() if name not in HOUSE]
         self._write(trainer, finished=True)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:

@@ -13,6 +13,7 @@ from segfolio.data.sample import Batch, Prediction, Sample
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.trained import Trained
 from segfolio.families.transfer import Classes, transfer
+from segfolio.figure import Figure
 from segfolio.metrics import Evaluation, Evaluator
 
 Preparation = Callable[[Sample, np.random.Generator], Sample]
@@ -93,6 +94,11 @@ class Family(Trained):
     def protocol(self) -> str:
         """How a test arrives at its figures, in the words of the ledger."""
         return f"whole image, one view, at its original size; {self.measured_by}"
+
+    @property
+    def main_figure(self) -> Figure:
+        """The declaration of `main_metric`."""
+        return self.evaluation.declared[self.main_metric]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segfolio"] = describe(self.network, self.labels)

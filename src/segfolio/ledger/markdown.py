@@ -1,100 +1,103 @@
-"""The ledger as text: for the terminal, and as `experiments/RESULTS.md`."""
+"""The ledger as `experiments/RESULTS.md`: what was run, all systems at a glance, and every row of every paper."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
 
-from segfolio.ledger.compare import percent
-from segfolio.ledger.results import Spread
-from segfolio.ledger.rows import STATES, Row
-from segfolio.table import table
+from segfolio.ledger.rows import STATES, Cell, Row
+from segfolio.ledger.text import counts, headings, on_the_same_data, seeds, spread
 
+_MARKS = {"within": " ✓", "outside": " ✗"}
+_HEAD = """# Results
 
-def spread(ours: Spread | None) -> str:
-    """`46.2 ± 0.4 (3)`: mean, standard deviation, seeds."""
-    if ours is None:
-        return "-"
-    return percent(ours.mean) + (f" ± {percent(ours.std)}" if ours.std is not None else "") + f" ({ours.n})"
+Written by `make results` from the experiments and the results beside them; not to be edited. Ratios are in percent,
+other figures in the unit that is named; ↓ marks those of which less is better. Ours is mean ± standard deviation
+(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside."""
 
 
-def side_by_side(rows: Sequence[Row]) -> Iterator[tuple[list[str], list[list[str]]]]:
-    """Header and rows of a table for each figure that experiments on the same data have under several protocols."""
-    for data in dict.fromkeys(row.data for row in rows if row.data):
-        same = [row for row in rows if row.data == data]
-        for name in dict.fromkeys(_name(row) for row in same if row.figure.count("/") == 2):
-            found = {(row.experiment + _overridden(row), row.figure): row.ours for row in same if _name(row) == name}
-            experiments, figures = (list(dict.fromkeys(keys)) for keys in zip(*found, strict=True))
-            if len(experiments) > 1:
-                yield (
-                    ["experiment", *figures],
-                    [[e, *(spread(found.get((e, f))) for f in figures)] for e in experiments],
-                )
+class Notes:
+    """Footnotes, each said once."""
 
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
 
-def plain(rows: Sequence[Row]) -> str:
-    """What the terminal shows: a short table, and those of `side_by_side`."""
-    header = ("experiment", "figure", "paper", "ours (seeds)", "difference", "state")
-    cells = [
-        (r.experiment, r.figure, percent(r.expected), spread(r.ours), percent(r.difference, "+"), r.state) for r in rows
-    ]
-    tables = [table(header, cells, right=(2, 3, 4))]
-    tables += [table(names, values, right=range(1, len(names))) for names, values in side_by_side(rows)]
-    return "\n\n".join(tables)
+    def mark(self, text: str) -> str:
+        """`[^1]`, of one text always the same."""
+        return f"[^{self.numbers.setdefault(text, len(self.numbers) + 1)}]"
+
+    def text(self) -> str:
+        return "\n".join(f"[^{number}]: {text}" for text, number in self.numbers.items())
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """`RESULTS.md`: a table per paper."""
-    parts = [
-        "# Results",
-        "Written by `make results` from the experiments and the results beside them; not to be edited. Figures in "
-        "percent; ours is mean ± standard deviation (number of seeds).",
-        "\n".join(f"- *{state}*: {meaning}" for state, meaning in STATES.items()),
-    ]
-    for _, group in groupby(rows, key=lambda row: Path(row.experiment).parent):
-        papers = list(group)
-        parts += [_table([r for r in papers if r.paper.title == title], title) for title in _titles(papers)]
-    if compared := list(side_by_side(rows)):
-        parts.append("## Side by side\n\nOn the same data, under the protocols of the same test.")
-        parts += [_pipes(header, cells, "---|" + "--:|" * (len(header) - 1)) for header, cells in compared]
-    return "\n\n".join(parts) + "\n"
+    """`RESULTS.md`."""
+    notes = Notes()
+    parts = [_HEAD, "## What was run", *(_ran(same, notes) for same in on_the_same_data(rows))]
+    parts += ["## All systems", "How many figures are in each state.", _matrix(rows), _legend()]
+    parts += ["## Every row", "In bold, ours; the others are the papers'."]
+    by_paper = sorted(rows, key=lambda row: (row.system, row.paper.title, not row.experiment, row.file.stem))
+    for (_, title, arxiv), group in groupby(by_paper, key=lambda r: (r.system, r.paper.title, r.paper.arxiv)):
+        parts += [_title(title, arxiv), _paper(list(group), notes)]
+    return "\n\n".join([*parts, notes.text()]).rstrip() + "\n"
 
 
-def _titles(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row.paper.title for row in rows))
+def _ran(rows: Sequence[Row], notes: Notes) -> str:
+    """Experiments on the same data, side by side."""
+    figures = headings(rows)
+    header = (rows[0].dataset or "experiment", *figures.values(), "how")
+    lines = []
+    for row in rows:
+        cells = {cell.key: spread(cell.figure, cell.ours) + _MARKS.get(cell.state, "") for cell in row.cells}
+        how = f"{seeds(row)}; {row.hardware}; {row.commit} {notes.mark(row.protocol)}"
+        lines.append((_link(row), *(cells.get(key, "") for key in figures), how))
+    return _pipes(header, lines, numbers=len(figures))
 
 
-def _table(rows: Sequence[Row], title: str) -> str:
-    arxiv = rows[0].paper.arxiv
-    header = ("experiment", "row", "figure", "paper", "ours", "difference", "state", "protocol", "commit", "hardware")
-    cells = [
-        (
-            f"[{row.experiment.rpartition('/')[2]}]({row.experiment}.yaml){_overridden(row)}",
-            row.paper.row,
-            row.figure,
-            percent(row.expected),
-            spread(row.ours),
-            percent(row.difference, "+"),
-            row.state + ("" if row.difference is None else f" (± {percent(row.paper.tolerance_of(row.figure))})"),
-            row.protocol,
-            row.commit,
-            row.hardware,
-        )
-        for row in rows
-    ]
-    link = f" ([arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))" if arxiv else ""
-    return f"## {title}{link}\n\n" + _pipes(header, cells, "---|---|---|--:|--:|--:|---|---|---|---|")
+def _matrix(rows: Sequence[Row]) -> str:
+    """System x state."""
+    by_system = counts(rows)
+    total = sum(by_system.values(), Counter())
+    shown = [state for state in STATES if total[state]]
+    lines = [(f"[{system}]({system})", *(str(count[s] or "") for s in shown)) for system, count in by_system.items()]
+    lines.append(("**all**", *(f"**{total[s]}**" for s in shown)))
+    return _pipes(("system", *(_MARKS.get(state, state).strip() for state in shown)), lines, numbers=len(shown))
 
 
-def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]], ruler: str) -> str:
-    """A table of Markdown."""
+def _legend() -> str:
+    return "\n".join(f"- *{state}*{_MARKS.get(state, '')}: {meaning}" for state, meaning in STATES.items())
+
+
+def _paper(rows: Sequence[Row], notes: Notes) -> str:
+    figures = headings(rows)
+    lines = []
+    for row in rows:
+        cells = {cell.key: _cell(cell) for cell in row.cells}
+        state = notes.mark(row.protocol) if row.ran else row.states[0]
+        lines.append((_link(row), row.paper.row, *(cells.get(key, "") for key in figures), state))
+    return _pipes(("experiment", "row", *figures.values(), "state"), lines, numbers=len(figures), texts=2)
+
+
+def _cell(cell: Cell) -> str:
+    """`46.4, **45.5 ± 0.7 (2)** within`; of what was not run the paper's figure alone."""
+    expected = cell.figure.text(cell.expected)
+    if cell.ours is None:
+        return expected
+    ours = f"**{spread(cell.figure, cell.ours)}** {cell.state}"
+    return ours if cell.expected is None else f"{expected}, {ours}"
+
+
+def _link(row: Row) -> str:
+    changed = f" with {', '.join(row.overrides)}" if row.overrides else ""
+    return f"[{row.experiment or 'claims'}]({row.system}/{row.file.name}){changed}"
+
+
+def _title(title: str, arxiv: str) -> str:
+    return f"### {title}" + (f" ([arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))" if arxiv else "")
+
+
+def _pipes(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int, texts: int = 1) -> str:
+    """A table of Markdown: `texts` columns to the left, then `numbers` to the right, and what remains to the left."""
+    rest = len(header) - texts - numbers
+    ruler = "|" + "---|" * texts + "--:|" * numbers + "---|" * rest
     lines = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
-    return "\n".join([f"| {' | '.join(header)} |", f"|{ruler}", *lines])
-
-
-def _name(row: Row) -> str:
-    """Of its figure: `mIoU` of `test/slide/mIoU`."""
-    return row.figure.rpartition("/")[2]
-
-
-def _overridden(row: Row) -> str:
-    return f" with {', '.join(row.overrides)}" if row.overrides else ""
+    return "\n".join([f"| {' | '.join(header)} |", ruler, *lines])

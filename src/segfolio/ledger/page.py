@@ -1,16 +1,15 @@
 """The ledger as one HTML file: sortable, with pictures, and nothing to fetch."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 import cv2
 
 from segfolio.errors import SegfolioError
-from segfolio.ledger.compare import percent
-from segfolio.ledger.markdown import spread
-from segfolio.ledger.rows import STATES, Row
+from segfolio.ledger.rows import STATES, Cell, Row
+from segfolio.ledger.text import counts, seeds, spread
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _PICTURE_WIDTH = 960
@@ -21,88 +20,138 @@ _COLUMNS = {  # key in the page's address: heading
     "ours": "Ours",
     "difference": "Difference",
     "state": "State",
-    "run": "How ours was made",
 }
 _NUMBERS = ("paper", "ours", "difference")
 
 
 def page(rows: Sequence[Row]) -> str:
-    """A self-contained page of the rows; `#sort=ours&order=descending&find=camvid` in its address is obeyed."""
+    """A self-contained page of the rows; `#sort=ours&order=descending&find=camvid` in its address is obeyed.
+
+    A row is sorted by its first figure, and shown while one of its figures is in a state that is chosen.
+    """
     pictured: set[Path] = set()
-    heads = "".join(
-        f'<th scope="col" aria-sort="none" data-key="{key}"{_number(key)}><button>{name}</button></th>'
-        for key, name in _COLUMNS.items()
-    )
+    by_system = counts(rows)
+    total = {state: sum(count[state] for count in by_system.values()) for state in STATES}
+    total = {state: count for state, count in total.items() if count}
     states = "".join(
-        f'<label class="{_slug(state)}" title="{meaning}"><input type="checkbox" value="{state}" checked> '
-        f"{state} <b>{count}</b></label>"
-        for state, meaning in STATES.items()
-        if (count := sum(row.state == state for row in rows))
+        f'<label class="{_slug(state)}" title="{STATES[state]}">'
+        f'<input type="checkbox" value="{state}" checked> {state} <b>{count}</b></label>'
+        for state, count in total.items()
     )
-    filled = {"heads": heads, "states": states, "rows": "\n".join(_row(row, pictured) for row in rows)}
+    titles = {row.system: escape(row.paper.title) for row in reversed(rows)}
+    matrix = [
+        [f'<a href="#find={system}">{system}</a>', titles[system], *(str(count[state] or "") for state in total)]
+        for system, count in by_system.items()
+    ]
+    filled = {
+        "states": states,
+        "ran": _table([row for row in rows if row.ran], pictured),
+        "matrix": _matrix(["System", "Paper", *total], matrix),
+        "others": _table([row for row in rows if not row.ran], pictured),
+    }
     text = _TEMPLATE.read_text()
     for name, content in filled.items():
         text = text.replace(f"<!-- {name} -->", content)
     return text
 
 
+def _table(rows: Iterable[Row], pictured: set[Path]) -> str:
+    heads = "".join(
+        f'<th scope="col" aria-sort="none" data-key="{key}"{_number(key)}><button>{name}</button></th>'
+        for key, name in _COLUMNS.items()
+    )
+    body = "\n".join(_row(row, pictured) for row in rows)
+    return f'<table class="rows"><thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table>'
+
+
+def _matrix(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    heads = "".join(f'<th scope="col" class="{_slug(name)}">{name}</th>' for name in header)
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<table class="matrix"><thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table>'
+
+
 def _row(row: Row, pictured: set[Path]) -> str:
-    ours = row.ours.mean if row.ours else None
-    difference = f"{percent(row.difference, '+')} {_gauge(row)}" if row.difference is not None else "-"
-    cells = {
-        "experiment": (row.experiment, _experiment(row)),
-        "figure": (row.figure, escape(row.figure)),
-        "paper": (row.expected, percent(row.expected)),
-        "ours": (ours, escape(spread(row.ours))),
-        "difference": (row.difference, difference),
-        "state": (list(STATES).index(row.state), f'<span class="{_slug(row.state)}">{row.state}</span>'),
-        "run": (row.protocol, _run(row, pictured)),
+    first = row.cells[0] if row.cells else None
+    values = {
+        "experiment": row.name,
+        "figure": first and first.key,
+        "paper": first and first.expected,
+        "ours": first.ours.mean if first and first.ours else None,
+        "difference": first and first.difference,
+        "state": list(STATES).index(row.states[0]),
+    }
+    content = {
+        "experiment": _experiment(row) + _picture(row, pictured),
+        "figure": _lines(escape(cell.figure.label(cell.name)) for cell in row.cells),
+        "paper": _lines(cell.figure.text(cell.expected) for cell in row.cells),
+        "ours": _lines(spread(cell.figure, cell.ours) for cell in row.cells),
+        "difference": _lines(_difference(row, cell) for cell in row.cells),
+        "state": _lines(f'<span class="{_slug(state)}">{state}</span>' for state in row.states),
     }
     tds = "".join(
-        f'<td data-value="{"" if value is None else escape(str(value))}"{_number(key)}>{content}</td>'
-        for key, (value, content) in cells.items()
+        f'<td data-value="{"" if (value := values[key]) is None else escape(str(value))}"{_number(key)}>{html}</td>'
+        for key, html in content.items()
     )
-    return f'<tr data-state="{row.state}">{tds}</tr>'
+    found = escape(f"{row.name} {row.paper.title} {row.dataset}")
+    return f'<tr data-states="{"|".join(row.states)}" data-find="{found}">{tds}</tr>'
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return "".join(f"<p>{text}</p>" for text in texts)
 
 
 def _experiment(row: Row) -> str:
     paper = row.paper
-    title = escape(paper.title)
-    link = f'<a href="https://arxiv.org/abs/{escape(paper.arxiv)}">{title}</a>' if paper.arxiv else title
-    notes = "".join(f"<li>{escape(note)}</li>" for note in paper.deviations)
-    details = f"<details><summary>deviations</summary><ul>{notes}</ul></details>" if notes else ""
+    name = f"<code>{escape(row.experiment)}</code>" if row.experiment else ""
     changed = f"<p><em>with {escape(', '.join(row.overrides))}</em></p>" if row.overrides else ""
-    return f"<code>{escape(row.experiment)}</code>{changed}<p>{escape(paper.row)}</p><p>{link}</p>{details}"
+    title = escape(f"arXiv {paper.arxiv}" if paper.arxiv else paper.title)
+    address, hint = f"https://arxiv.org/abs/{escape(paper.arxiv)}", escape(paper.title)
+    link = f'<a href="{address}" title="{hint}">{title}</a>' if paper.arxiv else title
+    notes = [*(f"<li>{escape(note)}</li>" for note in paper.deviations)]
+    why = "deviations" if row.experiment else "why not here"
+    return (
+        f"{name}{changed}<p>{escape(paper.row)}</p><footer>{link}{_details('how it was run', _facts(row))}"
+        f"{_details(why, notes)}</footer>"
+    )
 
 
-def _run(row: Row, pictured: set[Path]) -> str:
-    if row.ours is None:
-        return ""
-    seeds = f"seeds {', '.join(map(str, row.seeds))}"
-    facts = f"<p>{escape(row.protocol)}</p><p>{escape(row.hardware)}; {seeds}; <code>{row.commit}</code></p>"
+def _facts(row: Row) -> list[str]:
+    if not row.ran:
+        return []
+    return [f"<li>{escape(row.protocol)}</li><li>{escape(row.hardware)}; {seeds(row)}; <code>{row.commit}</code></li>"]
+
+
+def _details(summary: str, items: Sequence[str]) -> str:
+    return f"<details><summary>{summary}</summary><ul>{''.join(items)}</ul></details>" if items else ""
+
+
+def _picture(row: Row, pictured: set[Path]) -> str:
+    """The panel of a test, at the first of its rows."""
     if row.picture is None or row.picture in pictured:
-        return facts
+        return ""
     pictured.add(row.picture)
     alt = f"image, truth, prediction and error of {escape(row.picture.stem)}"
-    return f'{facts}<img src="{_data_uri(row.picture)}" alt="{alt}" loading="lazy" tabindex="0">'
+    return f'<img src="{_data_uri(row.picture)}" alt="{alt}" loading="lazy" tabindex="0">'
 
 
-def _gauge(row: Row) -> str:
-    """The paper's figure as a line, the tolerance as a band around it, ours as a dot with its deviation."""
-    if row.ours is None or row.difference is None:
-        return ""
-    tolerance, std = row.paper.tolerance_of(row.figure) or 0.01, row.ours.std or 0.0
-    reach = max(2 * tolerance, abs(row.difference) + std) * 1.1
+def _difference(row: Row, cell: Cell) -> str:
+    """The difference, and a drawing: the paper's figure a line, the tolerance a band, ours a dot with its deviation."""
+    if cell.ours is None or cell.difference is None:
+        return cell.figure.text(cell.difference)
+    tolerance = row.paper.tolerance_of(cell.key, cell.figure) or 2 * cell.figure.rounding
+    difference, std = cell.difference, cell.ours.std or 0.0
+    reach = max(2 * tolerance, abs(difference) + std) * 1.1
 
     def x(value: float) -> float:
         return round(48 + 46 * value / reach, 1)
 
-    left, right, dot = x(-tolerance), x(tolerance), x(row.difference)
+    left, right = x(-tolerance), x(tolerance)
     return (
+        f"{cell.figure.text(difference, '+')} "
         '<svg viewBox="0 0 96 14" width="96" height="14" aria-hidden="true">'
         f'<rect x="{left}" y="1" width="{right - left:.1f}" height="12" rx="2"/><path d="M48 0V14"/>'
-        f'<path class="std" d="M{x(row.difference - std)} 7H{x(row.difference + std)}"/>'
-        f'<circle class="{_slug(row.state)}" cx="{dot}" cy="7" r="3.5"/></svg>'
+        f'<path class="std" d="M{x(difference - std)} 7H{x(difference + std)}"/>'
+        f'<circle class="{_slug(cell.state)}" cx="{x(difference)}" cy="7" r="3.5"/></svg>'
     )
 
 
@@ -120,4 +169,4 @@ def _number(key: str) -> str:
 
 
 def _slug(state: str) -> str:
-    return state.replace(" ", "-")
+    return state.replace(" ", "-").lower()

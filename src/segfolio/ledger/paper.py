@@ -7,23 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from segfolio.errors import SegfolioError
+from segfolio.figure import HOUSE, STAGES, Figure, of_key
 from segfolio.yaml_file import read_yaml
 
 Status = Literal["trainable", "evaluate-only", "record-only"]
 
-STAGES = ("val", "test")
-FIGURES = (
-    *("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU", "dice", "boundary_f1", "boundary_mIoU"),
-    *("mIoU_per_image", "mIoU_absent_as_zero", "dice_per_image", "IoU_category", "iIoU", "iIoU_category"),
-    *(f"{name}{kind}" for kind in ("", "_box") for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")),
-    *(f"{name}{kind}" for kind in ("", "_box") for name in ("AR_1", "AR_10", "AR_100")),
-    *(f"AR_{size}{kind}" for kind in ("", "_box") for size in ("small", "medium", "large")),
-    *(f"{name}{kind}" for name in ("PQ", "SQ", "RQ") for kind in ("", "_things", "_stuff")),
-    *("V_rand", "V_info"),
-)
 DEFAULT_TOLERANCE = 0.01
-UNITS = {"evaluation_seconds": "s", "HD95": "pixels"}
-"""Of the figures that are no ratios."""
 
 
 @dataclass
@@ -34,14 +23,15 @@ class Paper:
         title: of the paper.
         arxiv: its id, or "" where it has none.
         row: which row of which table, in words.
-        expected: figures of that row by log key (`test/mIoU`, `test/<further protocol>/mIoU`), ratios in [0, 1];
-            none where none is claimed.
-        tolerance: how far from them still counts as replicated, of all figures or by log key; 0.01 where none is given.
+        expected: figures of that row by log key (`test/mIoU`, `test/<further protocol>/mIoU`), each in its unit,
+            ratios in [0, 1]; none where none is claimed.
+        tolerance: how far from them still counts as replicated: a number is that of all ratios, 0.01 where none is
+            given; a figure in another unit has its own, by log key.
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
 
     Raises:
-        SegfolioError: an unknown figure or status, a figure or tolerance that is no ratio.
+        SegfolioError: a key or status that does not exist, a figure or tolerance that is not in its unit.
     """
 
     title: str
@@ -53,38 +43,57 @@ class Paper:
     deviations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for key, value in self.expected.items():
-            if not is_figure(key):
+        for key in self.expected:
+            stage, *rest = key.split("/")
+            if not (stage in STAGES and 1 <= len(rest) <= (2 if stage == "test" else 1)):
                 raise SegfolioError(
-                    f"paper.expected names {key!r}; it takes val/, test/ or test/<one of model.test.also>/ followed "
-                    f"by one of {', '.join(FIGURES)}"
+                    f"paper.expected names {key!r}; it takes val/, test/ or test/<a further protocol>/ followed by a "
+                    "figure of the whole split, as test/mIoU"
                 )
-            if not (math.isfinite(value) and 0 <= value <= 1):
-                raise SegfolioError(
-                    f"paper.expected gives {key}: {value}; figures are ratios, such as 0.464 for 46.4 %"
-                )
-        tolerances = self.tolerance if isinstance(self.tolerance, dict) else {"": self.tolerance}
-        for key, value in tolerances.items():
-            if key and key not in self.expected:
+        for key in self.tolerance if isinstance(self.tolerance, dict) else ():
+            if key not in self.expected:
                 raise SegfolioError(f"paper.tolerance names {key!r}, which paper.expected does not")
-            if not 0 <= value < 1:
-                raise SegfolioError(f"paper.tolerance is {value}; it is a ratio, such as 0.02 for 2 points")
         if self.status not in get_args(Status):
             raise SegfolioError(f"paper.status is {self.status!r}, expected one of {', '.join(get_args(Status))}")
+        for key in self.expected:
+            if figure := of_key(key, HOUSE):
+                self._check(key, figure)
 
-    def tolerance_of(self, figure: str) -> float:
-        """How far from a figure still counts as replicated."""
+    def check_declared(self, declared: Mapping[str, Figure]) -> None:
+        """Check what is claimed against the figures that the metrics of an experiment declare, by name.
+
+        Raises:
+            SegfolioError: a figure that none of them computes, a figure or tolerance that is not in its unit.
+        """
+        for key in self.expected:
+            if (figure := of_key(key, declared)) is None:
+                names = ", ".join(name for name, figure in declared.items() if not figure.per_class)
+                raise SegfolioError(
+                    f"paper.expected names {key!r}, whose unit and direction no metric of this model declares; add one "
+                    f"that computes it to model.init_args.metrics, or take one of {names}"
+                )
+            self._check(key, figure)
+
+    def _check(self, key: str, figure: Figure) -> None:
+        value, tolerance = self.expected[key], self.tolerance_of(key, figure)
+        if figure.per_class:
+            raise SegfolioError(f"paper.expected names {key!r}, of one class; it takes figures of a whole split")
+        if not math.isfinite(value) or value < 0 or (value > 1 and not figure.unit):
+            unit = f"are in {figure.unit}" if figure.unit else "are ratios, such as 0.464 for 46.4 %"
+            raise SegfolioError(f"paper.expected gives {key}: {value}; figures of {figure.name} {unit}")
+        if tolerance is None and self.status != "record-only":
+            raise SegfolioError(
+                f"paper.tolerance lacks {key}; of a figure in {figure.unit} it is given by log key, as {{{key}: 0.5}}"
+            )
+        if tolerance is not None and not 0 <= tolerance < (math.inf if figure.unit else 1):
+            unit = f"is in {figure.unit}" if figure.unit else "is a ratio, such as 0.02 for 2 points"
+            raise SegfolioError(f"paper.tolerance is {tolerance}; that of {key} {unit}")
+
+    def tolerance_of(self, key: str, figure: Figure) -> float | None:
+        """How far from a figure still counts as replicated, in its unit; None where that is not said."""
         if isinstance(self.tolerance, dict):
-            return self.tolerance.get(figure, DEFAULT_TOLERANCE)
-        return self.tolerance
-
-
-def is_figure(key: str) -> bool:
-    """Whether a log key is that of a figure of the whole split: `test/mIoU`, and of a further protocol
-    `test/slide/mIoU`; not `test/IoU/car`.
-    """
-    *place, name = key.split("/")
-    return name in FIGURES and (place in [[stage] for stage in STAGES] or (len(place) == 2 and place[0] == "test"))
+            return self.tolerance.get(key, None if figure.unit else DEFAULT_TOLERANCE)
+        return None if figure.unit else self.tolerance
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -103,22 +112,25 @@ def paper_of(experiment: Mapping[str, Any], path: Path) -> Paper | None:
         SegfolioError: file and key that are wrong, and why.
     """
     block = experiment.get("paper")
-    if block is None:
-        return None
+    return None if block is None else checked_paper(block, str(path))
+
+
+def checked_paper(block: Any, where: str) -> Paper:
+    """A `paper:` block as it is written; `where` it stands opens the sentence of the `SegfolioError` that it may be."""
     if not isinstance(block, dict):
-        raise SegfolioError(f"{path}: paper is {block!r}, expected the keys {', '.join(_TYPES)}")
+        raise SegfolioError(f"{where}: paper is {block!r}, expected the keys {', '.join(_TYPES)}")
     if missing := [f.name for f in fields(Paper) if f.default is f.default_factory is MISSING and f.name not in block]:
-        raise SegfolioError(f"{path}: paper lacks {', '.join(missing)}")
+        raise SegfolioError(f"{where}: paper lacks {', '.join(missing)}")
     for key, value in block.items():
         if key not in _TYPES:
-            raise SegfolioError(f"{path}: paper has no {key!r}; it takes {', '.join(_TYPES)}")
+            raise SegfolioError(f"{where}: paper has no {key!r}; it takes {', '.join(_TYPES)}")
         expected, fits = _TYPES[key]
         if not fits(value):
-            raise SegfolioError(f"{path}: paper.{key} is {value!r}, expected {expected}")
+            raise SegfolioError(f"{where}: paper.{key} is {value!r}, expected {expected}")
     try:
         return Paper(**block)
     except SegfolioError as error:
-        raise SegfolioError(f"{path}: {error}") from None
+        raise SegfolioError(f"{where}: {error}") from None
 
 
 def _text(value: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import segfolio
 from segfolio.errors import SegfolioError
+from segfolio.figure import HOUSE, Figure, by_name
 from segfolio.files import write_atomically
 from segfolio.upgrade import upgrade
 from segfolio.yaml_file import read_yaml
@@ -33,6 +34,7 @@ class Record:
         config: `recipe_hash` of the resolved config.
         state: running, until it ends; failed, if with an error or stopped by hand.
         protocol: how a test arrives at its figures, in words.
+        figures: of a test, the declarations of those figures that are not of the house, as their fields.
         partial: how much of the split a test saw, in words; "" where that is all of it.
         data: fingerprint of each split that was used.
         other_data: of each split that is not as large as published, both sizes in words.
@@ -56,6 +58,7 @@ class Record:
     seed: int
     state: Literal["running", "finished", "failed"] = "running"
     protocol: str = ""
+    figures: list[dict[str, Any]] = field(default_factory=list)
     partial: str = ""
     data: dict[str, str] = field(default_factory=dict)
     other_data: dict[str, str] = field(default_factory=dict)
@@ -85,6 +88,11 @@ class Record:
         if self.partial:
             return f"partial: {self.partial}"
         return f"other data: {'; '.join(self.other_data.values())}" if self.other_data else ""
+
+    @property
+    def declared(self) -> dict[str, Figure]:
+        """What its figures are, by name."""
+        return HOUSE | by_name(Figure(**fields) for fields in self.figures)
 
     def write(self, folder: Path) -> None:
         write_json(folder / "record.json", asdict(self))

@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from segfolio.errors import SegfolioError
-from segfolio.ledger.paper import is_figure
+from segfolio.figure import Figure, of_key
 from segfolio.ledger.record import Record, recipe_of_run, write_json
 
 
@@ -34,7 +33,7 @@ class Seed:
     """One seed, trained and tested.
 
     Attributes:
-        figures: of the whole test split, ratios.
+        figures: of the whole test split, by log key.
         record: of the training; its data and protocol are joined with those of the test.
         run: the run's folder, as seen from the folder of the results.
     """
@@ -61,6 +60,11 @@ class Results:
     def summary(self) -> dict[str, Spread]:
         keys = sorted({key for seed in self.seeds.values() for key in seed.figures})
         return {k: Spread.of(s.figures[k] for s in self.seeds.values() if k in s.figures) for k in keys}
+
+    @property
+    def declared(self) -> dict[str, Figure]:
+        """What the figures are, by name."""
+        return {name: figure for seed in self.seeds.values() for name, figure in seed.record.declared.items()}
 
     def write(self, path: Path) -> None:
         summary = {key: asdict(spread) for key, spread in self.summary().items()}
@@ -100,16 +104,15 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
         found = json.loads(figures.read_text())
     except ValueError:  # killed while it was written
         return None
-    trained.protocol = tested.protocol
+    trained.protocol, trained.figures = tested.protocol, tested.figures
     trained.data = {**trained.data, **tested.data}
     trained.other_data = {**trained.other_data, **tested.other_data}
-    return Seed(_whole_split(found), trained, os.path.relpath(run, results_folder))
+    return Seed(whole_split(found, tested.declared), trained, os.path.relpath(run, results_folder))
 
 
-def _whole_split(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Without the figures of single classes (`test/iou/car`) and the time that they took."""
-    whole = {key: value for key, value in figures.items() if key.count("/") == 1 or is_figure(key)}
-    return {key: value for key, value in whole.items() if not key.endswith("/evaluation_seconds")}
+def whole_split(found: Mapping[str, float], declared: Mapping[str, Figure]) -> dict[str, float]:
+    """Without the figures of single classes, as `test/IoU/car`."""
+    return {key: value for key, value in found.items() if (f := of_key(key, declared)) and not f.per_class}
 
 
 def withheld(record: Record) -> list[str]:

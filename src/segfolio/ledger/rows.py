@@ -1,12 +1,15 @@
 """The rows of the ledger: every experiment's claims, and what became of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segfolio.errors import SegfolioError
+from segfolio.figure import HOUSE, Figure, of_key
+from segfolio.ledger.claims import CLAIMS, read_claims
 from segfolio.ledger.compare import state
-from segfolio.ledger.paper import FIGURES, Paper, paper_of, read_experiment
+from segfolio.ledger.paper import Paper, paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import Results, Spread, withheld
 
@@ -23,15 +26,42 @@ STATES = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure of one experiment.
+class Cell:
+    """One figure of a row.
 
     Attributes:
-        experiment: `<paper>/<variant>`.
-        figure: its log key, "" where nothing is claimed and nothing was run.
-        expected: what the paper reports, a ratio.
+        key: its log key.
+        expected: what the paper reports, in the unit of the figure.
         ours: over seeds.
         state: one of `STATES`.
+    """
+
+    key: str
+    figure: Figure
+    expected: float | None
+    ours: Spread | None
+    state: str
+
+    @property
+    def name(self) -> str:
+        """Its key, without `test/`."""
+        return self.key.removeprefix("test/")
+
+    @property
+    def difference(self) -> float | None:
+        if self.ours is None or self.expected is None or self.state == "other data":
+            return None
+        return self.ours.mean - self.expected
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment as it was run in one way, or a row of a paper that cannot be run here.
+
+    Attributes:
+        file: its YAML, `<paper>/<variant>.yaml` or `<paper>/claims.yaml`.
+        cells: its figures; none where nothing is claimed and nothing was run.
+        dataset: name of its class; "" where the row has no recipe.
         overrides: what was changed in the recipe.
         protocol: how the test arrives at ours.
         seeds: that ours is over.
@@ -41,12 +71,10 @@ class Row:
         picture: a panel of the test, where the run's folder is here.
     """
 
-    experiment: str
+    file: Path
     paper: Paper
-    figure: str
-    expected: float | None
-    ours: Spread | None
-    state: str
+    cells: tuple[Cell, ...]
+    dataset: str = ""
     overrides: tuple[str, ...] = ()
     protocol: str = ""
     seeds: tuple[int, ...] = ()
@@ -56,37 +84,58 @@ class Row:
     picture: Path | None = None
 
     @property
-    def difference(self) -> float | None:
-        if self.ours is None or self.expected is None or self.state == "other data":
-            return None
-        return self.ours.mean - self.expected
+    def system(self) -> str:
+        """The folder that it is in."""
+        return self.file.parent.name
+
+    @property
+    def experiment(self) -> str:
+        """`<paper>/<variant>`; "" of a row of `claims.yaml`."""
+        return "" if self.file.name == CLAIMS else f"{self.system}/{self.file.stem}"
+
+    @property
+    def name(self) -> str:
+        """What it is called in one line."""
+        changed = f" with {', '.join(self.overrides)}" if self.overrides else ""
+        return self.experiment + changed if self.experiment else f"{self.system}: {self.paper.row}"
+
+    @property
+    def ran(self) -> bool:
+        return bool(self.seeds)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Those of its cells; of a row without any, its own."""
+        return tuple(cell.state for cell in self.cells) or (_before_a_run(self.paper),)
 
 
 def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
-    """The rows of all experiments below a folder, and in a sentence each what is not shown and why.
+    """The rows of all papers below a folder, what was run first, and in a sentence each what is not shown and why.
 
     Raises:
-        SegfolioError: no such folder, or an experiment or results that cannot be read.
+        SegfolioError: no such folder, or an experiment, claims or results that cannot be read.
     """
     if not experiments.is_dir():
         raise SegfolioError(f"there is no folder {experiments}; give that of the experiments with --experiments DIR")
     rows: list[Row] = []
     said: list[str] = []
     for path in sorted(experiments.glob("*/*.yaml")):
+        if path.name == CLAIMS:
+            rows += [Row(path, paper, _claimed(path, paper, HOUSE, said)) for paper in read_claims(path)]
+            continue
         content = read_experiment(path)
         if (paper := paper_of(content, path)) is None:
             continue
+        dataset = _dataset(content)
         shown = _shown(path, paper, recipe_hash(content), said)
-        plain = [(file, results) for file, results in shown if not results.overrides]
-        rows += _rows(path, paper, *plain[0]) if plain else _claims(path, paper)
-        for file, results in shown:
-            if results.overrides:
-                rows += _rows(path, paper, file, results)
-    return rows, said
+        if all(results.overrides for _, results in shown):
+            rows.append(Row(path, paper, _claimed(path, paper, HOUSE, said), dataset))
+        rows += [_run(path, paper, dataset, *each, said) for each in shown]
+    return sorted(rows, key=lambda row: (not row.ran, row.system, not row.experiment)), said
 
 
 def _shown(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
-    """The results beside an experiment, reduced to the seeds that may be shown."""
+    """The results beside an experiment, reduced to the seeds that may be shown; those without overrides first."""
     shown = []
     for file in sorted(path.parent.glob(f"{path.stem}.*results.json")):
         results = Results.read(file)
@@ -102,61 +151,76 @@ def _shown(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple
                     del seeds[number]
             if seeds:
                 shown.append((file, Results(results.experiment, recipe, results.overrides, seeds)))
-    return shown
+    return sorted(shown, key=lambda each: bool(each[1].overrides))
 
 
-def _claims(path: Path, paper: Paper) -> Iterator[Row]:
-    unrun = "record-only" if paper.status == "record-only" else "unrun"
-    for figure in paper.expected or [""]:
-        yield Row(_name(path), paper, figure, paper.expected.get(figure), None, unrun)
-
-
-def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Row]:
-    """The figures that the paper claims; where it claims none, our main ones. And these under further protocols."""
-    summary, seeds = results.summary(), list(results.seeds.values())
-    claimed = {} if results.overrides else paper.expected
-    shown = list(claimed) or _main(summary)
-    for figure in [*shown, *_under_further_protocols(shown, summary)]:
-        expected, ours = claimed.get(figure), summary.get(figure)
-        if ours is None:
-            yield Row(_name(path), paper, figure, expected, None, "unrun")
-            continue
-        if expected is None:
-            verdict = "overridden" if results.overrides else "no claim"
-        elif any(seed.record.other_data for seed in seeds):
-            verdict = "other data"
+def _claimed(path: Path, paper: Paper, declared: Mapping[str, Figure], said: list[str]) -> tuple[Cell, ...]:
+    """What the paper reports, of figures whose unit is known."""
+    cells = []
+    for key, expected in paper.expected.items():
+        if figure := of_key(key, declared):
+            cells.append(Cell(key, figure, expected, None, _before_a_run(paper)))
         else:
-            verdict = state(expected, ours.mean, paper.tolerance_of(figure))
-        yield Row(
-            experiment=_name(path),
-            paper=paper,
-            figure=figure,
-            expected=expected,
-            ours=ours,
-            state=verdict,
-            overrides=results.overrides,
-            protocol=_each(seed.record.protocol for seed in seeds),
-            seeds=tuple(sorted(results.seeds)),
-            commit=_each(_commit(seed.record) for seed in seeds),
-            hardware=_each(_hardware(seed.record) for seed in seeds),
-            data=_each(",".join(sorted(seed.record.data.values())) for seed in seeds),
-            picture=next((p for seed in seeds for p in _pictures(file.parent / seed.run)), None),
-        )
+            said.append(
+                f"{path} claims {key}, which is not shown: it is no figure of segfolio.figure, and no run has told its "
+                f"unit and direction; run `segfolio replicate {path}`, or correct the name"
+            )
+    return tuple(cells)
 
 
-def _main(summary: dict[str, Spread]) -> list[str]:
-    """The figures of a test by which each task is known; where there is none, the first among all of the house."""
-    main, any_ = ([f"test/{name}" for name in names if f"test/{name}" in summary] for names in (MAIN, FIGURES))
-    return main or any_[:1]
+def _run(path: Path, paper: Paper, dataset: str, file: Path, results: Results, said: list[str]) -> Row:
+    """The figures that the paper claims; where it claims none, our main ones. And these under further protocols."""
+    summary, seeds, declared = results.summary(), list(results.seeds.values()), results.declared
+    claimed = () if results.overrides else _claimed(path, paper, declared, said)
+    expected = {cell.key: cell.expected for cell in claimed}
+    shown = list(expected) or _main(summary)
+    other_data = any(seed.record.other_data for seed in seeds)
+    cells = []
+    for key in [*shown, *_under_further_protocols(shown, summary)]:
+        figure, theirs, ours = of_key(key, declared), expected.get(key), summary.get(key)
+        if figure is None:
+            continue
+        if ours is None:
+            verdict = "unrun"
+        elif theirs is None:
+            verdict = "overridden" if results.overrides else "no claim"
+        else:
+            tolerance = paper.tolerance_of(key, figure)
+            verdict = "other data" if other_data else state(figure, theirs, ours.mean, tolerance)
+        cells.append(Cell(key, figure, theirs, ours, verdict))
+    return Row(
+        file=path,
+        paper=paper,
+        cells=tuple(cells),
+        dataset=dataset,
+        overrides=results.overrides,
+        protocol=_each(seed.record.protocol for seed in seeds),
+        seeds=tuple(sorted(results.seeds)),
+        commit=_each(_commit(seed.record) for seed in seeds),
+        hardware=_each(_hardware(seed.record) for seed in seeds),
+        data=_each(",".join(sorted(seed.record.data.values())) for seed in seeds),
+        picture=next((p for seed in seeds for p in _pictures(file.parent / seed.run)), None),
+    )
 
 
-def _under_further_protocols(shown: list[str], summary: dict[str, Spread]) -> list[str]:
+def _main(summary: Mapping[str, Spread]) -> list[str]:
+    """The figures of a test by which each task is known; where there is none, the first of the house, or of all."""
+    main, house = ([f"test/{name}" for name in names if f"test/{name}" in summary] for names in (MAIN, HOUSE))
+    return main or house[:1] or list(summary)[:1]
+
+
+def _under_further_protocols(shown: list[str], summary: Mapping[str, Spread]) -> list[str]:
     names = {figure.rpartition("/")[2] for figure in shown}
     return [key for key in summary if key.count("/") == 2 and key.rpartition("/")[2] in names and key not in shown]
 
 
-def _name(path: Path) -> str:
-    return f"{path.parent.name}/{path.stem}"
+def _before_a_run(paper: Paper) -> str:
+    return "record-only" if paper.status == "record-only" else "unrun"
+
+
+def _dataset(content: Mapping[str, Any]) -> str:
+    dataset = (content.get("data") or {}).get("dataset", "")
+    return str(dataset.get("class_path", "") if isinstance(dataset, dict) else dataset).rpartition(".")[2]
 
 
 def _each(texts: Iterable[str]) -> str:

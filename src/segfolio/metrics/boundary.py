@@ -12,6 +12,7 @@ from torch import Tensor
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Prediction, Target
 from segfolio.errors import SegfolioError
+from segfolio.figure import of_house
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import by_name, class_maps, per_image_table
 
@@ -82,6 +83,8 @@ class BoundaryF1(RecordMetric):
         SegfolioError: a tolerance that is no share; in `update`, see `semantic_maps`.
     """
 
+    figures = of_house("boundary_f1", "boundary_f1/<class>")
+
     def __init__(self, labels: LabelSpace, tolerance: float = 0.0075) -> None:
         super().__init__()
         self.labels, self.tolerance = labels, _share("tolerance", tolerance)
@@ -108,6 +111,8 @@ class BoundaryIoU(RecordMetric):
     Raises:
         SegfolioError: a dilation that is no share; in `update`, see `semantic_maps`.
     """
+
+    figures = of_house("boundary_mIoU", "boundary_IoU/<class>")
 
     def __init__(self, labels: LabelSpace, dilation: float = 0.02) -> None:
         super().__init__()

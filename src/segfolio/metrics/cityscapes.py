@@ -15,6 +15,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Prediction, Target
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
+from segfolio.figure import of_house
 from segfolio.metrics.confusion import confusion_matrix, from_entries, to_entries
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import by_name, semantic_maps
@@ -57,6 +58,10 @@ class CityscapesMetric(RecordMetric):
         SegfolioError: a class that does not exist, a thing without size; in `update`, a target without segments,
             and see `semantic_maps`.
     """
+
+    figures = of_house(
+        *(f"{name}{kind}" for name in ("IoU_category", "iIoU", "iIoU_category") for kind in ("", "/<class>"))
+    )
 
     def __init__(
         self,

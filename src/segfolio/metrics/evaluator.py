@@ -6,13 +6,19 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from segfolio.data.sample import Prediction, Target
 from segfolio.errors import SegfolioError
+from segfolio.figure import HOUSE, Figure, by_name, of_house, of_name
 
 
 class Evaluator(Protocol):
     """Predictions and truths in, named figures out; a `torchmetrics.Metric`, so that processes add up."""
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """What `compute` returns: `mIoU`, and `IoU/<class>` for one figure of each class."""
 
     def update(self, prediction: Prediction, target: Target) -> None: ...
     def compute(self) -> dict[str, Tensor]: ...
@@ -20,12 +26,22 @@ class Evaluator(Protocol):
 
 
 class Evaluation(nn.Module):
-    """All evaluators of a family, and the time that they take."""
+    """All evaluators of a family, and the time that they take.
 
-    def __init__(self, evaluators: Iterable[Evaluator]) -> None:
+    Attributes:
+        declared: the figures of all of them, and `evaluation_seconds`, by name.
+
+    Raises:
+        SegfolioError: an evaluator that declares no figures, or one that the house has with another unit or direction.
+    """
+
+    def __init__(self, evaluators: Iterable[Evaluator | Metric]) -> None:
         super().__init__()
         self.evaluators = nn.ModuleList(evaluators)  # type: ignore[arg-type]
         self.seconds = 0.0
+        self.declared = by_name(of_house("evaluation_seconds"))
+        for evaluator in self._each():
+            self.declared |= by_name(_declared(evaluator))
 
     def update(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> None:
         with self._timed():
@@ -34,11 +50,18 @@ class Evaluation(nn.Module):
                     evaluator.update(prediction, target)
 
     def figures(self) -> dict[str, Tensor | float]:
-        """Of all that was seen since the last call, and `evaluation_seconds` of this process."""
+        """Of all that was seen since the last call, and `evaluation_seconds` of this process.
+
+        Raises:
+            SegfolioError: a figure that its evaluator does not declare.
+        """
         found: dict[str, Tensor | float] = {}
         with self._timed():
             for evaluator in self._each():
-                found |= evaluator.compute()
+                figures = evaluator.compute()
+                if undeclared := [name for name in figures if of_name(name, by_name(evaluator.figures)) is None]:
+                    raise SegfolioError(_lacks(evaluator, undeclared[0]))
+                found |= figures
                 evaluator.reset()
         found["evaluation_seconds"], self.seconds = self.seconds, 0.0
         return found
@@ -51,6 +74,28 @@ class Evaluation(nn.Module):
         start = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - start
+
+
+def _declared(evaluator: Evaluator) -> Sequence[Figure]:
+    figures: Sequence[Figure] = getattr(evaluator, "figures", ())
+    if not figures:
+        raise SegfolioError(_lacks(evaluator, "NAME"))
+    for figure in figures:
+        if HOUSE.get(figure.name, figure) != figure:
+            raise SegfolioError(
+                f"{type(evaluator).__name__} declares {figure.name} with another unit or direction than the house; "
+                "give it a name of its own"
+            )
+    return figures
+
+
+def _lacks(evaluator: Evaluator, name: str) -> str:
+    cls, (family, slash, _) = type(evaluator), name.partition("/")
+    name = f"{family}/<class>" if slash else name
+    return (
+        f"{cls.__module__}.{cls.__name__} does not declare unit and direction of its figures; give the class a tuple "
+        f"`figures` with a segfolio.figure.Figure('{name}', unit, higher_is_better) for each that compute() returns"
+    )
 
 
 def check_names(key: str, names: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Prediction, Target
+from segfolio.figure import of_house
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import by_name, class_maps, per_image_table
 
@@ -48,7 +49,7 @@ class Hausdorff95(RecordMetric):
         SegfolioError: in `update`, see `semantic_maps`.
     """
 
-    higher_is_better = False
+    figures = of_house("HD95", "HD95/<class>")
 
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()

@@ -13,8 +13,11 @@ from segfolio.data.formats.rle import RLE
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Prediction, Target
 from segfolio.errors import SegfolioError
-from segfolio.metrics.average_precision import Kind, Objects, average_precision
+from segfolio.figure import ratios
+from segfolio.metrics.average_precision import AREAS, Kind, Objects, average_precision
 from segfolio.metrics.records import RecordMetric
+
+_SUFFIX: dict[Kind, str] = {"segm": "", "bbox": "_box"}
 
 
 class InstanceMetric(RecordMetric):
@@ -29,13 +32,15 @@ class InstanceMetric(RecordMetric):
         max_dets: see `average_precision`.
     """
 
-    higher_is_better = True
-
     def __init__(
         self, labels: LabelSpace, kinds: Sequence[Kind] = ("segm",), max_dets: Sequence[int] = (1, 10, 100)
     ) -> None:
         super().__init__()
         self.kinds, self.max_dets = tuple(kinds), tuple(max_dets)
+        sizes = [f"{name}{size}" for name in ("AP", "AR") for size in AREAS if size]
+        names = ["AP", "AP50", "AP75", *(f"AR_{n}" for n in self.max_dets), *sizes]
+        of_classes = [f"AP{_SUFFIX[kind]}/<class>" for kind in self.kinds]
+        self.figures = ratios(*(f"{name}{_SUFFIX[kind]}" for kind in self.kinds for name in names), *of_classes)
         things = labels.things or set(labels.names) - {labels.background}
         self.names = tuple(name for name in labels.names if name in things)
         self._category = np.array([self.names.index(n) if n in things else -1 for n in labels.names])
@@ -72,7 +77,7 @@ class InstanceMetric(RecordMetric):
         for kind in self.kinds:
             truths, detections = (_objects(records, side, kind) for side in ("truth", "detection"))
             result = average_precision(truths, crowd, detections, scores, len(self.names), self.max_dets)
-            suffix = "_box" if kind == "bbox" else ""
+            suffix = _SUFFIX[kind]
             figures |= {f"{name}{suffix}": value for name, value in result.figures.items()}
             figures |= {f"AP{suffix}/{n}": ap for n, ap in zip(self.names, result.per_category, strict=True)}
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}

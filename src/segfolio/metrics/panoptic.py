@@ -8,6 +8,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.panoptic_truth import panoptic_truth
 from segfolio.data.sample import Prediction, Target
 from segfolio.errors import SegfolioError
+from segfolio.figure import of_house
 from segfolio.metrics.panoptic_quality import match, quality
 from segfolio.metrics.records import RecordMetric
 
@@ -19,7 +20,7 @@ class PanopticMetric(RecordMetric):
     kind, and there is `PQ/<class>`; NaN where a figure is not defined.
     """
 
-    higher_is_better = True
+    figures = of_house(*(f"{n}{kind}" for n in ("PQ", "SQ", "RQ") for kind in ("", "_things", "_stuff")), "PQ/<class>")
 
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from torch import Tensor
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Prediction, Target
 from segfolio.errors import SegfolioError
+from segfolio.figure import of_house
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import class_maps, per_image_table
 
@@ -73,6 +74,8 @@ class RandInformation(RecordMetric):
     Raises:
         SegfolioError: a cell that is no class; in `update`, see `semantic_maps`.
     """
+
+    figures = of_house("V_rand", "V_info")
 
     def __init__(self, labels: LabelSpace, cell: str = "cell") -> None:
         super().__init__()

@@ -10,16 +10,20 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from segfolio.figure import Figure
+
 
 class RecordMetric(Metric):
     """Keeps what a figure needs of each image until `compute`, under the image's id.
 
     Figures are then a function of the set of images: an image that is seen twice counts once, and order,
-    batches and processes do not matter. A subclass calls `keep` in `update` and `records` in `compute`.
+    batches and processes do not matter. A subclass declares its `figures`, calls `keep` in `update` and `records` in
+    `compute`.
     Records lie in host memory, packed; they are small (run lengths, counts), never maps of pixels.
     """
 
     full_state_update = False
+    figures: tuple[Figure, ...]
     state: list[Tensor]
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Prediction, Target
 from segfolio.errors import SegfolioError
+from segfolio.figure import of_house
 from segfolio.metrics.confusion import (
     accuracy_per_class,
     check_sizes,
@@ -41,6 +42,11 @@ class SemanticMetric(RecordMetric):
     Raises:
         SegfolioError: in `update`, a semantic map that is missing, sizes that differ, a value that is no class.
     """
+
+    figures = of_house(
+        *("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU", "dice", "mIoU_absent_as_zero"),
+        *("mIoU_per_image", "dice_per_image", "IoU/<class>", "accuracy/<class>", "dice/<class>"),
+    )
 
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()
