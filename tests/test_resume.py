@@ -61,7 +61,7 @@ TOGETHER = [
     "--trainer.devices=2",
     "--trainer.strategy=ddp",
     "--trainer.accumulate_grad_batches=2",
-    "--data.batch_size=1",
+    "--data.batch_size=4",
 ]
 
 

@@ -107,11 +107,15 @@ def test_one_query_per_class_is_for_the_semantic_task():
         family("panoptic", criterion=MaskClassificationLoss(matching="fixed"))
 
 
-def test_loaders_of_ones_own_need_no_data_module():
-    module = data(train=2)
+def test_loaders_of_ones_own_prepare_their_samples():
+    module, model = data(train=2), family("semantic")
     module.setup("fit")
+    loader = module.train_dataloader()
+    with pytest.raises(SegfolioError, match=r"^train_\d+ is not prepared .* calls the family's `preparation\(sample"):
+        trainer(max_steps=1, limit_val_batches=0).fit(model, loader)
+    loader.dataset.preparation = model.preparation
     loops = trainer(max_steps=1, limit_val_batches=0)
-    loops.fit(family("semantic"), module.train_dataloader())
+    loops.fit(model, loader)
     assert loops.global_step == 1
 
 

@@ -15,6 +15,7 @@ STATES = {
     "within": "as near to the paper's figure as the experiment demands",
     "outside": "further from it",
     "other data": "run on more or fewer images than were published, which is no replication",
+    "deviation": "run with batch statistics over parts of the batch, which the hardware's column names",
     "no claim": "run, and nothing to compare it with",
     "overridden": "run with a changed recipe, which is named",
     "unrun": "no run that can be shown",
@@ -125,6 +126,8 @@ def _rows(path: Path, paper: Paper, file: Path, results: Results) -> Iterator[Ro
             verdict = "overridden" if results.overrides else "no claim"
         elif any(seed.record.other_data for seed in seeds):
             verdict = "other data"
+        elif any(seed.record.batch_statistics for seed in seeds):
+            verdict = "deviation"
         else:
             verdict = state(expected, ours.mean, paper.tolerance_of(figure))
         yield Row(
@@ -170,7 +173,8 @@ def _commit(record: Record) -> str:
 def _hardware(record: Record) -> str:
     gpus, about = record.hardware.get("gpus"), record.hardware
     machine = f"{gpus} x {about['gpu']}" if gpus else f"{about.get('cores')} cores of {about.get('cpu')}"
-    return f"{machine}, {record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else machine
+    time = f"{record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else ""
+    return ", ".join(filter(None, (machine, time, record.batch_statistics)))
 
 
 def _pictures(run: Path) -> list[Path]:
