@@ -45,7 +45,7 @@ def test_a_split_smaller_than_one_step_is_named():
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(3, 1), (2, 3), (8, 4)])
 def test_a_batch_that_processes_and_passes_do_not_divide_is_refused_with_its_divisors(world_size, accumulate):
-    says = rf"batch_size 16 .* which {world_size} processes x {accumulate} accumulated .* is one of 1, 2, 4, 8, 16, or"
+    says = rf"batch_size 16 .* which {world_size} x {accumulate} parts .* is one of 1, 2, 4, 8, 16, or another"
     with pytest.raises(SegfolioError, match=says):
         TrainSampler(30, 16, world_size=world_size, accumulate=accumulate)
 

@@ -52,8 +52,8 @@ class TrainSampler(Sampler[Draw]):
         if batch_size % (world_size * accumulate):
             divisors = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
             raise SegfolioError(
-                f"data.batch_size {batch_size} is that of an optimiser step, which {world_size} processes x "
-                f"{accumulate} accumulated passes do not divide; choose trainer.devices and "
+                f"data.batch_size {batch_size} is that of an optimiser step, which {world_size} x {accumulate} parts "
+                "(processes x accumulated passes) do not divide; choose trainer.devices and "
                 f"trainer.accumulate_grad_batches so that their product is one of {divisors}, or another batch"
             )
         if length < batch_size:

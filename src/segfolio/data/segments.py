@@ -59,7 +59,10 @@ class Segments:
         elif is_id_map(self.form) and len(places.unique()) == len(places):
             table = torch.zeros(len(self) + 1, dtype=torch.int32)
             table[1 + places] = torch.arange(1, len(places) + 1, dtype=torch.int32)
-            chosen = Mask(table.to(self.form.device)[self.form.as_subclass(Tensor).int()])
+            ids = self.form.as_subclass(Tensor).int()
+            chosen = Mask(
+                table.to(ids.device).index_select(0, ids.reshape(-1)).view(ids.shape)
+            )  # faster than table[ids]
         else:
             chosen = Mask(self.masks[keep])
         extra = {name: None if (x := getattr(self, name)) is None else x[keep] for name in _OF_EACH}
