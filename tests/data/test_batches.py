@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
@@ -122,6 +123,15 @@ def test_what_is_mixed_in_is_drawn_from_the_split_behind_the_transforms_before_i
     (before,) = Augmented(Images(), [Noise(), Mosaic()])[DRAW]
     (behind,) = Augmented(Images(), [Mosaic(), Noise()])[DRAW]
     assert max(values(behind)) - min(values(behind)) < 8 < max(values(before)) - min(values(before))
+
+
+def test_one_that_mixes_is_named_in_a_config_beside_the_others() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DataModule, "data")
+    names = ["tests.data.test_batches.Mosaic", "segfolio.data.transforms.ColorJitter"]
+    content = {"dataset": "tests.data.test_batches.Images", "train_transforms": [{"class_path": n} for n in names]}
+    data = parser.instantiate_classes(parser.parse_object({"data": content})).data
+    assert [type(transform).__name__ for transform in data.train_transforms] == ["Mosaic", "ColorJitter"]
 
 
 def test_a_mosaic_of_mosaics_has_up_to_sixteen_sources() -> None:
