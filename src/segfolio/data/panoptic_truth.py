@@ -36,8 +36,8 @@ def panoptic_truth(target: Target, labels: LabelSpace) -> Segments:
     stuff = torch.tensor(labels.is_thing).logical_not().nonzero()[:, 0]
     if semantic is not None and not torch.isin(classes, stuff).any():
         table = np.zeros(labels.ignore_index + 1, np.int32)
-        table[stuff] = len(classes) + 1 + np.arange(len(stuff))
-        ids = torch.from_numpy(np.where(ids == 0, table[semantic.cpu().numpy()], ids))
+        table[stuff.numpy()] = len(classes) + 1 + np.arange(len(stuff))
+        ids = torch.from_numpy(np.where(ids.numpy() == 0, table[semantic.cpu().numpy()], ids.numpy()))
         classes, crowd = torch.cat([classes, stuff]), torch.cat([crowd, torch.zeros(len(stuff), dtype=torch.bool)])
         tracks = None if tracks is None else torch.cat([tracks, torch.full((len(stuff),), -1)])
 
