@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from segfolio.architectures.encoder_decoder.unet import UNet
 from segfolio.callbacks.randomness import StepSeed
+from segfolio.data.batches import Clip, collate
 from segfolio.data.datasets import Shapes
-from segfolio.data.module import DataModule, collate
-from segfolio.data.sample import Sample
+from segfolio.data.module import DataModule
 from segfolio.data.transforms import ColorJitter, RandomWindow
 from segfolio.families import PerPixel
 from segfolio.losses import CrossEntropy
@@ -32,7 +32,7 @@ AIMS = {"exact / plain loader": "<= 1.02"}
 STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 12, 2, 11, 4, (96, 96)
 
 
-class PlainSamples(Dataset[Sample]):
+class PlainSamples(Dataset[Clip]):
     """Samples augmented out of one global generator."""
 
     def __init__(self, data: DataModule) -> None:
@@ -42,11 +42,11 @@ class PlainSamples(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Clip:
         sample = self.dataset[index]
         for transform in self.transforms:
             sample = transform(sample, self.rng)
-        return sample
+        return [sample]
 
 
 class Plain(DataModule):

@@ -15,8 +15,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from benchmarks.confusion_matrix import median_times
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
+from segfolio.data.batches import collate
 from segfolio.data.datasets import Shapes
-from segfolio.data.module import collate
 from segfolio.data.sample import Batch
 from segfolio.families.detection import Detection, detection_target
 from segfolio.layers.regions import RegionRecipe
@@ -61,7 +61,7 @@ def main() -> dict[str, float]:
     """
     torch.set_num_threads(1)
     ours, peer = models()
-    batch = collate([next(s for s in map(Shapes(size=SIZE).read, range(9)) if len(s.target.segments) > 4)])
+    batch = collate([[next(s for s in map(Shapes(size=SIZE).read, range(9)) if len(s.target.segments) > 4)]])
     optimizers = [torch.optim.SGD(model.parameters(), lr=1e-4) for model in (ours, peer)]
 
     def our_losses() -> dict[str, Tensor]:

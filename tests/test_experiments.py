@@ -88,7 +88,8 @@ def made_small(path: Path) -> dict[str, Any]:
             transform["init_args"]["sizes"] = [64, 80]
         elif transform["class_path"].endswith(".Resize") and "max_size" in transform["init_args"]:
             transform["init_args"]["size"] = 64
-    data |= {"root": "data", "num_workers": 0, "batch_size": min(2, data["batch_size"])}
+    part = data["batch_size"] // content["trainer"].get("accumulate_grad_batches", 1)  # images that come in one pass
+    data |= {"root": "data", "num_workers": 0, "batch_size": min(2, part)}
     if ".encoder_decoder." not in network["class_path"]:  # any size will do
         shrink([data.get("train_transforms"), data.get("eval_transforms")])
         test = content["model"]["init_args"].get("test", {})

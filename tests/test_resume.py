@@ -61,7 +61,7 @@ TOGETHER = [
     "--trainer.devices=2",
     "--trainer.strategy=ddp",
     "--trainer.accumulate_grad_batches=2",
-    "--data.batch_size=1",
+    "--data.batch_size=4",
 ]
 
 
@@ -132,6 +132,6 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(folder, processes, kil
 
 
 def test_validation_inside_an_accumulated_step_is_refused(segfolio, folder, capsys):
-    arguments = ("--trainer.accumulate_grad_batches=4", "--output=x", "--data.num_workers=0")
+    arguments = ("--data.batch_size=4", "--trainer.accumulate_grad_batches=4", "--output=x", "--data.num_workers=0")
     assert segfolio("fit", "-c", folder / "small.yaml", *arguments) == 2
     assert "validation after every 6 batches falls between two of the 4" in capsys.readouterr().err

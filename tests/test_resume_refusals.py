@@ -10,7 +10,7 @@ import yaml
 from segfolio.data.datasets import CamVid
 from segfolio.data.formats.images import read_id_map, write_id_map
 from segfolio.errors import SegfolioError
-from segfolio.resume import check_resumable
+from segfolio.resume import check_resumable, of_whole_steps
 from tests.conftest import REPOSITORY
 from tests.fake import camvid
 
@@ -49,6 +49,33 @@ def test_a_checkpoint_that_does_not_say_what_it_is_of_takes_insisting():
     with pytest.raises(SegfolioError, match="nothing can be compared"):
         check_resumable({}, RUN, [])
     check_resumable({}, RUN, ["all"])
+
+
+PARTS = {"trainer": {"accumulate_grad_batches": 2}, "data": {"batch_size": 3, "root": "d"}, "processes": 4}
+
+
+def test_a_batch_of_a_part_of_a_step_is_refused_with_the_batch_of_the_step():
+    says = r"of segfolio 0\.1\.0, where data\.batch_size 3 was of one process .* go on with --data\.batch_size 24$"
+    with pytest.raises(SegfolioError, match=says):
+        of_whole_steps(PARTS, "0.1.0", PARTS)
+    now = {**PARTS, "data": {"batch_size": 24, "root": "d"}}
+    check_resumable(of_whole_steps(PARTS, "0.1.0", now), now, [])
+    with pytest.raises(SegfolioError, match="batch_size was 24 and is 12"):
+        check_resumable(of_whole_steps(PARTS, "0.1.0", {"data": {"batch_size": 12}}), {"data": {"batch_size": 12}}, [])
+
+
+@pytest.mark.parametrize(
+    ("then", "version"),
+    [
+        (PARTS, "0.2.0"),
+        (PARTS, "0.10.0"),
+        ({**PARTS, "processes": 1, "trainer": {"accumulate_grad_batches": 1}}, "0.1.0"),
+        ({**PARTS, "processes": 1, "trainer": {}}, "0.1.0"),
+        ({}, "0"),
+    ],
+)
+def test_a_batch_that_was_of_a_step_stays(then, version):
+    assert of_whole_steps(then, version, then) == then
 
 
 @pytest.fixture
@@ -104,6 +131,25 @@ def test_a_changed_mask_is_refused(fit, capsys):
 def test_another_number_of_processes_is_refused_before_they_start(fit, capsys):
     assert fit("--ckpt_path=last", "--trainer.devices=2", "--trainer.strategy=ddp", steps=3) == 2
     assert "processes was 1 and is 2" in capsys.readouterr().err
+
+
+def test_a_run_of_accumulated_passes_from_before_goes_on_with_the_batch_of_the_step(fit, capsys):
+    checkpoint = torch.load(LAST, weights_only=True)
+    checkpoint["segfolio"]["version"] = "0.1.0"
+    checkpoint["run"]["trainer"]["accumulate_grad_batches"] = 2  # of 2 images each
+    torch.save(checkpoint, LAST)
+    arguments = ("--ckpt_path=last", "--trainer.accumulate_grad_batches=2")
+    assert fit(*arguments, steps=3) == 2
+    assert "go on with --data.batch_size 4" in capsys.readouterr().err
+    assert fit(*arguments, "--data.batch_size=4", steps=3) == 0
+    assert steps() == 3
+
+
+def test_a_run_of_one_process_from_before_goes_on(fit):
+    checkpoint = torch.load(LAST, weights_only=True)
+    checkpoint["segfolio"]["version"] = "0.1.0"
+    torch.save(checkpoint, LAST)
+    assert fit("--ckpt_path=last", steps=3) == 0
 
 
 def test_pickled_code_is_refused(fit, capsys):

@@ -50,8 +50,8 @@ CONFIG = {
     },
 }
 ONE = ("--data.batch_size=4",)
-ACCUMULATED = ("--data.batch_size=2", "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=24")
-TWO = ("--data.batch_size=2", "--trainer.devices=2", "--trainer.strategy=ddp")
+ACCUMULATED = (*ONE, "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=24")
+TWO = (*ONE, "--trainer.devices=2", "--trainer.strategy=ddp")
 
 
 @pytest.fixture

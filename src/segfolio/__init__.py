@@ -1,3 +1,3 @@
 """segfolio: a folio of segmentation papers that run."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

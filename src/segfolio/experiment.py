@@ -35,7 +35,7 @@ from segfolio.ledger.paper import Paper
 from segfolio.ledger.results import whole_split
 from segfolio.mistakes import explain
 from segfolio.quiet import quiet
-from segfolio.resume import check_resumable
+from segfolio.resume import check_resumable, of_whole_steps
 from segfolio.runs import experiment_name, is_first_process, new_run, run_of
 from segfolio.table import table
 from segfolio.tracking import build_loggers
@@ -219,7 +219,9 @@ class Experiment(LightningCLI):
         config = self.config["fit"]
         if config.ckpt_path:
             checkpoint = read_checkpoint(Path(config.ckpt_path))
-            check_resumable(checkpoint.get("run", {}), now, config.resume.allow.split(","))
+            version = checkpoint.get("segfolio", {}).get("version", "0")
+            then = of_whole_steps(checkpoint.get("run", {}), version, now)
+            check_resumable(then, now, config.resume.allow.split(","))
             config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
                 if hasattr(logger, "rewind"):

@@ -70,6 +70,30 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
         )
 
 
+def of_whole_steps(then: Mapping[str, Any], version: str, now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a checkpoint's run was asked for, `data.batch_size` as today of an optimiser step.
+
+    Before 0.2 it was of one process and one forward pass.
+
+    Args:
+        version: of segfolio, by which the checkpoint was written.
+        now: what is asked for.
+
+    Raises:
+        SegfolioError: the number of then is asked for, which now is another batch.
+    """
+    parts = then.get("processes", 1) * (then.get("trainer", {}).get("accumulate_grad_batches") or 1)
+    if parts == 1 or tuple(map(int, version.split(".")[:2])) >= (0, 2):
+        return then
+    part = then["data"]["batch_size"]
+    if now["data"]["batch_size"] == part:
+        raise SegfolioError(
+            f"the checkpoint is of segfolio {version}, where data.batch_size {part} was of one process and one forward "
+            f"pass; it is of an optimiser step now: go on with --data.batch_size {part * parts}"
+        )
+    return {**then, "data": {**then["data"], "batch_size": part * parts}}
+
+
 def flatten(nested: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """`{"a": {"b": 1}}` to `("a.b", 1)`; lists are values."""
     if isinstance(nested, Mapping) and nested:

@@ -72,6 +72,17 @@ def test_a_test_of_a_part_is_recorded_as_that(segfolio, warned, capsys):
     assert warned == []  # Shapes has as many images as it is told to
 
 
+def test_batch_statistics_of_a_part_of_the_batch_are_recorded_and_not_compared(segfolio, capsys):
+    passes = ("--trainer.accumulate_grad_batches=2", "--trainer.max_steps=1", "--trainer.limit_val_batches=0")
+    assert segfolio(*SMALL, *passes, "--paper.expected={test/mIoU: 0.5}") == 0
+    assert read().batch_statistics == "batch normalisation over 1 of the 2 images of a step"
+    assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt") == 0
+    assert "\ndeviation: batch normalisation over 1 of the 2 images of a step\n" in capsys.readouterr().out
+    network = "--model.init_args.architecture.init_args.batch_norm=false"
+    assert segfolio(*SMALL, *passes, network, "--output=plain") == 0
+    assert read("plain").batch_statistics == ""
+
+
 def test_data_of_another_size_than_published_is_told_and_not_compared(segfolio, warned, tmp_path, capsys):
     camvid.write(tmp_path / "data", train=2, val=1, test=2)
     config = yaml.safe_load((REPOSITORY / "experiments/unet/camvid_sample60.yaml").read_text())

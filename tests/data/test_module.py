@@ -16,7 +16,7 @@ from torch import Tensor
 from segfolio.data.datasets import CamVid, Shapes
 from segfolio.data.formats.images import write_image
 from segfolio.data.labels import LabelSpace
-from segfolio.data.module import DataModule, ForEvaluation, collate
+from segfolio.data.module import DataModule, workers_each
 from segfolio.data.sample import Batch, Sample
 from segfolio.data.transforms import ColorJitter, RandomWindow, Resize
 from segfolio.errors import SegfolioError
@@ -79,37 +79,6 @@ def test_evaluation_transforms_change_the_image_and_not_the_truth() -> None:
         assert torch.equal(target.segments.masks, truth.segments.masks)
 
 
-@pytest.mark.parametrize("transforms", [[], [Resize((24, 40))]], ids=["none", "resize"])
-def test_a_sample_that_the_dataset_keeps_is_not_changed(transforms: list[Any]) -> None:
-    kept = SHAPES(None, "val").read(0)
-    image, target = kept.image.clone(), kept.target
-    results = [ForEvaluation([kept], transforms)[0] for _ in range(2)]  # type: ignore[arg-type]
-    assert [r.target for r in results] == [target, target]
-    assert kept.target is target
-    assert torch.equal(kept.image, image)
-
-
-def test_a_batch_of_several_sizes_is_refused_with_images_and_remedy() -> None:
-    samples = [Shapes(split="val", size=size).read(i) for i, size in enumerate([(32, 40), (32, 40), (50, 33)])]
-    assert collate(samples[:2]).images.shape == (2, 3, 32, 40)
-    message = r"images of 2 sizes \(val_00000 40x32, val_00001 40x32, val_00002 33x50\); add a RandomWindow"
-    with pytest.raises(SegfolioError, match=message):
-        collate(samples)
-
-
-def test_a_batch_of_several_sizes_is_padded_where_it_is_asked_for() -> None:
-    samples = [Shapes(split="val", size=size).read(i) for i, size in enumerate([(32, 40), (50, 33)])]
-    batch = collate(samples, padded=True)
-    assert batch.images.shape == (2, 3, 50, 40)
-    assert batch.sizes == [(32, 40), (50, 33)]
-    for image, sample, (height, width) in zip(batch.images, samples, batch.sizes, strict=True):
-        assert torch.equal(image[:, :height, :width], sample.image.as_subclass(Tensor))
-        assert not image[:, height:].any()
-        assert not image[:, :, width:].any()
-    assert [target.segments.size for target in batch.targets if target.segments] == [(32, 40), (50, 33)]
-    assert collate(samples[:1]).sizes == [(32, 40)]
-
-
 def test_padding_is_refused_to_a_family_that_does_not_know_of_it() -> None:
     data = module(pad_batches=True)
     data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(takes_padding=True))  # type: ignore[assignment]
@@ -117,11 +86,6 @@ def test_padding_is_refused_to_a_family_that_does_not_know_of_it() -> None:
     data.trainer = SimpleNamespace(lightning_module=Tensor())  # type: ignore[assignment]
     with pytest.raises(SegfolioError, match=r"data\.pad_batches is true, but Tensor would take padding for image"):
         data.setup("fit")
-
-
-def test_samples_without_truth_make_a_batch_without_targets() -> None:
-    sample = replace(SHAPES(None, "val").read(0), target=None)
-    assert collate([sample, sample]).targets == []
 
 
 def test_labels_open_no_more_files_than_the_loop_needs() -> None:
@@ -174,13 +138,31 @@ def test_evaluation_batches_do_not_depend_on_workers() -> None:
 def test_the_batches_of_statistics_do_not_depend_on_the_number_of_processes(world_size: int) -> None:
     def batches(rank: int, of: int) -> list[Batch]:
         data = module()
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=of)  # type: ignore[assignment]
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=of, num_devices=of)  # type: ignore[assignment]
         return list(data.statistics_dataloader())
 
     one = batches(0, 1)
     assert [len(batch) for batch in one] == [2, 2, 2, 1]
     shares = chain.from_iterable(batches(rank, world_size) for rank in range(world_size))
     assert same(one, sorted(shares, key=lambda batch: batch.image_ids))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "processes", "each"), [(8, 1, 8), (8, 4, 2), (7, 2, 3), (2, 4, 1), (0, 4, 0), (None, 10**6, 1)]
+)
+def test_the_processes_of_a_machine_share_what_loads(wanted: int | None, processes: int, each: int) -> None:
+    assert workers_each(wanted, processes) == each
+
+
+def test_a_loader_has_its_share_of_the_processes_that_load() -> None:
+    data = module(num_workers=2)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=2, num_devices=2)  # type: ignore[assignment]
+    assert data.val_dataloader().num_workers == 1
+
+
+def test_by_default_the_cores_of_a_machine_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 33)
+    assert [workers_each(None, processes) for processes in (1, 4, 8, 16)] == [8, 8, 4, 2]
 
 
 def test_more_processes_than_images_are_refused() -> None:

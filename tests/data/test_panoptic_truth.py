@@ -36,6 +36,14 @@ def test_stuff_of_the_semantic_map_joins_things():
     )
 
 
+def test_objects_keep_their_tracks_and_stuff_has_none():
+    things = segments([[0, 0, 0], [0, 3, 3], [0, 2, 0]], [CAT, CAT, CAT])
+    things.tracks = torch.tensor([5, 9, 4])  # the first has no pixel
+    truth = panoptic_truth(Target(semantic(SEMANTIC), things), LABELS)
+    assert truth.tracks.tolist() == [9, 4, -1, -1]
+    assert truth.labels.tolist() == [CAT, CAT, SKY, GRASS]
+
+
 def test_things_lie_over_stuff():
     things = segments([[1, 1, 1], [1, 0, 0], [0, 0, 0]], [CAT])
     truth = panoptic_truth(Target(semantic(SEMANTIC), things), LABELS)

@@ -45,16 +45,17 @@ def test_every_form_derives_the_same_others(ids: np.ndarray) -> None:
 
 @few
 @given(id_maps, st.lists(st.integers(0, N - 1), max_size=3))
-def test_a_choice_keeps_masks_labels_crowds_boxes_and_areas_together(ids: np.ndarray, chosen: list[int]) -> None:
+def test_a_choice_keeps_all_that_belongs_to_a_segment_together(ids: np.ndarray, chosen: list[int]) -> None:
     boxes, areas = torch.arange(4.0 * N, dtype=torch.float64).reshape(N, 4), torch.arange(N, dtype=torch.float64)
-    keep = torch.tensor(chosen, dtype=torch.int64)
-    for segments in in_every_form(ids, boxes=boxes, areas=areas).values():
+    tracks, keep = torch.tensor([7, 3, -1, 5]), torch.tensor(chosen, dtype=torch.int64)
+    for segments in in_every_form(ids, boxes=boxes, areas=areas, tracks=tracks).values():
         part = segments[keep]
         assert torch.equal(part.masks.as_subclass(torch.Tensor), segments.masks.as_subclass(torch.Tensor)[keep])
         assert torch.equal(part.labels, segments.labels[keep])
         assert torch.equal(part.crowd, segments.crowd[keep])
         assert torch.equal(part.boxes, boxes[keep])
         assert torch.equal(part.areas, areas[keep])
+        assert torch.equal(part.tracks, tracks[keep])
         assert part.size == SIZE
 
 
@@ -66,10 +67,43 @@ def test_a_choice_by_flags_is_one_by_places(form: str) -> None:
     assert len(segments[torch.zeros(N, dtype=torch.bool)].masks) == 0
 
 
+def test_a_choice_from_an_id_map_is_an_id_map() -> None:
+    part = in_every_form(IDS)["id map"][torch.tensor([3, 1])]
+    assert isinstance(part.form, torch.Tensor)
+    assert np.array_equal(part.form, np.array([0, 0, 2, 0, 1])[IDS])
+
+
+@few
+@given(arrays(np.bool_, (N, *SIZE)))
+def test_masks_that_overlap_are_id_maps_and_the_same_masks_again(masks: np.ndarray) -> None:
+    segments = Segments(Mask(torch.from_numpy(masks)), torch.arange(N), torch.zeros(N).bool(), tracks=torch.arange(N))
+    small = segments.compact()
+    assert isinstance(small.form, torch.Tensor)
+    assert small.form.dtype == torch.uint8
+    assert small.size == SIZE
+    assert small.form.ndim == (2 if masks.sum(0).max() <= 1 else 3)
+    assert np.array_equal(small.masks, masks)
+    assert small.rles == segments.rles
+    assert torch.equal(small.id_map > 0, segments.id_map > 0)
+    assert torch.equal(small.tracks, segments.tracks)
+    keep = torch.tensor([2, 0])
+    assert np.array_equal(small[keep].masks, masks[keep])
+    assert torch.equal(small.compact().form, small.form)
+
+
+def test_more_segments_than_8_bits_count_have_a_map_of_more() -> None:
+    ids = torch.arange(300, dtype=torch.int32).reshape(15, 20)
+    segments = Segments(Mask(ids), torch.zeros(299).long(), torch.zeros(299).bool()).compact()
+    assert isinstance(segments.form, torch.Tensor)
+    assert segments.form.dtype == torch.int32
+    assert segments.masks.sum() == 299
+
+
 def test_moved_masks_have_no_annotated_boxes_any_more() -> None:
-    segments = in_every_form(IDS, boxes=torch.ones(N, 4), areas=torch.ones(N))["rles"]
+    segments = in_every_form(IDS, boxes=torch.ones(N, 4), areas=torch.ones(N), tracks=torch.arange(N))["rles"]
     moved = segments.with_masks(Mask(segments.masks.flip(-1)))
     assert moved.boxes is moved.areas is None
+    assert torch.equal(moved.tracks, torch.arange(N))
     assert torch.equal(moved.labels, segments.labels)
     assert np.array_equal(moved.id_map, IDS[:, ::-1])
 

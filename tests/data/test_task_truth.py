@@ -1,14 +1,18 @@
 """What is to be found in an image, by task."""
 
+import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torchvision.tv_tensors import Image, Mask
 
+from benchmarks.task_truth import dense
+from segfolio.data.formats import rle
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Segments, Target
-from segfolio.data.task_truth import check_task, task_truth
+from segfolio.data.task_truth import TaskTruth, check_task, task_truth
 from segfolio.errors import SegfolioError
 
 LABELS = LabelSpace(("sky", "road", "car"), things=("car",))
@@ -62,6 +66,18 @@ def test_the_weight_of_the_recipe_stays_where_pixels_count(target):
     assert weight.unique().tolist() == [0, 2.5]
 
 
+def test_without_a_weight_of_the_recipe_pixels_count_or_do_not(target):
+    assert task_truth(target, LABELS, "panoptic").weight.dtype == torch.bool
+
+
+def test_segments_stay_small_until_they_are_on_the_device(target):
+    """One map of 8 bits, or one more for what overlaps; not a mask for each."""
+    assert (form := task_truth(target, LABELS, "panoptic").segments.form).shape == (6, 8)
+    assert form.dtype == torch.uint8
+    target.segments.masks[1] |= target.segments.masks[0]
+    assert task_truth(target, LABELS, "instance").segments.form.shape == (2, 6, 8)
+
+
 def test_an_image_of_void_has_nothing_to_be_found(target):
     target.semantic = Mask(torch.full((6, 8), 255, dtype=torch.uint8))
     truth = task_truth(target, LABELS, "semantic")
@@ -73,6 +89,43 @@ def test_an_image_of_void_has_nothing_to_be_found(target):
 def test_an_annotation_that_does_not_serve_the_task_is_refused(task, says):
     with pytest.raises(ValueError, match=says):
         task_truth(Target(), LABELS, task)
+
+
+def random_target(seed):
+    """Up to five objects and stuff, some of them overlapping, empty or crowds, in each form; void; weights or none."""
+    rng = np.random.default_rng(seed)
+    size, count = (6, 8), rng.integers(6)
+    masks = rng.random((count, *size)) < rng.choice([0, 0.1, 0.5], (count, 1, 1))
+    ids = rng.integers(0, count + 1, size).astype(np.int32)
+    form = [Mask(torch.from_numpy(masks)), rle.encode(masks), Mask(torch.from_numpy(ids))][seed % 3]
+    labels, crowd = torch.from_numpy(rng.integers(0, 3, count)), torch.from_numpy(rng.random(count) < 0.3)
+    semantic = rng.choice([0, 1, 2, 255], size).astype(np.uint8)
+    weight = rng.choice([0.0, 0.5, 3.0], size).astype(np.float32) if rng.random() < 0.5 else None
+    return Target(
+        Mask(torch.from_numpy(semantic)),
+        Segments(form, labels, crowd, size),
+        None if weight is None else Mask(torch.from_numpy(weight)),
+    )
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+@pytest.mark.parametrize("seed", range(30))
+def test_masks_of_the_maps_are_those_that_were_made_before(seed, task):
+    """To the bit those of `dense`, with which segfolio 0.1 trained."""
+    ours, before = (make(random_target(seed), LABELS, task) for make in (task_truth, dense))
+    assert torch.equal(ours.segments.masks, before.segments.masks)
+    assert torch.equal(ours.segments.labels, before.segments.labels)
+    assert torch.equal(ours.weight > 0, before.weight > 0)
+    assert not isinstance(ours.segments.form, list)
+    assert ours.segments.form.dtype == torch.uint8
+
+
+def test_the_preparation_travels_to_workers_and_draws_nothing(target):
+    prepare = pickle.loads(pickle.dumps(TaskTruth(LABELS, "panoptic")))
+    rng = np.random.default_rng(0)
+    sample = prepare(Sample(Image(torch.zeros(3, 6, 8)), "0", (6, 8), target), rng)
+    assert torch.equal(sample.target.segments.masks, task_truth(target, LABELS, "panoptic").segments.masks)
+    assert rng.random() == np.random.default_rng(0).random()
 
 
 def split(*targets):

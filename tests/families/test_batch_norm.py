@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segfolio.errors import SegfolioError
-from segfolio.families.batch_norm import batch_statistics, freeze, recompute_statistics
+from segfolio.families.batch_norm import batch_share, batch_statistics, freeze, recompute_statistics
 
 
 def network() -> nn.Sequential:
@@ -71,3 +71,21 @@ def test_layers_that_wait_for_other_processes_are_refused():
         pass
     freeze(net)  # waits for none
     assert not net[1].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulate", "plain", "synchronised"), [(1, 1, 16, 16), (8, 1, 2, 16), (1, 4, 4, 4), (2, 4, 2, 4)]
+)
+def test_normalisations_see_the_images_that_come_at_once(processes, accumulate, plain, synchronised):
+    net = network().train()
+    assert batch_share(net, 16, processes, accumulate) == plain
+    both = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+    assert batch_share(both, 16, processes, accumulate) == synchronised
+    assert batch_share(nn.Sequential(both, nn.BatchNorm2d(2)), 16, processes, accumulate) == plain
+
+
+def test_where_none_is_trained_by_its_batch_there_is_no_share():
+    net = network().train()
+    freeze(net)
+    assert batch_share(net, 16, 8, 1) is None
+    assert batch_share(nn.Sequential(nn.GroupNorm(1, 4), nn.InstanceNorm2d(4)).train(), 16, 8, 1) is None

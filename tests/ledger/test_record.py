@@ -20,6 +20,8 @@ CONFIG = {"seed_everything": 0, "model": {"lr": 0.1}, "data": {"root": "here", "
         ({"paper": {"tolerance": 0.5}}, True),
         ({"data": {"root": "there", "batch_size": 2, "num_workers": 7}}, True),
         ({"trainer": {"accelerator": "gpu"}}, True),
+        ({"trainer": {"devices": 8, "num_nodes": 2, "strategy": "ddp", "accumulate_grad_batches": 4}}, True),
+        ({"trainer": {"sync_batchnorm": True}}, True),
         ({"trainer": None}, True),
         ({"data": {"root": "here", "batch_size": 4}}, False),
         ({"model": {"lr": 0.2}}, False),
@@ -38,6 +40,9 @@ def test_the_recipe_is_what_is_computed_not_where(change, same):
         ("data.dataset.init_args.root", True),
         ("data.root", False),
         ("trainer.accelerator", False),
+        ("trainer.devices", False),
+        ("trainer.accumulate_grad_batches", False),
+        ("trainer.precision", True),
         ("output", False),
     ],
 )
@@ -71,6 +76,8 @@ def test_the_caveat_is_what_forbids_a_comparison():
     other = {"train": "T train has 60 images here, 367 as published", "val": "T val has 1 image here, 2 as published"}
     assert Record("net/row", "c1", 3).caveat == ""
     assert Record("net/row", "c1", 3, other_data=other).caveat == f"other data: {other['train']}; {other['val']}"
+    part = "batch normalisation over 2 of the 16 images of a step"
+    assert Record("net/row", "c1", 3, batch_statistics=part).caveat == f"deviation: {part}"
     assert Record("net/row", "c1", 3, partial="5 of 20 images", other_data=other).caveat == "partial: 5 of 20 images"
 
 

@@ -70,6 +70,14 @@ def test_a_claim_is_not_compared_with_figures_on_other_data(tmp_path, replicated
     assert [c.ours.mean for r in rows for c in r.cells if c.ours] == [0.464, 0.4]
 
 
+def test_statistics_of_a_part_of_the_batch_are_a_deviation_that_is_named(tmp_path, replicated):
+    part = "batch normalisation over 2 of the 16 images of a step"
+    replicated(write_experiment(tmp_path, **CLAIM), 0.464, batch_statistics=part, steps=300, wall_time=630.0)
+    rows, _ = ledger(tmp_path / "experiments")
+    assert (rows[0].state, rows[0].ours.mean) == ("deviation", 0.464)
+    assert rows[0].hardware == f"1 x a GPU, 300 steps in 10 min, {part}"
+
+
 def test_where_nothing_is_claimed_the_main_figure_is_shown(tmp_path, replicated):
     replicated(write_experiment(tmp_path), 0.4, dirty=True)
     (row,), _ = ledger(tmp_path / "experiments")

@@ -23,6 +23,7 @@ import segfolio
 from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.checks.problems import counted
 from segfolio.data.sample import Batch
+from segfolio.families.batch_norm import batch_share
 from segfolio.figure import HOUSE
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
 from segfolio.precision import float32_in_words
@@ -52,7 +53,10 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._start(trainer, {data.train_split, data.val_split})
+        share = batch_share(pl_module, data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+        whole = share in (None, data.batch_size)
+        words = "" if whole else f"batch normalisation over {share} of the {data.batch_size} images of a step"
+        self._start(trainer, {data.train_split, data.val_split}, Record(self.experiment, "", 0, batch_statistics=words))
 
     def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
         self._write(trainer)
@@ -66,7 +70,8 @@ class RunRecord(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         run = run_of(Path(trainer.ckpt_path)) if trainer.ckpt_path else None
         self._tested = 0
-        self._start(trainer, {data.test_split}, trained=Record.read(run) if run else None)
+        trained = (Record.read(run) if run else None) or Record(self.experiment, "", 0)
+        self._start(trainer, {data.test_split}, trained)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
         self._tested += len(batch.image_ids)
@@ -92,7 +97,7 @@ class RunRecord(Callback):
             self._record.state = "failed"
             self._write(trainer)
 
-    def _start(self, trainer: Trainer, splits: set[str], trained: Record | None = None) -> None:
+    def _start(self, trainer: Trainer, splits: set[str], trained: Record) -> None:
         if not trainer.is_global_zero:
             return
         data, resumed = trainer.datamodule, trainer.training and trainer.ckpt_path  # type: ignore[attr-defined]
@@ -105,7 +110,8 @@ class RunRecord(Callback):
             config=recipe_hash(self.config),
             seed=int(self.config["seed_everything"]),
             data={name: fingerprint(data.split(name)) for name in sorted(splits)},
-            other_data={**(trained.other_data if trained else {}), **unlike},
+            other_data={**trained.other_data, **unlike},
+            batch_statistics=trained.batch_statistics or self._earlier.batch_statistics,
             **code(),
             versions=_versions(),
             hardware={**machine(), **_gpus(trainer)},

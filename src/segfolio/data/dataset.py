@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,14 +72,29 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
     A dataset is a subclass in a file of its own under `data/datasets/`. Its constructor takes
     `(root, split, ...)`, finds the files and raises `SegfolioError` where they are not as they should be;
     `read` parses one of them. Randomness, transforms and batches are the `DataModule`'s.
+
+    Attributes:
+        clips: of a split of videos the places of each clip's frames, in their order: a clip is drawn, augmented and
+            evaluated as a whole. In training they may overlap; in evaluation each image is in one. None where every
+            image is by itself.
     """
 
     info: DatasetInfo
     labels: LabelSpace
     channels: int = 3
+    clips: Sequence[Sequence[int]] | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    @property
+    def clip_count(self) -> int:
+        """What there is to be drawn: clips, or images that are by themselves."""
+        return len(self) if self.clips is None else len(self.clips)
+
+    def frames_of(self, clip: int) -> Sequence[int]:
+        """The places of a clip's frames; one of an image by itself."""
+        return range(clip, clip + 1) if self.clips is None else self.clips[clip]
 
     def read(self, index: int) -> Sample:
         raise NotImplementedError

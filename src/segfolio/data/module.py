@@ -2,25 +2,22 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
+from segfolio.data.batches import Augmented, Clip, ForEvaluation, collate
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.labels import LabelSpace
 from segfolio.data.remap import Remapped
-from segfolio.data.sample import Batch, Sample
-from segfolio.data.samplers import Draw, EvaluationSampler, TrainSampler
-from segfolio.data.transforms import Transform
+from segfolio.data.samplers import EvaluationSampler, TrainSampler
+from segfolio.data.transforms import Mixing, Transform
 from segfolio.errors import SegfolioError
 
 
@@ -35,13 +32,15 @@ class DataModule(LightningDataModule):
         dataset: a `SegmentationDataset` class; it is called with `(root, split)`.
         root: the folder of the dataset's files; not needed by procedural datasets.
         remap: the new name of each class, null for none, or the name of a preset; of all splits, see `Remapped`.
-        batch_size: training images of one process and one forward pass.
-        eval_batch_size: larger than 1 only where all images of the split have one size, or are padded.
+        batch_size: training images of one optimiser step, of a dataset of videos clips; processes (trainer.devices)
+            and accumulated passes divide it.
+        eval_batch_size: of one process; larger than 1 only where all images of the split have one size, or are padded.
         pad_batches: images of several sizes make a batch, padded to the largest height and width among them; for
             families that know what to do with it (`Detection`).
         test_transforms: in place of `eval_transforms` in tests and predictions, where a test protocol wants images of
             another size than validation.
-        num_workers: processes that load; by default one per core but one, at most 8.
+        num_workers: processes of a machine that load, shared by those that train there, of which each has at least
+            one; by default one per core but one, at most 8 each. 0 loads in the training process.
         images: a folder of plain images for `predict`; by default `test_split` is predicted.
         images_labels, images_channels: of what was learned, so that `images` need no dataset; `segfolio predict`
             takes them from the checkpoint.
@@ -60,7 +59,7 @@ class DataModule(LightningDataModule):
         batch_size: int = 4,
         eval_batch_size: int = 1,
         pad_batches: bool = False,
-        train_transforms: Sequence[Transform] = (),
+        train_transforms: Sequence[Transform | Mixing] = (),
         eval_transforms: Sequence[Transform] = (),
         test_transforms: Sequence[Transform] | None = None,
         num_workers: int | None = None,
@@ -78,7 +77,7 @@ class DataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.pad_batches = batch_size, eval_batch_size, pad_batches
         self.train_transforms, self.eval_transforms = train_transforms, eval_transforms
         self.test_transforms = eval_transforms if test_transforms is None else test_transforms
-        self.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if num_workers is None else num_workers
+        self.num_workers = num_workers
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.cache, self.seed = cache, seed
         self.images_labels, self.images_channels = images_labels, images_channels
@@ -114,24 +113,25 @@ class DataModule(LightningDataModule):
         self._checked |= names
 
     def train_dataloader(self) -> DataLoader[Any]:
-        dataset = self.split(self.train_split)
-        return self._loader(
-            Augmented(dataset, self.train_transforms, self.cache), self.batch_size, self.train_sampler(self.trainer)
-        )
+        sampler, preparation = self.train_sampler(self.trainer), None
+        if self.trainer:
+            preparation = getattr(self.trainer.lightning_module, "preparation", None)
+        dataset = Augmented(self.split(self.train_split), self.train_transforms, preparation, self.cache)
+        return self._loader(dataset, sampler.share, sampler)
 
     def train_sampler(self, trainer: Trainer | None) -> TrainSampler:
-        """Who draws what, from where the trainer is; raises a `SegfolioError` where there is too little to draw."""
+        """Who draws what, from where the trainer is; raises a `SegfolioError` where a step cannot be drawn."""
         accumulate, done = 1, (0, 0)
         if trainer:
             accumulate = trainer.accumulate_grad_batches
             done = (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
-        length = len(self.split(self.train_split))
+        length = self.split(self.train_split).clip_count
         return TrainSampler(length, self.batch_size, self.seed, *_rank(trainer), accumulate, done)
 
     def statistics_dataloader(self) -> DataLoader[Any]:
-        """The training images once, as in evaluation but in training's batch size; all of one size."""
+        """The training images once, as in evaluation but in whole batches of a step; all of one size."""
         dataset = self.split(self.train_split)
-        sampler = EvaluationSampler(len(dataset), *_rank(self.trainer), turn=self.batch_size)
+        sampler = EvaluationSampler(dataset.clip_count, *_rank(self.trainer), turn=self.batch_size)
         return self._loader(ForEvaluation(dataset, self.eval_transforms), self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -152,87 +152,33 @@ class DataModule(LightningDataModule):
         self, dataset: SegmentationDataset, transforms: Sequence[Transform], batch_size: int | None = None
     ) -> DataLoader[Any]:
         rank, world_size = _rank(self.trainer)
-        if len(dataset) < world_size:
-            raise SegfolioError(f"{len(dataset)} images cannot be shared by {world_size} processes; use fewer devices")
-        sampler = EvaluationSampler(len(dataset), rank, world_size)
+        if (count := dataset.clip_count) < world_size:
+            what = "images" if dataset.clips is None else "clips"
+            raise SegfolioError(f"{count} {what} cannot be shared by {world_size} processes; use fewer devices")
+        sampler = EvaluationSampler(count, rank, world_size)
         return self._loader(ForEvaluation(dataset, transforms), batch_size or self.eval_batch_size, sampler)
 
     def _loader(
-        self, dataset: Dataset[Sample], batch_size: int, sampler: TrainSampler | EvaluationSampler
+        self, dataset: Dataset[Clip], batch_size: int, sampler: TrainSampler | EvaluationSampler
     ) -> DataLoader[Any]:
+        workers = workers_each(self.num_workers, self.trainer.num_devices if self.trainer else 1)
         return DataLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
+            num_workers=workers,
             collate_fn=partial(collate, padded=self.pad_batches),
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0 and isinstance(sampler, TrainSampler),
+            persistent_workers=workers > 0 and isinstance(sampler, TrainSampler),
             worker_init_fn=_one_thread,
         )
 
 
-class Augmented(Dataset[Sample]):
-    """Training samples; the random stream of each comes with its draw."""
-
-    def __init__(self, dataset: SegmentationDataset, transforms: Sequence[Transform], cache: bool = False) -> None:
-        self.dataset, self.transforms = dataset, transforms
-        self.cache: dict[int, Sample] | None = {} if cache else None
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(draw.key)))
-        sample = self._read(draw.image)
-        for transform in self.transforms:
-            sample = transform(sample, rng)
-        return sample
-
-    def _read(self, index: int) -> Sample:
-        if self.cache is None:
-            return self.dataset[index]
-        if index not in self.cache:
-            self.cache[index] = self.dataset[index]
-        return self.cache[index]
-
-
-class ForEvaluation(Dataset[Sample]):
-    """Evaluation samples: transforms see the image alone, the truth stays as it is."""
-
-    def __init__(self, dataset: SegmentationDataset, transforms: Sequence[Transform]) -> None:
-        self.dataset, self.transforms = dataset, transforms
-
-    def __getitem__(self, index: int) -> Sample:
-        whole = self.dataset[index]
-        sample = replace(whole, target=None)
-        for transform in self.transforms:
-            sample = transform(sample, np.random.default_rng(index))
-        return replace(sample, target=whole.target)
-
-
-def collate(samples: Sequence[Sample], padded: bool = False) -> Batch:
-    """Stack samples of one size, or `padded` with zeros on the right and below.
-
-    Raises:
-        SegfolioError: sizes that differ and are not to be padded, by image.
-    """
-    shapes = [(s.image.shape[-2], s.image.shape[-1]) for s in samples]
-    images = [s.image.as_subclass(torch.Tensor) for s in samples]
-    if padded:
-        height, width = map(max, zip(*shapes, strict=True))
-        images = [pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(images, shapes, strict=True)]
-    if len(sizes := {image.shape for image in images}) > 1:
-        found = ", ".join(f"{s.image_id} {s.image.shape[-1]}x{s.image.shape[-2]}" for s in samples[:4])
-        raise SegfolioError(
-            f"a batch holds images of {len(sizes)} sizes ({found}); add a RandomWindow with a `size` to "
-            "data.train_transforms, or set data.batch_size (in evaluation: data.eval_batch_size) to 1; the "
-            "region-based family can also have them padded (data.pad_batches)"
-        )
-    return Batch(
-        images=torch.stack(images),
-        image_ids=[s.image_id for s in samples],
-        original_sizes=[s.original_size for s in samples],
-        targets=[s.target for s in samples if s.target is not None],
-        sizes=shapes,
-    )
+def workers_each(wanted: int | None, processes: int) -> int:
+    """What one of a machine's training processes gets of the loading processes that are wanted on it."""
+    if wanted is None:
+        return min(8, max(1, ((os.cpu_count() or 2) - 1) // processes))
+    return wanted and max(1, wanted // processes)
 
 
 def _rank(trainer: Trainer | None) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from segfolio.data.formats import rle
 from segfolio.data.formats.panoptic import runs
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Target
-from segfolio.data.segments import Segments
+from segfolio.data.segments import Segments, is_id_map
 
 
 def panoptic_truth(target: Target, labels: LabelSpace) -> Segments:
@@ -25,24 +25,25 @@ def panoptic_truth(target: Target, labels: LabelSpace) -> Segments:
         ValueError: neither segments nor a semantic map.
     """
     segments, semantic = target.segments, target.semantic
-    if segments is not None:
-        ids, classes, crowd = (x.cpu().numpy() for x in (segments.id_map, segments.labels, segments.crowd))
-    elif semantic is not None:
-        ids, classes, crowd = np.zeros(semantic.shape, np.int32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
-    else:
-        raise ValueError("panoptic truth is derived from segments or a semantic map; this dataset has neither")
+    if segments is None:
+        if semantic is None:
+            raise ValueError("panoptic truth is derived from segments or a semantic map; this dataset has neither")
+        none = torch.zeros(0, dtype=torch.int64)
+        segments = Segments(torch.zeros(semantic.shape, dtype=torch.int32), none, none.bool())
+    ids, classes, crowd = segments.id_map.cpu(), segments.labels.cpu(), segments.crowd.cpu()
+    tracks = None if segments.tracks is None else segments.tracks.cpu()
 
-    stuff = np.flatnonzero(~np.array(labels.is_thing))
-    if semantic is not None and not np.isin(classes, stuff).any():
+    stuff = torch.tensor(labels.is_thing).logical_not().nonzero()[:, 0]
+    if semantic is not None and not torch.isin(classes, stuff).any():
         table = np.zeros(labels.ignore_index + 1, np.int32)
-        table[stuff] = len(classes) + 1 + np.arange(len(stuff))
-        ids = np.where(ids == 0, table[semantic.cpu().numpy()], ids)
-        classes, crowd = np.append(classes, stuff), np.append(crowd, np.zeros(len(stuff), np.bool_))
+        table[stuff.numpy()] = len(classes) + 1 + np.arange(len(stuff))
+        ids = torch.from_numpy(np.where(ids.numpy() == 0, table[semantic.cpu().numpy()], ids.numpy()))
+        classes, crowd = torch.cat([classes, stuff]), torch.cat([crowd, torch.zeros(len(stuff), dtype=torch.bool)])
+        tracks = None if tracks is None else torch.cat([tracks, torch.full((len(stuff),), -1)])
 
-    seen = np.bincount(ids.reshape(-1)[runs(ids)[0]], minlength=len(classes) + 1)[1:] > 0
-    if not seen.all():
-        ids = np.append(0, np.cumsum(seen) * seen).astype(np.int32)[ids]
-    return Segments(torch.from_numpy(ids), torch.from_numpy(classes[seen]), torch.from_numpy(crowd[seen]))
+    truth, flat = Segments(ids, classes, crowd, tracks=tracks), ids.numpy().reshape(-1)
+    seen = np.bincount(flat[runs(ids.numpy())[0]], minlength=len(classes) + 1)[1:] > 0
+    return truth if seen.all() else truth[torch.from_numpy(seen)]
 
 
 def panoptic_losses(target: Target, labels: LabelSpace, where: str) -> Iterator[Problem]:
@@ -75,7 +76,7 @@ def panoptic_losses(target: Target, labels: LabelSpace, where: str) -> Iterator[
 
 def _overlap(segments: Segments) -> int:
     """Pixels that more than one segment claims, crowds aside, each as often as it is one too many."""
-    if isinstance(segments.form, torch.Tensor) and segments.form.ndim == 2:
+    if is_id_map(segments.form):
         return 0
     told_apart = segments[~segments.crowd]
     return int(rle.areas(told_apart.rles).sum()) - int((told_apart.id_map > 0).sum())

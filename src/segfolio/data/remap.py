@@ -15,7 +15,7 @@ from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import SegmentationDataset, listed
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample
-from segfolio.data.segments import Segments
+from segfolio.data.segments import Segments, is_id_map
 from segfolio.errors import SegfolioError, did_you_mean
 from segfolio.yaml_file import read_yaml
 
@@ -41,7 +41,7 @@ class Remapped(SegmentationDataset):
     """
 
     def __init__(self, dataset: SegmentationDataset, remap: Remap | str) -> None:
-        self.dataset, self.channels = dataset, dataset.channels
+        self.dataset, self.channels, self.clips = dataset, dataset.channels, dataset.clips
         if hasattr(dataset, "info"):
             self.info = dataset.info
         of, old = type(dataset).__name__, dataset.labels
@@ -86,7 +86,7 @@ class Remapped(SegmentationDataset):
     def _segments(self, old: Segments) -> Segments:
         labels = torch.from_numpy(self._table[old.labels.numpy()].astype(np.int64))
         segments, keep = replace(old, labels=labels), labels != self.labels.ignore_index
-        if isinstance(old.form, list) or old.form.ndim == 3:
+        if not is_id_map(old.form):
             return segments if keep.all() else segments[keep]
         places = [0]  # of each id among the new ones
         owners: dict[object, int] = {}
@@ -97,7 +97,8 @@ class Remapped(SegmentationDataset):
             return segments
         first = torch.tensor([places.index(place) - 1 for place in owners.values()], dtype=torch.int64)
         ids = np.array(places, np.int32)[old.form.numpy()]
-        return Segments(torch.from_numpy(ids), labels[first], old.crowd[first])
+        tracks = None if old.tracks is None else old.tracks[first]
+        return Segments(torch.from_numpy(ids), labels[first], old.crowd[first], tracks=tracks)
 
 
 def preset(name: str) -> Remap:

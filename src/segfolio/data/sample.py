@@ -11,6 +11,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from segfolio.data.formats.rle import RLE
 from segfolio.data.image_ids import is_image_id
+from segfolio.data.prompts import Prompts
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 
@@ -25,7 +26,8 @@ class Target:
     Attributes:
         semantic: `[H, W]` uint8 (uint16 where the label space needs it), class indices or `ignore_index`.
         segments: the same image's objects, where the dataset has them.
-        weight: `[H, W]` float32, the weight of each pixel in the loss, where the recipe has one.
+        weight: `[H, W]` float32, the weight of each pixel in the loss, where the recipe has one; bool where pixels
+            count or do not.
         ignore_index: value of a pixel of `semantic` without a class; transforms pad with it.
         number: of the image in its annotation file, where it has one: evaluation goes by it, and results name it.
     """
@@ -46,6 +48,7 @@ class Sample:
         image_id: unique within the dataset; names the files that a prediction is written to.
         original_size: of the image as stored, whatever transforms did since.
         target: None where there is no truth (prediction).
+        prompts: what is asked about it, made by the family's `preparation` from what the transforms left.
 
     Raises:
         SegfolioError: an id that leads out of a folder; `data.image_ids.id_of` makes one of any file's name.
@@ -55,6 +58,7 @@ class Sample:
     image_id: str
     original_size: Size
     target: Target | None = None
+    prompts: Prompts | None = None
 
     def __post_init__(self) -> None:
         if not is_image_id(self.image_id):
@@ -69,6 +73,8 @@ class Batch:
         images: `[B, C, H, W]` uint8.
         targets: one per image, not padded; empty in prediction.
         sizes: of each image in `images`, at the upper left; below and right of it is padding. `[H, W]` if not given.
+        prompts: one per image, or empty.
+        clips: how many consecutive images are one clip, their sum is B; every image by itself if not given.
     """
 
     images: Tensor
@@ -76,10 +82,13 @@ class Batch:
     original_sizes: list[Size]
     targets: list[Target] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
+    prompts: list[Prompts] = field(default_factory=list)
+    clips: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         height, width = self.images.shape[-2:]
         self.sizes = self.sizes or [(height, width)] * len(self)
+        self.clips = self.clips or [1] * len(self)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -95,17 +104,7 @@ class Batch:
         return torch.stack([_present(t.weight) for t in self.targets])
 
     def pin_memory(self) -> "Batch":
-        def pin(x: Tensor | None) -> Any:
-            return None if x is None else x.as_subclass(Tensor).pin_memory()
-
-        def pin_target(t: Target) -> Target:
-            s = t.segments
-            if s is not None:
-                form = s.form if isinstance(s.form, list) else pin(s.form)
-                s = replace(s, form=form, labels=pin(s.labels), crowd=pin(s.crowd))
-            return replace(t, semantic=pin(t.semantic), segments=s, weight=pin(t.weight))
-
-        return replace(self, images=pin(self.images), targets=[pin_target(t) for t in self.targets])
+        return _pinned(self)
 
 
 @dataclass
@@ -133,6 +132,21 @@ class Instances:
 
 
 @dataclass
+class Prompted:
+    """What was answered to P prompts.
+
+    Attributes:
+        rles: `[P][K]`, of each prompt the masks of K rounds; one where nothing was asked again.
+        iou: `[P, K]` float32, how well the network thinks that each fits.
+        clicks: the points that were given, in their order, at the image's original size; None where there were none.
+    """
+
+    rles: list[list[RLE]]
+    iou: Tensor
+    clicks: Prompts | None = None
+
+
+@dataclass
 class Prediction:
     """What a family says of one image, at the image's original size.
 
@@ -146,6 +160,7 @@ class Prediction:
     semantic: Tensor | None = None
     instances: Instances | None = None
     panoptic: Segments | None = None
+    prompted: Prompted | None = None
 
 
 class Queries(NamedTuple):
@@ -181,6 +196,17 @@ def to_image(pixels: npt.NDArray[np.uint8]) -> Image:
 def to_pixels(image: Tensor) -> npt.NDArray[np.uint8]:
     """`[C, H, W]` tensor to a contiguous `[H, W, C]` array; no copy of what `to_image` made."""
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def _pinned(x: Any) -> Any:
+    """With all tensors in page-locked memory, from which they are copied to a device beside its work."""
+    if isinstance(x, Tensor):
+        return x.as_subclass(Tensor).pin_memory()
+    if isinstance(x, list):
+        return [_pinned(each) for each in x]
+    if is_dataclass(x) and not isinstance(x, type):
+        return replace(x, **{f.name: _pinned(getattr(x, f.name)) for f in fields(x)})
+    return x
 
 
 def _present(x: Tensor | None) -> Tensor:

@@ -10,29 +10,31 @@ from segfolio.errors import SegfolioError
 
 
 class Draw(NamedTuple):
-    """One training sample: which image, and the key of the random stream that augments it."""
+    """One draw of training: which clip (of a dataset of images: which image), and the key of its random stream."""
 
-    image: int
+    clip: int
     key: tuple[int, int, int]
     """(seed, epoch, position in the epoch)."""
 
 
 class TrainSampler(Sampler[Draw]):
-    """Shuffled draws, equal on any number of processes.
+    """Shuffled draws, equal however a step is divided.
 
-    An epoch is one permutation, cut into global batches of `batch_size * world_size * accumulate` draws;
-    a rest smaller than that is left to the next epoch's shuffle. Within each step the processes take
-    neighbouring slices, so that one process with batch 4, two with batch 2, and one with batch 2 and two
-    accumulated steps see the same draws in the same order.
+    An epoch is one permutation, cut into steps of `batch_size` draws; a rest smaller than that is left to the next
+    epoch's shuffle. A step is divided into passes, and a pass into neighbouring slices for the processes, so that one
+    process, two processes, and two accumulated passes of one process see the same draws in the same order.
 
     Args:
-        length: images in the split.
-        batch_size: of one process and one forward pass.
+        length: clips or images in the split.
+        batch_size: of one optimiser step.
         accumulate: forward passes per optimiser step.
         resume: epoch and forward passes of it that are done already; that epoch starts behind them.
 
+    Attributes:
+        share: draws of one process and one forward pass.
+
     Raises:
-        SegfolioError: the split is smaller than one global batch.
+        SegfolioError: processes and passes do not divide the batch, the split is smaller than it.
     """
 
     def __init__(
@@ -45,14 +47,23 @@ class TrainSampler(Sampler[Draw]):
         accumulate: int = 1,
         resume: tuple[int, int] = (0, 0),
     ) -> None:
-        self.step = batch_size * world_size
-        self.epoch_length = length - length % (self.step * accumulate)
-        if self.epoch_length == 0:
+        if batch_size < 1:
+            raise SegfolioError(f"data.batch_size is {batch_size}; give at least the 1 image of a step")
+        if batch_size % (world_size * accumulate):
+            divisors = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
             raise SegfolioError(
-                f"the training split has {length} images, fewer than the {self.step * accumulate} of one step "
-                f"(batch_size {batch_size} x {world_size} processes x {accumulate} accumulated); lower data.batch_size"
+                f"data.batch_size {batch_size} is that of an optimiser step, which {world_size} x {accumulate} parts "
+                "(processes x accumulated passes) do not divide; choose trainer.devices and "
+                f"trainer.accumulate_grad_batches so that their product is one of {divisors}, or another batch"
             )
-        self.length, self.batch_size, self.seed, self.rank, self.world_size = length, batch_size, seed, rank, world_size
+        if length < batch_size:
+            raise SegfolioError(
+                f"the training split has {length} images or clips, fewer than the {batch_size} of one step; lower "
+                "data.batch_size"
+            )
+        self.epoch_length = length - length % batch_size
+        self.pass_size, self.share = batch_size // accumulate, batch_size // (world_size * accumulate)
+        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
         self.resume = resume
         self.epoch = resume[0]  # workers ask for the first draws before Lightning sets the epoch
 
@@ -66,13 +77,13 @@ class TrainSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         done = self.resume[1] if self.epoch == self.resume[0] else 0
-        for start in range(done * self.step + self.rank * self.batch_size, self.epoch_length, self.step):
-            for position in range(start, start + self.batch_size):
+        for start in range(done * self.pass_size + self.rank * self.share, self.epoch_length, self.pass_size):
+            for position in range(start, start + self.share):
                 yield Draw(int(order[position]), (self.seed, self.epoch, position))
 
 
 class EvaluationSampler(Sampler[int]):
-    """Every image exactly once over all processes, which take turns; shares differ by at most one turn.
+    """Every image, or clip, exactly once over all processes, which take turns; shares differ by at most one turn.
 
     Args:
         turn: neighbouring images that stay together; the size of a batch where batches must not depend on

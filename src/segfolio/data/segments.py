@@ -1,8 +1,10 @@
 """`Segments`: the objects and regions of one image, in whichever form they were read."""
 
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.tv_tensors import Mask
@@ -11,6 +13,8 @@ from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE
 
 Form = Tensor | list[RLE]
+
+_OF_EACH = ("boxes", "areas", "tracks")  # what a segment may have beside its form, label and flag
 
 
 @dataclass
@@ -21,12 +25,14 @@ class Segments:
     Reading a dataset so costs no more than its files, and evaluation never sees a mask.
 
     Attributes:
-        form: masks `[N, H, W]` bool, or N run lengths, or an id map `[H, W]` of 1 to N, 0 where there is none.
+        form: masks `[N, H, W]` bool, or N run lengths, or an id map `[H, W]` of 1 to N, 0 where there is none; or, as
+            segments overlap, several id maps `[L, H, W]` of an integer type, each segment in one of them.
         labels: `[N]` int64, class indices of the dataset's `LabelSpace`.
         crowd: `[N]` bool, regions that stand for a group; evaluation neither rewards nor punishes them.
         size: height and width; to be given with run lengths.
         boxes: `[N, 4]` float64, x, y, width, height as annotated; of the masks where there are none.
         areas: `[N]` float64, pixels as annotated; of the masks where there are none.
+        tracks: `[N]` int64, the number of each object throughout its clip, -1 of what is not followed.
     """
 
     form: Form
@@ -35,6 +41,7 @@ class Segments:
     size: tuple[int, int] = (0, 0)
     boxes: Tensor | None = None
     areas: Tensor | None = None
+    tracks: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.form, Tensor):
@@ -44,10 +51,21 @@ class Segments:
         return len(self.labels)
 
     def __getitem__(self, keep: Tensor) -> "Segments":
-        """Those that `keep`, `[N]` bool or `[M]` indices, names."""
-        form = self.rles if isinstance(self.form, list) else self.masks
-        chosen = [form[i] for i in torch.arange(len(self))[keep]] if isinstance(form, list) else Mask(form[keep])
-        extra = {name: None if (x := getattr(self, name)) is None else x[keep] for name in ("boxes", "areas")}
+        """Those that `keep`, `[N]` bool or `[M]` indices, names; an id map stays one unless an index is repeated."""
+        places = torch.arange(len(self))[keep]
+        chosen: Form
+        if isinstance(self.form, list):
+            chosen = [self.form[i] for i in places]
+        elif is_id_map(self.form) and len(places.unique()) == len(places):
+            table = torch.zeros(len(self) + 1, dtype=torch.int32)
+            table[1 + places] = torch.arange(1, len(places) + 1, dtype=torch.int32)
+            ids = self.form.as_subclass(Tensor).int()
+            chosen = Mask(
+                table.to(ids.device).index_select(0, ids.reshape(-1)).view(ids.shape)
+            )  # faster than table[ids]
+        else:
+            chosen = Mask(self.masks[keep])
+        extra = {name: None if (x := getattr(self, name)) is None else x[keep] for name in _OF_EACH}
         return Segments(chosen, self.labels[keep], self.crowd[keep], self.size, **extra)
 
     def with_masks(self, masks: Mask) -> "Segments":
@@ -59,26 +77,55 @@ class Segments:
         """`[N, H, W]` bool, where the labels are."""
         if isinstance(self.form, list):
             return Mask(torch.from_numpy(rle.decode(self.form, self.size)).to(self.labels.device))
-        if self.form.ndim == 2:
-            places = torch.arange(1, len(self) + 1, device=self.form.device)
-            return Mask(self.form.as_subclass(Tensor) == places[:, None, None])
-        return Mask(self.form)
+        if not is_id_map(self.form):
+            return Mask(self.form)
+        places = torch.arange(1, len(self) + 1, device=self.form.device).to(self.form.dtype)[:, None, None]
+        first, *others = self.form.as_subclass(Tensor).reshape(-1, *self.size)
+        masks = first == places
+        for ids in others:
+            masks |= ids == places
+        return Mask(masks)
 
     @property
     def rles(self) -> list[RLE]:
         if isinstance(self.form, list):
             return self.form
-        pixels = self.form.as_subclass(Tensor).cpu().numpy()
-        return rle.from_id_map(pixels, len(self)) if pixels.ndim == 2 else rle.encode(pixels)
+        if is_id_map(self.form) and self.form.ndim == 2:
+            return rle.from_id_map(self.form.as_subclass(Tensor).cpu().numpy(), len(self))
+        return rle.encode(self.masks.as_subclass(Tensor).cpu().numpy())
 
     @property
     def id_map(self) -> Tensor:
         """`[H, W]` int32 of places + 1, 0 where there is none; of two that overlap the later is seen."""
         if isinstance(self.form, list):
             return torch.from_numpy(rle.to_id_map(self.form, self.size))
-        if self.form.ndim == 2:
-            return self.form.as_subclass(Tensor).int()
-        ids = np.zeros(self.size, np.int32)
+        if is_id_map(self.form):
+            ids = self.form.as_subclass(Tensor).int()
+            return ids if ids.ndim == 2 else ids.amax(0)
+        seen = np.zeros(self.size, np.int32)
         for place, mask in enumerate(self.form.cpu().numpy(), 1):
-            ids[mask] = place
-        return torch.from_numpy(ids)
+            seen[mask] = place
+        return torch.from_numpy(seen)
+
+    def compact(self) -> "Segments":
+        """The same segments as an id map, or as several where they overlap, of 8 bits where these are enough."""
+        maps = self.form.as_subclass(Tensor) if is_id_map(self.form) else _id_maps(self.masks.numpy())
+        return replace(self, form=Mask(maps.to(torch.uint8 if len(self) <= 0xFF else torch.int32)))
+
+
+def is_id_map(form: Form) -> TypeGuard[Tensor]:
+    """Whether segments are numbers in one or more maps."""
+    return isinstance(form, Tensor) and form.dtype != torch.bool
+
+
+def _id_maps(masks: npt.NDArray[np.bool_]) -> Tensor:
+    """`[N, H, W]` to one id map or `[L, H, W]`: each mask goes to the first map in which it overlaps no other."""
+    maps = np.zeros((1, masks.shape[1] * masks.shape[2]), np.int32)
+    for place, mask in enumerate(masks, 1):
+        inside = np.flatnonzero(mask)
+        taken = [ids[inside].any() for ids in maps]
+        if all(taken):
+            maps = np.append(maps, np.zeros_like(maps[:1]), axis=0)
+            taken.append(False)
+        maps[taken.index(False)][inside] = place
+    return torch.from_numpy(maps.reshape(-1, *masks.shape[1:])).squeeze(0)

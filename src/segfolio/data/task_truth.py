@@ -1,13 +1,16 @@
 """`task_truth`: what a network that classifies masks is to find in an image, by task."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.checks.problems import Problem, raise_problems
+from segfolio.data.formats.panoptic import runs
+from segfolio.data.instance_maps import id_map_segments
 from segfolio.data.labels import LabelSpace
 from segfolio.data.panoptic_truth import panoptic_losses, panoptic_truth
 from segfolio.data.sample import Sample, Target
@@ -28,12 +31,26 @@ class Split(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+@dataclass(frozen=True)
+class TaskTruth:
+    """A family's `preparation`: the target of a sample is what is to be found in it, see `task_truth`."""
+
+    labels: LabelSpace
+    task: Task
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return replace(sample, target=task_truth(sample.target or Target(), self.labels, self.task))
+
+
 def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:
-    """The target with the segments to be found, as masks, and a `weight` of 0 at pixels that do not count.
+    """The target with the segments to be found, as id maps, and a `weight` of 0 at pixels that do not count.
 
     `semantic`: one segment per class that the image has (MaskFormer, arXiv 2107.06278, section 3.1); void does
     not count. `instance`: the things; crowds do not count. `panoptic`: things and stuff; void and crowds do not
-    count.
+    count. Masks, which take as many bytes for each segment as the maps for all, are derived from it on the device.
+
+    Returns:
+        One whose weight is bool where the recipe has none.
 
     Raises:
         ValueError: the annotation has not what the task needs, see `check_task`.
@@ -41,25 +58,26 @@ def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:
     if task == "semantic":
         if target.semantic is None:
             raise ValueError("the semantic task needs a semantic map; this dataset has none")
-        semantic = target.semantic.as_subclass(Tensor)
-        classes = [c for c in semantic.unique().tolist() if c != target.ignore_index]
-        masks = torch.stack([semantic == c for c in classes]) if classes else torch.zeros(0, *semantic.shape).bool()
-        found = Segments(Mask(masks), torch.tensor(classes, dtype=torch.int64), torch.zeros(len(classes)).bool())
-        counts = semantic != target.ignore_index
+        found = _classes(target.semantic.numpy(), target.ignore_index)
     else:
         if target.segments is None:
             raise ValueError(f"the {task} task needs segments; this dataset has none")
         whole = panoptic_truth(target, labels) if task == "panoptic" else target.segments
-        masks = whole.masks.as_subclass(Tensor)
-        counts = ~masks[whole.crowd].any(0)
-        if task == "panoptic":
-            counts &= masks.any(0)
         wanted = ~whole.crowd
         if task == "instance":
             wanted &= torch.tensor(labels.is_thing)[whole.labels]
-        found = Segments(Mask(masks[wanted]), whole.labels[wanted], whole.crowd[wanted])
-    weight = counts.float() if target.weight is None else counts * target.weight
+        found = whole[wanted]
+    found = found.compact()
+    counts = whole[whole.crowd].id_map == 0 if task == "instance" else found.id_map > 0
+    weight = counts if target.weight is None else counts * target.weight
     return replace(target, semantic=None, segments=found, weight=Mask(weight))
+
+
+def _classes(semantic: npt.NDArray[np.integer], ignore_index: int) -> Segments:
+    """One segment per class of a map `[H, W]`, in their order."""
+    classes = np.flatnonzero(np.bincount(semantic.reshape(-1)[runs(semantic)[0]]))
+    classes = classes[classes != ignore_index]
+    return id_map_segments(semantic, classes, torch.from_numpy(classes))
 
 
 def check_task(dataset: Split, name: str, task: Task) -> None:

@@ -34,6 +34,19 @@ def freeze(network: nn.Module) -> None:
         layer.eval().requires_grad_(False)
 
 
+def batch_share(network: nn.Module, batch_size: int, processes: int, accumulate: int) -> int | None:
+    """Of how many images of an optimiser step a batch normalisation sees the statistics at once.
+
+    Returns:
+        The least of all layers that normalise by their batch; None where none does.
+    """
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training]
+    if not layers:
+        return None
+    synchronised = all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
+    return batch_size // accumulate // (1 if synchronised else processes)
+
+
 @torch.no_grad()
 def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace running statistics by plain means over `batches`, over all processes.

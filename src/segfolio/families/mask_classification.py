@@ -1,7 +1,6 @@
 """Mask classification: one network for semantic, instance and panoptic segmentation (MaskFormer and its line)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction, Queries, Size
-from segfolio.data.task_truth import Task, check_task, task_truth
+from segfolio.data.sample import Batch, Prediction, Queries, Size, Target
+from segfolio.data.task_truth import Task, TaskTruth, check_task
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.batch_norm import freeze
@@ -76,6 +75,7 @@ class MaskClassification(Family):
                 "query per class; use matching: bipartite, or the task semantic"
             )
         self.task, self.main_metric = task, _MAIN[task]
+        self.preparation = TaskTruth(labels, task)
         self.measured_by = f"{task} inference of the queries"
         super().__init__(labels, architecture, **recipe)
         self.dense_test = DenseTest(test, lambda: Evaluation(self.make_metrics()))
@@ -109,19 +109,9 @@ class MaskClassification(Family):
         for name in splits.get(stage, ()):
             check_task(data.split(name), name, self.task)
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """What is to be found is worked out in host memory, of training images alone."""
-        if not self.trainer.training:
-            return batch
-        return replace(batch, targets=[task_truth(target, self.labels, self.task) for target in batch.targets])
-
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self(batch.images)
-        targets = [
-            MaskTarget(t.segments.labels, t.segments.masks.as_subclass(Tensor), t.weight.as_subclass(Tensor) > 0)
-            for t in batch.targets
-            if t.segments is not None and t.weight is not None
-        ]
+        targets = [mask_target(name, target) for name, target in zip(batch.image_ids, batch.targets, strict=True)]
         queries = output.class_logits.shape[1]
         full = [name for name, t in zip(batch.image_ids, targets, strict=True) if len(t.labels) > queries]
         if full and self.more_segments == "error":
@@ -185,3 +175,18 @@ class MaskClassification(Family):
         if self.task == "panoptic":
             found.append(PanopticMetric(self.labels))
         return found
+
+
+def mask_target(image_id: str, target: Target) -> MaskTarget:
+    """The truth of an image as its masks, where the target is; of a target that `TaskTruth` has made.
+
+    Raises:
+        SegfolioError: another target.
+    """
+    if target.semantic is not None or target.segments is None or target.weight is None:
+        raise SegfolioError(
+            f"{image_id} is not prepared for mask classification; a training loader of your own calls the family's "
+            "`preparation(sample, rng)` on each sample"
+        )
+    segments = target.segments
+    return MaskTarget(segments.labels, segments.masks.as_subclass(Tensor), target.weight.as_subclass(Tensor) > 0)

@@ -21,7 +21,11 @@ from segfolio.yaml_file import read_yaml
 _PLACE = {  # where and how fast a run runs, not what it computes
     "model": set[str](),
     "data": {"root", "images", "num_workers", "cache", "seed"},
-    "trainer": {"accelerator", "default_root_dir", "enable_progress_bar", "log_every_n_steps", "logger"},
+    "trainer": {
+        *("accelerator", "default_root_dir", "enable_progress_bar", "log_every_n_steps", "logger"),
+        # how a step is divided; where it changes what is computed, `Record.batch_statistics` says so
+        *("devices", "num_nodes", "strategy", "accumulate_grad_batches", "sync_batchnorm"),
+    },
 }
 
 
@@ -38,6 +42,8 @@ class Record:
         partial: how much of the split a test saw, in words; "" where that is all of it.
         data: fingerprint of each split that was used.
         other_data: of each split that is not as large as published, both sizes in words.
+        batch_statistics: of how many images, in words, where trained batch normalisations saw a part of each batch, as
+            devices or accumulation divide it; "" where they saw it all or there are none.
         commit: of the package's repository; None outside a checkout.
         dirty: whether the package differed from that commit.
         lock: sha256 of the repository's `requirements.lock`.
@@ -62,6 +68,7 @@ class Record:
     partial: str = ""
     data: dict[str, str] = field(default_factory=dict)
     other_data: dict[str, str] = field(default_factory=dict)
+    batch_statistics: str = ""
     commit: str | None = None
     dirty: bool | None = None
     lock: str | None = None
@@ -87,7 +94,9 @@ class Record:
         """Why its figures are not to be compared with a paper's, `<state>: <reason>`; "" where they are."""
         if self.partial:
             return f"partial: {self.partial}"
-        return f"other data: {'; '.join(self.other_data.values())}" if self.other_data else ""
+        if self.other_data:
+            return f"other data: {'; '.join(self.other_data.values())}"
+        return f"deviation: {self.batch_statistics}" if self.batch_statistics else ""
 
     @property
     def declared(self) -> dict[str, Figure]:
@@ -121,7 +130,7 @@ class Record:
 def recipe_hash(config: Mapping[str, Any]) -> str:
     """sha256 of what a config computes, as written or resolved: `model`, `data` and `trainer`.
 
-    Left out are seed, the paper's claim, and what says where to run (`--data.root`, `--trainer.accelerator`).
+    Left out are seed, the paper's claim, and what says where to run (`--data.root`, `--trainer.devices`).
     """
     recipe = {
         part: {key: value for key, value in (config.get(part) or {}).items() if key not in place}

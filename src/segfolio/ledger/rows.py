@@ -18,6 +18,7 @@ STATES = {
     "within": "as near to the paper's figure as the experiment demands",
     "outside": "further from it",
     "other data": "run on more or fewer images than were published, which is no replication",
+    "deviation": "run with batch statistics over parts of the batch, which how it was made names",
     "no claim": "run, and nothing to compare it with",
     "overridden": "run with a changed recipe, which is named",
     "unrun": "no run that can be shown",
@@ -49,7 +50,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        if self.ours is None or self.expected is None or self.state == "other data":
+        if self.ours is None or self.expected is None or self.state not in ("within", "outside"):
             return None
         return self.ours.mean - self.expected
 
@@ -174,7 +175,7 @@ def _run(path: Path, paper: Paper, dataset: str, file: Path, results: Results, s
     claimed = () if results.overrides else _claimed(path, paper, declared, said)
     expected = {cell.key: cell.expected for cell in claimed}
     shown = list(expected) or _main(summary)
-    other_data = any(seed.record.other_data for seed in seeds)
+    caveat = next(filter(None, (seed.record.caveat.partition(":")[0] for seed in seeds)), "")  # in place of a verdict
     cells = []
     for key in [*shown, *_under_further_protocols(shown, summary)]:
         figure, theirs, ours = of_key(key, declared), expected.get(key), summary.get(key)
@@ -186,7 +187,7 @@ def _run(path: Path, paper: Paper, dataset: str, file: Path, results: Results, s
             verdict = "overridden" if results.overrides else "no claim"
         else:
             tolerance = paper.tolerance_of(key, figure)
-            verdict = "other data" if other_data else state(figure, theirs, ours.mean, tolerance)
+            verdict = caveat or state(figure, theirs, ours.mean, tolerance)
         cells.append(Cell(key, figure, theirs, ours, verdict))
     return Row(
         file=path,
@@ -234,7 +235,8 @@ def _commit(record: Record) -> str:
 def _hardware(record: Record) -> str:
     gpus, about = record.hardware.get("gpus"), record.hardware
     machine = f"{gpus} x {about['gpu']}" if gpus else f"{about.get('cores')} cores of {about.get('cpu')}"
-    return f"{machine}, {record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else machine
+    time = f"{record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else ""
+    return ", ".join(filter(None, (machine, time, record.batch_statistics)))
 
 
 def _pictures(run: Path) -> list[Path]:

@@ -39,8 +39,16 @@ def test_objects_keep_their_ids_throughout_a_sequence(root):
         for place, number in enumerate(dataset.object_ids(frame)):
             assert (segments.masks[place].numpy() == (ids == number)).all()
         assert segments.labels.tolist() == [0] * len(dataset.object_ids(frame))
+        assert segments.tracks.tolist() == dataset.object_ids(frame)
         assert not segments.crowd.any()
     assert objects(np.array([[0, 7, 255], [2, 7, 0]])).id_map.tolist() == [[0, 2, 0], [1, 2, 0]]
+
+
+def test_a_sequence_is_a_clip_where_videos_are_asked_for(root):
+    assert DAVIS2017(root, "train").clips is None
+    dataset = DAVIS2017(root, "train", videos=True)
+    assert dataset.clip_count == 2
+    assert [list(dataset.frames_of(clip)) for clip in range(2)] == [[0, 1, 2], [3, 4]]
 
 
 def test_the_semantic_map_is_foreground_and_void_at_the_bottom(root):

@@ -1,5 +1,6 @@
 """DAVIS 2017 (Pont-Tuset et al., arXiv 1704.00675): videos in which one or more objects are followed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,14 @@ class DAVIS2017(PairedFiles):
     """Frames in the order of their sequences; an image's id is `<sequence>/<frame>`.
 
     All objects are of one class. In the files an object keeps its id throughout a sequence: segment i of a frame is
-    the object `object_ids(index)[i]`. Of the test sequences the first frame alone is annotated; the others have no
-    target.
+    the object `object_ids(index)[i]`, which is its track. Of the test sequences the first frame alone is annotated; the
+    others have no target.
 
     Args:
         root: the folder that holds `JPEGImages`, `Annotations` and `ImageSets`, or the folder `DAVIS` with these.
         split: train, val, or whatever list `ImageSets/2017` holds, as test-dev.
         resolution: 480p or Full-Resolution.
+        videos: whether a sequence is a clip, or each frame an image by itself.
 
     Attributes:
         sequences: the places of each sequence's frames, by name.
@@ -65,7 +67,7 @@ class DAVIS2017(PairedFiles):
         palette=((128, 0, 0), (0, 0, 0)),
     )
 
-    def __init__(self, root: str | Path, split: str, resolution: str = "480p") -> None:
+    def __init__(self, root: str | Path, split: str, resolution: str = "480p", videos: bool = False) -> None:
         if root and (Path(root) / "DAVIS").is_dir():
             root = Path(root) / "DAVIS"  # as the archive unpacks
         images, masks = f"JPEGImages/{resolution}", f"Annotations/{resolution}"
@@ -86,6 +88,8 @@ class DAVIS2017(PairedFiles):
         if not self.pairs:
             raise SegfolioError(f"{lists[split]} is empty, expected the name of a sequence per line")
         self.expect_pairs(lists[split])
+        if videos:
+            self.clips = list(self.sequences.values())
 
     def read_ids(self, path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         ids = read_id_map(path)
@@ -107,7 +111,8 @@ class DAVIS2017(PairedFiles):
 def objects(ids: npt.NDArray[np.integer]) -> Segments:
     """A map `[H, W]` of object ids, 0 where there is none and 255 where nobody knows, to one segment for each."""
     numbers = _object_ids(ids)
-    return id_map_segments(ids, numbers, torch.zeros(len(numbers), dtype=torch.int64))
+    segments = id_map_segments(ids, numbers, torch.zeros(len(numbers), dtype=torch.int64))
+    return replace(segments, tracks=torch.from_numpy(numbers))
 
 
 def _object_ids(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Augmentation on uint8, on the CPU, one random stream per sample; normalisation is later, on the device."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = [
     "ColorJitter",
     "ElasticDeformation",
     "GaussianBlur",
+    "Mixing",
     "RandomWindow",
     "Resize",
     "ResizeShortest",
@@ -32,3 +34,19 @@ class Transform(Protocol):
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample: ...
+
+
+class Mixing:
+    """A transform that makes one `Sample` of several, to be subclassed: a mosaic, objects pasted in.
+
+    The first is the one that was drawn; the others are drawn from the whole split by the same random stream, and have
+    come through the transforms before this one. They stay as they were, and all randomness comes from `rng`.
+
+    Attributes:
+        samples: how many, at least 1.
+    """
+
+    samples: int
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        raise NotImplementedError

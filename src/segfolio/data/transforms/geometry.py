@@ -15,11 +15,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy.interpolate import CubicSpline
-from torch import Tensor
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.formats import rle
-from segfolio.data.sample import Sample, Segments, Size, to_image, to_pixels
+from segfolio.data.formats.panoptic import runs
+from segfolio.data.sample import Sample, Size, to_image, to_pixels
+from segfolio.data.segments import Segments, is_id_map
 from segfolio.errors import SegfolioError
 
 Array = npt.NDArray[Any]
@@ -141,9 +142,13 @@ def nearest(length: int, result: int) -> rle.Indices:
 
 def present(segments: Segments) -> Segments:
     """Without those that have no pixel left."""
-    masks = segments.masks
-    keep = torch.from_numpy(masks.numpy().any((1, 2)))
-    return segments if keep.all() else replace(segments, form=masks)[keep]
+    if is_id_map(segments.form):
+        ids = segments.form.numpy()
+        keep = torch.from_numpy(np.bincount(ids.reshape(-1)[runs(ids)[0]], minlength=len(segments) + 1)[1:] > 0)
+    else:
+        masks = segments.masks
+        segments, keep = replace(segments, form=masks), torch.from_numpy(masks.numpy().any((1, 2)))
+    return segments if keep.all() else segments[keep]
 
 
 def touching(sample: Sample, rows: tuple[int, int], columns: tuple[int, int]) -> Sample:
@@ -182,7 +187,7 @@ def moved(
         if segments is not None:
             if isinstance(segments.form, list) and (taken := grid()):
                 form = rle.decode_window(segments.form, segments.size, *taken)
-            elif isinstance(segments.form, Tensor) and segments.form.ndim == 2 and len(segments) <= 0xFFFF:
+            elif is_id_map(segments.form) and segments.form.ndim == 2 and len(segments) <= 0xFFFF:
                 ids = segments.form.numpy().astype(np.uint16)  # int32 is rotated with another rounding
                 form = labels(ids, 0).astype(np.int32)
             else:

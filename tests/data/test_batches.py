@@ -1,0 +1,224 @@
+"""From a split to batches: clips, mixing, preparation, and the one batch that comes of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from torch import Tensor
+from torchvision.tv_tensors import Image
+
+from segfolio.data.batches import Augmented, ForEvaluation, collate
+from segfolio.data.dataset import SegmentationDataset
+from segfolio.data.datasets import Shapes
+from segfolio.data.labels import LabelSpace
+from segfolio.data.module import DataModule
+from segfolio.data.prompts import Prompts
+from segfolio.data.sample import Sample
+from segfolio.data.samplers import Draw
+from segfolio.data.transforms import ColorJitter, Mixing, RandomWindow, Resize
+from segfolio.errors import SegfolioError
+
+SIZE = (48, 64)
+SHAPES = partial(Shapes, size=SIZE, train=7, val=3, test=3)
+DRAW = Draw(2, (0, 0, 0))
+
+
+class Videos(SegmentationDataset):
+    """Eight frames of 16 x 20 in three clips; frame i is of the value i."""
+
+    labels = LabelSpace(("thing",), things=("thing",))
+    clips = (range(3), range(3, 4), range(4, 8))
+
+    def __init__(self, root: str | None = None, split: str = "train") -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 8
+
+    def read(self, index: int) -> Sample:
+        return Sample(Image(torch.full((3, 16, 20), index, dtype=torch.uint8)), str(index), (16, 20))
+
+
+class Images(Videos):
+    """The same frames, each by itself."""
+
+    clips = None
+
+
+class Mosaic(Mixing):
+    """Four samples as the quarters of one; which goes where is drawn."""
+
+    samples = 4
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        a, b, c, d = (samples[i].image[:, ::2, ::2] for i in rng.permutation(4))
+        whole = torch.cat([torch.cat([a, b], 2), torch.cat([c, d], 2)], 1)
+        return replace(samples[0], image=Image(whole))
+
+
+class Noise:
+    """Adds one drawn number to all pixels."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return replace(sample, image=Image(sample.image + int(rng.integers(10, 200))))
+
+
+def values(sample: Sample) -> list[int]:
+    return sample.image.unique().tolist()
+
+
+def test_all_frames_of_a_clip_are_augmented_alike() -> None:
+    """A gradient in place of one value shows where pixels come from."""
+
+    class Still(Videos):
+        def read(self, index: int) -> Sample:
+            pixels = torch.arange(3 * 16 * 20).reshape(3, 16, 20).to(torch.uint8)
+            return Sample(Image(pixels), str(index), (16, 20))
+
+    transforms = [RandomWindow((12, 12), scale=(0.5, 2.0), hflip=0.5, rotation=20), ColorJitter(0.4, 0.4, 0.4, 0.1)]
+    clip = Augmented(Still(), transforms)[DRAW]
+    assert [sample.image_id for sample in clip] == ["4", "5", "6", "7"]
+    assert all(torch.equal(sample.image, clip[0].image) for sample in clip)
+    other = Augmented(Still(), transforms)[DRAW._replace(key=(0, 0, 1))]
+    assert not torch.equal(clip[0].image, other[0].image)
+
+
+@pytest.mark.parametrize("remap", [None, {"thing": "object"}], ids=["plain", "remapped"])
+def test_clips_stay_whole_in_training_and_evaluation(remap: dict[str, str | None] | None) -> None:
+    data = DataModule(Videos, remap=remap, batch_size=3, eval_batch_size=2, num_workers=0)
+    (train,) = data.train_dataloader()
+    assert sorted(train.clips) == [1, 3, 4]
+    ids = iter(map(int, train.image_ids))
+    assert all((clip := [next(ids) for _ in range(n)]) == list(range(clip[0], clip[0] + n)) for n in train.clips)
+    batches = list(data.val_dataloader())
+    assert [(b.image_ids, b.clips) for b in batches] == [(["0", "1", "2", "3"], [3, 1]), (["4", "5", "6", "7"], [4])]
+    assert [len(b.images) for b in batches] == [4, 4]
+
+
+def test_more_processes_than_clips_are_refused() -> None:
+    data = DataModule(Videos, num_workers=0)
+    data.trainer = type("T", (), {"global_rank": 0, "world_size": 4, "num_devices": 4})  # type: ignore[assignment]
+    with pytest.raises(SegfolioError, match="3 clips cannot be shared by 4 processes"):
+        data.val_dataloader()
+
+
+def test_an_image_by_itself_is_a_clip_of_one() -> None:
+    assert collate(list(map(Augmented(Images(), []).__getitem__, [DRAW, DRAW]))).clips == [1, 1]
+
+
+def test_what_is_mixed_in_is_drawn_from_the_split_behind_the_transforms_before_it() -> None:
+    seen = set()
+    for position in range(40):
+        (sample,) = Augmented(Images(), [Mosaic()])[DRAW._replace(key=(0, 0, position))]
+        assert sample.image_id == "2"
+        assert sample.image.shape == (3, 16, 20)
+        assert 2 in values(sample)
+        seen |= set(values(sample))
+    assert seen == set(range(8))
+    (before,) = Augmented(Images(), [Noise(), Mosaic()])[DRAW]
+    (behind,) = Augmented(Images(), [Mosaic(), Noise()])[DRAW]
+    assert max(values(behind)) - min(values(behind)) < 8 < max(values(before)) - min(values(before))
+
+
+def test_one_that_mixes_is_named_in_a_config_beside_the_others() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DataModule, "data")
+    names = ["tests.data.test_batches.Mosaic", "segfolio.data.transforms.ColorJitter"]
+    content = {"dataset": "tests.data.test_batches.Images", "train_transforms": [{"class_path": n} for n in names]}
+    data = parser.instantiate_classes(parser.parse_object({"data": content})).data
+    assert [type(transform).__name__ for transform in data.train_transforms] == ["Mosaic", "ColorJitter"]
+
+
+def test_a_mosaic_of_mosaics_has_up_to_sixteen_sources() -> None:
+    counts = [len(values(Augmented(Images(), [Mosaic(), Mosaic()])[Draw(0, (0, 0, i))][0])) for i in range(20)]
+    assert max(counts) > 4
+
+
+def test_a_frame_is_mixed_with_the_frames_at_its_place_in_other_clips() -> None:
+    clip = Augmented(Videos(), [Mosaic()])[DRAW]
+    sources = [[0, 1, 2, 2], [3] * 4, [4, 5, 6, 7]]  # of each clip, at each place; a shorter one stays at its end
+    for place, frame in enumerate(clip):
+        mixed = {[source[place] for source in sources].index(value) for value in values(frame)}
+        assert 2 in mixed
+        assert mixed == {[source[0] for source in sources].index(value) for value in values(clip[0])}
+
+
+@pytest.mark.parametrize("other", [{"num_workers": 2}, {"cache": True}], ids=lambda x: next(iter(x)))
+def test_mixing_does_not_depend_on_how_images_are_loaded(other: dict[str, Any]) -> None:
+    plain, varied = (
+        list(
+            DataModule(
+                Images, batch_size=2, **{"num_workers": 0, "train_transforms": [Noise(), Mosaic()], **more}
+            ).train_dataloader()
+        )
+        for more in ({}, other)
+    )
+    assert all(torch.equal(a.images, b.images) for a, b in zip(plain, varied, strict=True))
+    assert len(plain) == 4
+
+
+def test_the_preparation_comes_last_and_goes_on_with_the_stream() -> None:
+    drawn = []
+
+    def prepare(sample: Sample, rng: np.random.Generator) -> Sample:
+        drawn.append((values(sample), float(rng.random())))
+        return replace(sample, image_id="prepared")
+
+    (sample,) = Augmented(Images(), [Noise()], prepare)[DRAW]
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(DRAW.key)))
+    assert drawn == [([2 + int(rng.integers(10, 200))], rng.random())]
+    assert sample.image_id == "prepared"
+
+
+def test_prompts_that_do_not_fit_the_image_are_refused_where_they_are_made() -> None:
+    def click(x: float) -> Callable[..., Sample]:
+        prompts = Prompts(torch.tensor([0]), torch.tensor([[[x, 3.0]]]), torch.tensor([[1]]))
+        return lambda sample, rng: replace(sample, prompts=prompts)
+
+    batch = collate([Augmented(Images(), [], click(19.5))[DRAW]])
+    assert batch.prompts[0].points is not None
+    with pytest.raises(SegfolioError, match=r"^2: a click is at x 20, y 3, outside the image of 20x16 pixels$"):
+        Augmented(Images(), [], click(20.0))[DRAW]
+
+
+@pytest.mark.parametrize("transforms", [[], [Resize((24, 40))]], ids=["none", "resize"])
+def test_a_sample_that_the_dataset_keeps_is_not_changed(transforms: list[Any]) -> None:
+    dataset = SHAPES(None, "val")
+    kept = dataset.read(0)
+    dataset.read = lambda index: kept  # type: ignore[method-assign]
+    image, target = kept.image.clone(), kept.target
+    results = [sample for _ in range(2) for sample in ForEvaluation(dataset, transforms)[0]]
+    assert [r.target for r in results] == [target, target]
+    assert kept.target is target
+    assert torch.equal(kept.image, image)
+
+
+def test_a_batch_of_several_sizes_is_refused_with_images_and_remedy() -> None:
+    clips = [[Shapes(split="val", size=size).read(i)] for i, size in enumerate([(32, 40), (32, 40), (50, 33)])]
+    assert collate(clips[:2]).images.shape == (2, 3, 32, 40)
+    message = r"images of 2 sizes \(val_00000 40x32, val_00001 40x32, val_00002 33x50\); add a RandomWindow"
+    with pytest.raises(SegfolioError, match=message):
+        collate(clips)
+
+
+def test_a_batch_of_several_sizes_is_padded_where_it_is_asked_for() -> None:
+    clips = [[Shapes(split="val", size=size).read(i)] for i, size in enumerate([(32, 40), (50, 33)])]
+    batch = collate(clips, padded=True)
+    assert batch.images.shape == (2, 3, 50, 40)
+    assert batch.sizes == [(32, 40), (50, 33)]
+    for image, (sample,), (height, width) in zip(batch.images, clips, batch.sizes, strict=True):
+        assert torch.equal(image[:, :height, :width], sample.image.as_subclass(Tensor))
+        assert not image[:, height:].any()
+        assert not image[:, :, width:].any()
+    assert [target.segments.size for target in batch.targets if target.segments] == [(32, 40), (50, 33)]
+    assert collate(clips[:1]).sizes == [(32, 40)]
+
+
+def test_samples_without_truth_make_a_batch_without_targets() -> None:
+    sample = replace(SHAPES(None, "val").read(0), target=None)
+    assert collate([[sample], [sample]]).targets == []
