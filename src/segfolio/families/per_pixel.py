@@ -85,7 +85,8 @@ class PerPixel(Family):
             raise SegfolioError(f"model.label_stride is {label_stride}; give 1 for all labels, or more, such as 8")
         if not 0 <= label_offset < label_stride:
             raise SegfolioError(
-                f"model.label_offset is {label_offset}; with a label_stride of {label_stride} give 0 to {label_stride - 1}"
+                f"model.label_offset is {label_offset}; with a label_stride of {label_stride} give 0 to "
+                f"{label_stride - 1}"
             )
         self.train()  # what is frozen is not for the optimiser
 
