@@ -68,6 +68,7 @@ def test_auxiliary_losses_are_logged_and_evaluation_needs_none() -> None:
         ({"auxiliary_losses": {"ce": CE}}, "losses and model.auxiliary_losses both have 'ce'"),
         ({"loss_weights": {"dep": 0.4}}, "loss_weights names dep, but the losses are ce, deep, presence"),
         ({"label_stride": 0}, "label_stride is 0; give 1"),
+        ({"label_stride": 2, "label_offset": 2}, "label_offset is 2; with a label_stride of 2 give 0 to 1"),
         ({"losses": {"ce/1": CE}}, "model.losses has the name 'ce/1'; .* give one without a slash"),
         ({"losses": {"": CE}}, "model.losses has the name ''"),
     ],
@@ -77,14 +78,16 @@ def test_names_that_do_not_fit_are_told(arguments: dict[str, Any], said: str) ->
         deep(**arguments).compute_losses(batch())
 
 
-def test_labels_are_subsampled_and_logits_meet_them_there() -> None:
+@pytest.mark.parametrize("offset", [0, 1])
+def test_labels_are_subsampled_and_logits_meet_them_there(offset: int) -> None:
     """Logits of half the size, and every second label: no pixel is interpolated."""
-    model, small = family(losses={"ce": CE}, label_stride=2), batch()
+    model, small = family(losses={"ce": CE}, label_stride=2, label_offset=offset), batch()
     for target in small.targets:
         target.weight = torch.rand(24, 32, generator=torch.Generator().manual_seed(0))  # type: ignore[assignment]
     weight = small.weight()
     assert weight is not None
-    expected = CE(model(small.images), small.semantic()[:, ::2, ::2], LABELS.ignore_index, weight[:, ::2, ::2])
+    truth, weight = small.semantic()[:, offset::2, offset::2], weight[:, offset::2, offset::2]
+    expected = CE(model(small.images), truth, LABELS.ignore_index, weight)
     torch.testing.assert_close(model.compute_losses(small)["ce"], expected)
 
 

@@ -1,5 +1,7 @@
 """Views of an image, averaged; the presets of the papers."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -135,6 +137,21 @@ def test_presets_see_the_sizes_of_their_papers(preset: str, sizes: list[tuple[in
     assert seen == [size for size in sizes for _ in range(mirrored)]
 
 
+@pytest.mark.parametrize(
+    ("preset", "sizes", "window"),
+    [
+        ("ms_encoding", [(104, 260), (156, 390), (208, 520), (260, 650), (312, 780), (364, 910)], 480),
+        ("ms_encoding_576", [(128, 320), (192, 480), (256, 640), (320, 800), (384, 960), (448, 1120)], 576),
+    ],
+)
+def test_presets_of_encnet_set_the_long_side(preset: str, sizes: list[tuple[int, int]], window: int) -> None:
+    """Of the image as it is, `MultiEvalModule`: a small one is enlarged."""
+    views: Any = PRESETS[preset].inner  # type: ignore[attr-defined]
+    assert views.sizes((100, 250)) == sizes
+    assert views.sizes((250, 100)) == [size[::-1] for size in sizes]
+    assert (views.inner.window, views.inner.stride) == ((window,) * 2, (window * 2 // 3,) * 2)
+
+
 def test_presets_of_detectron2_and_pspnet() -> None:
     d2, d2_640, pspnet = (PRESETS[name] for name in ("ms_d2", "ms_d2_640", "ms_pspnet"))
     assert [min(size) for size in d2.sizes((500, 750))] == [256, 384, 512, 640, 768, 896]
@@ -190,6 +207,8 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
     [
         {},
         {"scales": [1.0], "short_sides": [300]},
+        {"short_sides": [300], "long_sides": [600]},
+        {"long_sides": [600], "max_size": 900},
         {"scales": [0.0]},
         {"scales": [1.0], "max_size": 9},
         {"short_sides": [0]},

@@ -34,6 +34,8 @@ class PerPixel(Family):
         loss_weights: factor of each loss; 1 where none is given.
         label_stride: in training, every so-many-th row and column of the truth counts, and logits are of those pixels:
             8 in DeepLab v1 and v2 and in the SceneParse150 baselines, whose networks have that stride.
+        label_offset: the first row and column of them: 0 where logits are upsampled with corners aligned, half of
+            the stride where they are not and each is of the middle of its square (SceneParse150).
         bn_mode: batch normalisation. `running`: evaluation by the averages of training, as usual. `recompute`:
             by those over the whole training set, whose images are of one size, before every validation and test,
             and at the end of training (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
@@ -61,6 +63,7 @@ class PerPixel(Family):
         auxiliary_losses: dict[str, Loss] | None = None,
         loss_weights: Mapping[str, float] | None = None,
         label_stride: int = 1,
+        label_offset: int = 0,
         bn_mode: Literal["running", "recompute", "batch", "frozen"] = "running",
         test: Protocols = Protocols(),  # noqa: B008  it is immutable
         **recipe: Any,
@@ -70,7 +73,8 @@ class PerPixel(Family):
         auxiliary = auxiliary_losses or {}
         self.losses, self.auxiliary_losses = losses, auxiliary
         self.all_losses = nn.ModuleList([*losses.values(), *auxiliary.values()])  # which go where the network goes
-        self.loss_weights, self.label_stride, self.bn_mode = dict(loss_weights or {}), label_stride, bn_mode
+        self.loss_weights, self.bn_mode = dict(loss_weights or {}), bn_mode
+        self.label_stride, self.label_offset = label_stride, label_offset
         if twice := losses.keys() & auxiliary.keys():
             raise SegfolioError(
                 f"model.losses and model.auxiliary_losses both have {min(twice)!r}; auxiliary losses have the "
@@ -84,6 +88,11 @@ class PerPixel(Family):
             )
         if label_stride < 1:
             raise SegfolioError(f"model.label_stride is {label_stride}; give 1 for all labels, or more, such as 8")
+        if not 0 <= label_offset < label_stride:
+            raise SegfolioError(
+                f"model.label_offset is {label_offset}; with a label_stride of {label_stride} give 0 to "
+                f"{label_stride - 1}"
+            )
         self.train()  # what is frozen is not for the optimiser
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -93,10 +102,10 @@ class PerPixel(Family):
                 f"the network has the auxiliary logits {', '.join(auxiliary) or 'none'}, but model.auxiliary_losses "
                 f"has {', '.join(self.auxiliary_losses) or 'none'}; give each its loss, or the network none of them"
             )
-        stride = self.label_stride
-        target, weight = batch.semantic()[:, ::stride, ::stride], batch.weight()
+        stride, counted = self.label_stride, slice(self.label_offset, None, self.label_stride)
+        target, weight = batch.semantic()[:, counted, counted], batch.weight()
         if weight is not None:
-            weight = weight[:, ::stride, ::stride]
+            weight = weight[:, counted, counted]
 
         def weighted(name: str, loss: nn.Module, scores: Tensor) -> Tensor:
             size = (target.shape[-2], target.shape[-1])

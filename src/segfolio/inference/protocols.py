@@ -87,7 +87,8 @@ class MultiScale(DenseProtocol):
 
     Args:
         scales: of the image; or
-        short_sides: in pixels, instead of scales.
+        short_sides: in pixels, instead of scales; or
+        long_sides: likewise.
         max_size: with `short_sides`: the long side is no longer than this.
         multiple: sides are rounded up to multiples of it.
         flip: each size is seen mirrored, too.
@@ -96,7 +97,7 @@ class MultiScale(DenseProtocol):
         store: where the sum lies.
 
     Raises:
-        SegfolioError: neither scales nor short sides, or both; lengths below 1.
+        SegfolioError: not one of scales, short sides and long sides; lengths below 1.
     """
 
     def __init__(
@@ -109,19 +110,24 @@ class MultiScale(DenseProtocol):
         average: Literal["logits", "probabilities"] = "probabilities",
         inner: DenseProtocol | None = None,
         store: Store = "device",
+        long_sides: Sequence[int] = (),
     ) -> None:
-        _check(*short_sides, multiple, max_size)
-        if bool(scales) == bool(short_sides) or (scales and max_size) or any(scale <= 0 for scale in scales):
+        _check(*short_sides, *long_sides, multiple, max_size)
+        given = [bool(sizes) for sizes in (scales, short_sides, long_sides)]
+        if sum(given) != 1 or (max_size and not short_sides) or any(scale <= 0 for scale in scales):
             raise SegfolioError(
-                f"MultiScale: scales {list(scales)}, short_sides {list(short_sides)}, max_size {max_size}; give scales "
-                "above 0, or short sides and perhaps the max_size of the long ones"
+                f"MultiScale: scales {list(scales)}, short_sides {list(short_sides)}, long_sides {list(long_sides)}, "
+                f"max_size {max_size}; give scales above 0, or short sides and perhaps the max_size of the long ones, "
+                "or long sides"
             )
-        self.scales, self.short_sides, self.max_size, self.multiple = scales, short_sides, max_size, multiple
+        self.scales, self.short_sides, self.long_sides = scales, short_sides, long_sides
+        self.max_size, self.multiple = max_size, multiple
         self.flip, self.average, self.inner, self.store = flip, average, inner or Whole(), store
 
     @property
     def words(self) -> str:
-        sizes = f"scales {_listed(self.scales)}" if self.scales else f"short sides {_listed(self.short_sides)}"
+        named = {"scales": self.scales, "short sides": self.short_sides, "long sides": self.long_sides}
+        sizes = next(f"{name} {_listed(sizes)}" for name, sizes in named.items() if sizes)
         flip = ", each also mirrored" if self.flip else ""
         limits = _limits(self.max_size, self.multiple)
         return f"{sizes}{limits}{flip}, {self.average} averaged, of each: {self.inner.words}"
@@ -131,7 +137,11 @@ class MultiScale(DenseProtocol):
 
     def sizes(self, size: Size) -> list[Size]:
         """Of the views of an image of that size."""
-        scales = self.scales or [by_short_side(size, side, self.max_size) for side in self.short_sides]
+        scales = (
+            self.scales
+            or [side / max(size) for side in self.long_sides]
+            or [by_short_side(size, side, self.max_size) for side in self.short_sides]
+        )
         return [scaled(size, scale, self.multiple) for scale in scales]
 
     def tiles(self, network: Network, image: Tensor, size: Size) -> Tiles:
@@ -300,8 +310,13 @@ PRESETS: dict[str, DenseProtocol] = {
     # PSPNet: windows of the training's crops, that of ADE20K and VOC, that of Cityscapes
     "ms_pspnet": MultiScale(_SCALES, inner=Slide(473, average="probabilities")),
     "ms_pspnet_713": MultiScale(_SCALES, inner=Slide(713, average="probabilities")),
-    # PyTorch-Encoding (EncNet, ResNeSt) on ADE20K
-    "ms_encoding": MirroredExponentials(MultiScale(_SCALES, flip=False, average="logits", inner=Slide(480, 320))),
+    # PyTorch-Encoding (EncNet, ResNeSt) on ADE20K: windows of the training's crops, those of EncNet-101 larger
+    "ms_encoding": MirroredExponentials(
+        MultiScale(long_sides=(260, 390, 520, 650, 780, 910), flip=False, average="logits", inner=Slide(480, 320))
+    ),
+    "ms_encoding_576": MirroredExponentials(
+        MultiScale(long_sides=(320, 480, 640, 800, 960, 1120), flip=False, average="logits", inner=Slide(576, 384))
+    ),
     # detectron2's, for models that were trained at 512 and at 640
     "ms_d2": MultiScale(short_sides=(256, 384, 512, 640, 768, 896), max_size=3584, average="logits"),
     "ms_d2_640": MultiScale(short_sides=(320, 480, 640, 800, 960, 1120), max_size=4480, average="logits"),

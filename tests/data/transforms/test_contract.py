@@ -15,6 +15,7 @@ from segfolio.data.transforms import (
     BorderWeight,
     ColorJitter,
     ElasticDeformation,
+    PhotometricDistortion,
     RandomWindow,
     Resize,
     ResizeShortest,
@@ -33,6 +34,8 @@ EVERYTHING: list[Transform] = [
     ResizeShortest(range(40, 67), max_size=90),
     ElasticDeformation(),
     ColorJitter(0.4, 0.4, 0.4, 0.1),
+    ColorJitter(0.4, 0.4, 0.4, 0.1, probability=0.5),
+    PhotometricDistortion(),
     BorderWeight(foreground=1),
     TorchvisionV2(v2.RandomPerspective(p=1.0)),
 ]
@@ -124,6 +127,9 @@ def test_mistakes_are_named() -> None:
         (lambda: Resize(0), "at least 1 pixel"),
         (lambda: Resize((10, 10), max_size=20), "leave one of the two out"),
         (lambda: ColorJitter(hue=18), "hue 18"),
+        (lambda: ColorJitter(0.1, probability=2.0), "probability is 2.0"),
+        (lambda: PhotometricDistortion(contrast=(1.5, 0.5)), r"contrast \(1.5, 0.5\)"),
+        (lambda: PhotometricDistortion(brightness=-1), "brightness -1"),
         (lambda: ElasticDeformation(grid=1), "grid 1"),
         (lambda: BorderWeight(sigma=0), "sigma is 0"),
     ):
@@ -132,6 +138,8 @@ def test_mistakes_are_named() -> None:
     image = to_image(np.zeros((4, 4, 2), np.uint8))
     with pytest.raises(SegfolioError, match="two has 2 channels"):
         ColorJitter(0.5)(Sample(image, "two", (4, 4)), np.random.default_rng(0))
+    with pytest.raises(SegfolioError, match="two has 2 channels; it needs RGB"):
+        PhotometricDistortion()(Sample(image, "two", (4, 4)), np.random.default_rng(0))
     with pytest.raises(SegfolioError, match="two has neither segments nor a semantic map"):
         BorderWeight()(Sample(image, "two", (4, 4), Target()), np.random.default_rng(0))
 

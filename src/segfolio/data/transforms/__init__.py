@@ -8,7 +8,7 @@ import numpy as np
 from segfolio.data.sample import Sample
 from segfolio.data.transforms.adapter import TorchvisionV2
 from segfolio.data.transforms.blur import GaussianBlur
-from segfolio.data.transforms.color import ColorJitter
+from segfolio.data.transforms.color import ColorJitter, PhotometricDistortion
 from segfolio.data.transforms.geometry import ElasticDeformation, Resize, ResizeShortest
 from segfolio.data.transforms.weights import BorderWeight
 from segfolio.data.transforms.window import RandomWindow
@@ -19,6 +19,7 @@ __all__ = [
     "ElasticDeformation",
     "GaussianBlur",
     "Mixing",
+    "PhotometricDistortion",
     "RandomWindow",
     "Resize",
     "ResizeShortest",

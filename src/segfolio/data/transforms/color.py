@@ -4,6 +4,7 @@ The `adjust_*` functions are torchvision's, on `[H, W, C]` uint8; they round whe
 """
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from segfolio.errors import SegfolioError
 Pixels = npt.NDArray[np.uint8]
 
 _STRIP = 64  # rows whose floats stay in the cache: a quarter less time
+_SAME = np.arange(256)  # levels that stay
 _LUMA = np.array([0.2989, 0.587, 0.114])  # torchvision's, after ITU-R BT.601
 
 
@@ -24,19 +26,29 @@ class ColorJitter:
     Factors are torchvision's: uniform in [max(0, 1 - x), 1 + x], hue in [-x, x] turns of the colour circle.
     Saturation and hue leave grey images as they are.
 
+    Args:
+        brightness, contrast, saturation, hue: x of each.
+        probability: of each of the four changes.
+
     Raises:
-        SegfolioError: a negative strength, a hue above 0.5, an image that is neither RGB nor grey.
+        SegfolioError: a negative strength, a hue above 0.5, no probability, an image that is neither RGB nor grey.
     """
 
     def __init__(
-        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
+        self,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        probability: float = 1.0,
     ) -> None:
         if min(brightness, contrast, saturation) < 0 or not 0 <= hue <= 0.5:
             raise SegfolioError(
                 f"ColorJitter: brightness {brightness}, contrast {contrast}, saturation {saturation}, "
                 f"hue {hue}; the first three are at least 0, hue lies between 0 and 0.5"
             )
-        self.strengths = (brightness, contrast, saturation, hue)
+        _check_probability("ColorJitter", probability)
+        self.strengths, self.probability = (brightness, contrast, saturation, hue), probability
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
@@ -46,9 +58,72 @@ class ColorJitter:
         factors = [rng.uniform(max(0.0, 1 - x), 1 + x) for x in strengths] + [rng.uniform(-hue, hue)]
         steps = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         for i in rng.permutation(4):
-            if self.strengths[i]:
+            if self.strengths[i] and (self.probability == 1 or rng.random() < self.probability):
                 pixels = steps[i](pixels, factors[i])
         return replace(sample, image=to_image(pixels))
+
+
+class PhotometricDistortion:
+    """The changes of colour of SSD (Liu et al. 2016, arXiv 1512.02325), as detectron2's `ColorAugSSDTransform` and
+    mmsegmentation's `PhotoMetricDistortion` have them: of MaskFormer, Mask2Former and mmsegmentation's recipes.
+
+    Brightness, then contrast, saturation and hue, or contrast after the other two. Unlike torchvision's, brightness is
+    added, contrast multiplies every value, and saturation and hue are those of HSV in 8 bits.
+
+    Args:
+        brightness: the largest sum, either way, of 255.
+        contrast, saturation: the range of the factor.
+        hue: the largest shift, either way, of 180 around the circle of colours.
+        probability: of each of the four changes.
+
+    Raises:
+        SegfolioError: a negative number, a range that is none, no probability, an image that is not RGB.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 32.0,
+        contrast: tuple[float, float] = (0.5, 1.5),
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue: int = 18,
+        probability: float = 0.5,
+    ) -> None:
+        if min(brightness, hue) < 0 or not all(0 <= low <= high for low, high in (contrast, saturation)):
+            raise SegfolioError(
+                f"PhotometricDistortion: brightness {brightness}, contrast {contrast}, saturation {saturation}, "
+                f"hue {hue}; none is negative, and ranges are of the lower and the upper factor"
+            )
+        _check_probability("PhotometricDistortion", probability)
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+        self.probability = probability
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        pixels = to_pixels(sample.image)
+        if pixels.shape[2] != 3:
+            raise SegfolioError(
+                f"PhotometricDistortion: {sample.image_id} has {pixels.shape[2]} channels; it needs RGB"
+            )
+        changes = [self._brightness, self._saturation, self._hue]
+        changes.insert(1 if rng.random() < 0.5 else 3, self._contrast)
+        for change in changes:
+            if rng.random() < self.probability:
+                pixels = change(pixels, rng)
+        return replace(sample, image=to_image(pixels))
+
+    def _brightness(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        rows = np.eye(3, 4)
+        rows[:, -1] = rng.uniform(-self.brightness, self.brightness)
+        return _affine(pixels, rows)
+
+    def _contrast(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        return _affine(pixels, rng.uniform(*self.contrast) * np.eye(3))
+
+    def _saturation(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        levels = np.arange(256) * rng.uniform(*self.saturation)
+        return _in_hsv(pixels, saturation=levels.round().clip(max=255))
+
+    def _hue(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        return _in_hsv(pixels, hue=(np.arange(256) + rng.integers(-self.hue, self.hue + 1)) % 180)
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
@@ -88,3 +163,14 @@ def adjust_hue(pixels: Pixels, turns: float) -> Pixels:
 def _affine(pixels: Pixels, rows: npt.NDArray[np.float64]) -> Pixels:
     """`[C, C]` matrix, or `[C, C + 1]` with an offset, times every pixel; rounded and clipped."""
     return cv2.transform(pixels, rows).reshape(pixels.shape)
+
+
+def _in_hsv(pixels: Pixels, hue: npt.NDArray[Any] = _SAME, saturation: npt.NDArray[Any] = _SAME) -> Pixels:
+    """The new value, `[256]`, of each hue (0 to 179) and of each saturation."""
+    table = np.stack([hue, saturation, _SAME], -1).astype(np.uint8)
+    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), table[None]), cv2.COLOR_HSV2RGB)
+
+
+def _check_probability(name: str, probability: float) -> None:
+    if not 0 <= probability <= 1:
+        raise SegfolioError(f"{name}: probability is {probability}; it lies between 0 and 1")
