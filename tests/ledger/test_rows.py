@@ -74,7 +74,7 @@ def test_statistics_of_a_part_of_the_batch_are_a_deviation_that_is_named(tmp_pat
     part = "batch normalisation over 2 of the 16 images of a step"
     replicated(write_experiment(tmp_path, **CLAIM), 0.464, batch_statistics=part, steps=300, wall_time=630.0)
     rows, _ = ledger(tmp_path / "experiments")
-    (cell,) = rows[0].cells
+    cell = rows[0].cells[0]
     assert (cell.state, cell.ours.mean, cell.difference) == ("deviation", 0.464, None)
     assert rows[0].hardware == f"1 x a GPU, 300 steps in 10 min, {part}"
 

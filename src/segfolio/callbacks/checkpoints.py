@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from segfolio.callbacks.interrupt import Interrupt
 from segfolio.errors import SegfolioError
 from segfolio.families.trained import Trained
 from segfolio.figure import Figure
@@ -28,7 +30,8 @@ class Checkpoints(Checkpoint):
 
     Checkpoints fall between optimiser steps, so that no accumulated gradient is lost. Beside what Lightning
     keeps in one (weights, optimiser, scheduler, scaler, progress) there is `run`, what the session was asked
-    for, and `history`, how much each logger had been told.
+    for, and `history`, how much each logger had been told; none is renamed before they have been. Ctrl-C writes one
+    after the step at hand, and says how to go on.
 
     Args:
         every_n_steps: write `last.ckpt` that often in between, too.
@@ -38,8 +41,11 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.run: dict[str, Any] = {}
         self.best: float | None = None
-        self._saved_step = -1
+        self.interrupt = Interrupt()
+        self._step = -1
         self._entries_due = 0
+        self._best: bool | None = None  # whether the unfinished file is to be best.ckpt, too; None where there is none
+        self._stopping = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -59,16 +65,33 @@ class Checkpoints(Checkpoint):
                 f"accumulates; set trainer.val_check_interval to a multiple of {accumulate}"
             )
 
+        self._step = trainer.global_step
+        self.interrupt.listen()
         if trainer.is_global_zero:
             for name in (_UNFINISHED, _UNFINISHED_BEST):
                 (_folder(trainer) / name).unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step  # not inside an accumulation
+        if not stepped:
+            return
+        self._stopping = self.interrupt.asked_of(trainer)
+        if self._stopping or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             # Lightning logs the step when all callbacks are done with it
             self._entries_due = int(trainer.global_step % trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
-            self._save(trainer)
+            self._write(trainer)
             self._entries_due = 0
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._rename(trainer)
+        if self._stopping:
+            raise KeyboardInterrupt
+
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+        self._rename(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._rename(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
@@ -77,25 +100,39 @@ class Checkpoints(Checkpoint):
         score = float(trainer.callback_metrics.get(f"val/{figure.name}", math.nan))
         if best := figure.improves(score, self.best):
             self.best = score
-        self._save(trainer, again=True, best=best)
+        self._write(trainer, best)
+        self._rename(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, Trained):
             pl_module.before_last_checkpoint()
-        self._save(trainer, again=True)
+        self._write(trainer)
+        self._rename(trainer)
+        self.interrupt.leave()
 
-    def _save(self, trainer: Trainer, again: bool = False, best: bool = False) -> None:
-        if getattr(trainer, "fast_dev_run", False) or (trainer.global_step == self._saved_step and not again):
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.interrupt.leave()
+        last = _folder(trainer) / "last.ckpt"
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last.exists():
+            print(f"stopped; go on with\n  segfolio fit --ckpt_path {last}", file=sys.stderr)
+
+    def _write(self, trainer: Trainer, best: bool = False) -> None:
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        trainer.save_checkpoint(_folder(trainer) / _UNFINISHED, weights_only=False)
+        self._best = best
+
+    def _rename(self, trainer: Trainer) -> None:
+        """The file that is written gets its names, `last.ckpt` last."""
+        best, self._best = self._best, None
+        if best is None or not trainer.is_global_zero:
             return
         folder = _folder(trainer)
-        trainer.save_checkpoint(folder / _UNFINISHED, weights_only=False)
-        if trainer.is_global_zero:
-            if best:
-                shutil.copyfile(folder / _UNFINISHED, folder / _UNFINISHED_BEST)
-                os.replace(folder / _UNFINISHED_BEST, folder / "best.ckpt")
-            os.replace(folder / _UNFINISHED, folder / "last.ckpt")
-            mark_latest(folder.parent)
-        self._saved_step = trainer.global_step
+        if best:
+            shutil.copyfile(folder / _UNFINISHED, folder / _UNFINISHED_BEST)
+            os.replace(folder / _UNFINISHED_BEST, folder / "best.ckpt")
+        os.replace(folder / _UNFINISHED, folder / "last.ckpt")
+        mark_latest(folder.parent)
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -1,11 +1,14 @@
 """`PredictionPictures`: the same few images at every validation, on disk and in Weights & Biases."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from segfolio.data.formats.images import write_image
 from segfolio.data.sample import Batch, Prediction, Queries, on_host
@@ -97,8 +100,9 @@ class PredictionPictures(Callback):
         if places and hasattr(family, "queries"):
             with trainer.precision_plugin.forward_context():  # as the step had it
                 queries = family.queries(batch.images)
-        for i in places:
-            self._draw(stage, trainer, family, on_host(outputs[i]), batch, i, queries[i])
+        with self._never_ending_a_run():
+            for i in places:
+                self._draw(stage, trainer, family, on_host(outputs[i]), batch, i, queries[i])
 
     def _draw(
         self,
@@ -148,6 +152,16 @@ class PredictionPictures(Callback):
             return
         self._drawing = False
         self._chosen.setdefault(stage, self._drawn)
-        for logger in trainer.loggers:
-            if isinstance(logger, Wandb) and self._files:
-                logger.log_pictures(self._files, self._masked, trainer.global_step)
+        with self._never_ending_a_run():
+            for logger in trainer.loggers:
+                if isinstance(logger, Wandb) and self._files:
+                    logger.log_pictures(self._files, self._masked, trainer.global_step)
+
+    @contextmanager
+    def _never_ending_a_run(self) -> Iterator[None]:
+        """A disk that is full is told; checkpoints are what a run is for."""
+        try:
+            yield
+        except OSError as error:
+            self._drawing = False
+            rank_zero_warn(f"pictures cannot be written ({error.strerror or error}); the run goes on without them")
