@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,12 @@ import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
+from segfolio.data.checks.shared import shared_splits
+from segfolio.data.checks.truth import expect_truth
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.labels import LabelSpace
@@ -83,6 +87,7 @@ class DataModule(LightningDataModule):
         self.cache, self.seed = cache, seed
         self.images_labels, self.images_channels = images_labels, images_channels
         self._checked: set[str] = set()
+        self._compared: set[str] = set()
         self._splits: dict[str, SegmentationDataset] = {}
 
     @property
@@ -97,7 +102,7 @@ class DataModule(LightningDataModule):
         return self._splits[name]
 
     def setup(self, stage: str) -> None:
-        """Find the files of the stage's splits and read their headers."""
+        """Find the files of the stage's splits, read their headers, and see that there is a truth."""
         if self.pad_batches and self.trainer and not getattr(self.trainer.lightning_module, "takes_padding", False):
             raise SegfolioError(
                 f"data.pad_batches is true, but {type(self.trainer.lightning_module).__name__} would take padding for "
@@ -112,6 +117,19 @@ class DataModule(LightningDataModule):
         for name in sorted(names - self._checked):
             self.split(name).check()
         self._checked |= names
+        if stage != "predict":
+            self._expect_truth(names, self.test_split if stage == "test" else self.val_split)
+
+    def _expect_truth(self, names: set[str], evaluated: str) -> None:
+        """That there is something to learn and to measure; and, once, whether what is evaluated on is trained on."""
+        masks = bool(self.trainer) and getattr(self.trainer.lightning_module, "needs_masks", True)
+        for name in sorted(names):
+            expect_truth(self.split(name), name, masks)
+        if evaluated not in self._compared:
+            self._compared.add(evaluated)
+            with suppress(SegfolioError):  # a test needs no training split
+                if said := shared_splits(self.train_split, evaluated, self.split):
+                    rank_zero_warn(said)
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self.split(self.train_split)

@@ -27,6 +27,8 @@ class Segments:
         size: height and width; to be given with run lengths.
         boxes: `[N, 4]` float64, x, y, width, height as annotated; of the masks where there are none.
         areas: `[N]` float64, pixels as annotated; of the masks where there are none.
+        box_only: `[N]` bool, objects that were annotated by a box alone: their mask is the box, drawn. None where all
+            have masks.
     """
 
     form: Form
@@ -35,6 +37,7 @@ class Segments:
     size: tuple[int, int] = (0, 0)
     boxes: Tensor | None = None
     areas: Tensor | None = None
+    box_only: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.form, Tensor):
@@ -47,7 +50,9 @@ class Segments:
         """Those that `keep`, `[N]` bool or `[M]` indices, names."""
         form = self.rles if isinstance(self.form, list) else self.masks
         chosen = [form[i] for i in torch.arange(len(self))[keep]] if isinstance(form, list) else Mask(form[keep])
-        extra = {name: None if (x := getattr(self, name)) is None else x[keep] for name in ("boxes", "areas")}
+        extra = {
+            name: None if (x := getattr(self, name)) is None else x[keep] for name in ("boxes", "areas", "box_only")
+        }
         return Segments(chosen, self.labels[keep], self.crowd[keep], self.size, **extra)
 
     def with_masks(self, masks: Mask) -> "Segments":

@@ -127,6 +127,9 @@ class CocoPanoptic(SegmentationDataset):
     def image_id(self, index: int) -> str:
         return self._entries[index].image_id
 
+    def image_file(self, index: int) -> Path:
+        return self.images / self._entries[index].image
+
     def files(self) -> Iterator[Path]:
         yield self.source
         for entry in self._entries:
