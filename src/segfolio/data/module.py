@@ -122,7 +122,7 @@ class DataModule(LightningDataModule):
 
     def _expect_truth(self, names: set[str], evaluated: str) -> None:
         """That there is something to learn and to measure; and, once, whether what is evaluated on is trained on."""
-        masks = bool(self.trainer) and getattr(self.trainer.lightning_module, "needs_masks", True)
+        masks = self.trainer is not None and getattr(self.trainer.lightning_module, "needs_masks", True)
         for name in sorted(names):
             expect_truth(self.split(name), name, masks)
         if evaluated not in self._compared:

@@ -145,7 +145,7 @@ class CocoInstances(SegmentationDataset):
         paths = self._image_files()
         pairs = [FilePair(image.stem, path, None) for image, path in zip(self.file.images, paths, strict=True)]
         yield from header_problems(pairs, self.channels)
-        read_by = [Path(module.__file__) for module in (coco, coco_problems, cvat, rle)]
+        read_by = map(Path, (coco.__file__, coco_problems.__file__, cvat.__file__, rle.__file__))
         files = [*read_by, self.file.path, *paths]
         yield from remembered_problems(str(self.folder), files, lambda: problems(self.file, paths))
 

@@ -1,5 +1,6 @@
-"""CVAT's annotation files, for images and for video, as the COCO files that they amount to (docs.cvat.ai, "XML annotation
-format", version 1.1).
+"""CVAT's annotation files, for images and for video, as the COCO files that they amount to.
+
+The format is that of docs.cvat.ai, "XML annotation format", version 1.1.
 
 Polygons, masks and ellipses are masks, boxes are boxes without a mask. Polygons and masks of one label and one group
 are one object, as in CVAT's own export to COCO. A track is an object in each frame in which it is not outside; the
@@ -65,9 +66,7 @@ def to_coco(data: bytes, source: Path) -> dict[str, Any]:
     except ET.ParseError as error:
         raise SegfolioError(f"{source} is no XML ({error}); export it again") from None
     if root.tag != "annotations":
-        raise SegfolioError(
-            f"{source} is <{root.tag}>, expected <annotations> as CVAT exports them for images or video"
-        )
+        raise SegfolioError(f"{source} is <{root.tag}>, expected <annotations>; export as CVAT for images or for video")
     left_out: list[Problem] = []
     images = (_frames if root.find("image") is None else _images)(root, source, left_out)
     raise_problems(left_out, of=str(source))
@@ -170,7 +169,7 @@ def _merged(image: _Image) -> list[_Shape]:
         else:
             size = image.height, image.width
             parts = [rle.from_segmentation(part.segmentation, size) for part in (other, shape)]
-            found[key] = other._replace(segmentation=_counts(rle.decode(parts, size).any(0)))
+            found[key] = other._replace(segmentation=_counts(np.logical_or(*rle.decode(parts, size))))
     return list(found.values())
 
 

@@ -86,7 +86,7 @@ def boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float64]:
 
 
 def from_box(box: Sequence[float], size: tuple[int, int]) -> RLE:
-    """The mask that a box (x, y, width, height in pixels) draws: what of it is in the image, at least one pixel wide."""
+    """The mask that a box of x, y, width and height draws: its pixels in the image, a row and a column at least."""
     mask = np.zeros(size, np.bool_)
     (left, top), (right, bottom) = (
         [max(0, round(start)) for start in box[:2]],
