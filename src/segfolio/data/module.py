@@ -118,14 +118,14 @@ class DataModule(LightningDataModule):
             self.split(name).check()
         self._checked |= names
         if stage != "predict":
-            self._expect_truth(names, self.test_split if stage == "test" else self.val_split)
+            self._expect_truth(names, {"fit": self.val_split, "test": self.test_split}.get(stage))
 
-    def _expect_truth(self, names: set[str], evaluated: str) -> None:
+    def _expect_truth(self, names: set[str], evaluated: str | None) -> None:
         """That there is something to learn and to measure; and, once, whether what is evaluated on is trained on."""
         masks = self.trainer is not None and getattr(self.trainer.lightning_module, "needs_masks", True)
         for name in sorted(names):
             expect_truth(self.split(name), name, masks)
-        if evaluated not in self._compared:
+        if evaluated and evaluated not in self._compared:
             self._compared.add(evaluated)
             with suppress(SegfolioError):  # a test needs no training split
                 if said := shared_splits(self.train_split, evaluated, self.split):

@@ -84,8 +84,8 @@ class DSB2018(SegmentationDataset):
         """Decode an image and the masks of its nuclei.
 
         Raises:
-            SegfolioError: a file that cannot be decoded, a mask that is empty or of another size than the image;
-                which one.
+            SegfolioError: a file that cannot be decoded, a mask that is empty, of another size than the image or within
+                another one; which one.
         """
         image_id = self.ids[index]
         image = to_image(read_image(self.image_file(index)))
@@ -113,9 +113,14 @@ class DSB2018(SegmentationDataset):
                 )
             if not mask.any():
                 raise SegfolioError(f"{path} is empty, expected the pixels of a nucleus; remove the file")
-            if (shared := ids[mask]).any():
-                other = paths[int(shared.max()) - 1].name
-                overlaps.append(f"{path} ({np.count_nonzero(shared)} pixels, with {other} the last)")
+            shared = np.bincount(ids[mask], minlength=number)
+            for other in np.flatnonzero(shared[1:]) + 1:
+                first = paths[other - 1].name
+                if shared[other] in (mask.sum(), np.count_nonzero(ids == other)):
+                    raise SegfolioError(
+                        f"{path} and {first} lie one within the other; a nucleus has one mask: remove one"
+                    )
+                overlaps.append(f"{path} ({shared[other]} pixels of {first})")
             ids[mask] = number
             rles += rle.encode(mask[None])
         labels, crowd = torch.zeros(len(paths), dtype=torch.int64), torch.zeros(len(paths), dtype=torch.bool)

@@ -182,14 +182,14 @@ def _polygon(shape: ET.Element, size: Size) -> tuple[Any, None]:
 
 def _ellipse(shape: ET.Element, size: Size) -> tuple[Any, None]:
     x, y, across, along = (float(shape.attrib[key]) for key in ("cx", "cy", "rx", "ry"))
-    return [polygons.ellipse((x, y), (across, along), float(shape.get("rotation", 0))).reshape(-1).tolist()], None
+    outline = polygons.ellipse(np.array([x, y]), np.array([across, along]), float(shape.get("rotation", 0)))
+    return [outline.reshape(-1).tolist()], None
 
 
 def _box(shape: ET.Element, size: Size) -> tuple[Any, list[float]]:
     left, top, right, bottom = (float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-    centre = (left + right) / 2, (top + bottom) / 2
     outline = polygons.corners(left, top, right - left, bottom - top)
-    return [], polygons.enclosing(polygons.turned(outline, centre, float(shape.get("rotation", 0))))
+    return [], polygons.enclosing(polygons.turned(outline, outline.mean(0), float(shape.get("rotation", 0))))
 
 
 def _mask(shape: ET.Element, size: Size) -> tuple[Any, None]:

@@ -61,18 +61,18 @@ def to_mask(rings: Iterable[Ring], size: tuple[int, int]) -> npt.NDArray[np.bool
     return np.ascontiguousarray(np.logical_xor.accumulate(odd, axis=1)[:, :-1])
 
 
-def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0) -> Ring:
+def ellipse(centre: Ring, radii: Ring, degrees: float = 0.0) -> Ring:
     """An outline that lies within a tenth of a pixel of an ellipse.
 
     Args:
-        centre, radii: along x and y, in pixels.
+        centre, radii: `[2]`, along x and y, in pixels.
         degrees: by which it is turned about its centre, clockwise on screen.
     """
-    angle = np.linspace(0, 2 * np.pi, 8 + int(10 * max(radii) ** 0.5), endpoint=False)
-    return turned(np.stack([radii[0] * np.cos(angle), radii[1] * np.sin(angle)], 1) + centre, centre, degrees)
+    angle = np.linspace(0, 2 * np.pi, 8 + int(10 * np.max(radii) ** 0.5), endpoint=False)
+    return turned(np.stack([np.cos(angle), np.sin(angle)], 1) * radii + centre, centre, degrees)
 
 
-def turned(points: Ring, centre: tuple[float, float], degrees: float) -> Ring:
+def turned(points: Ring, centre: Ring, degrees: float) -> Ring:
     """`[K, 2]` after a turn about a point, clockwise on screen."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return (points - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
