@@ -30,7 +30,7 @@ def masks():
 
 def write(folder, predictions, number=None, labels=LABELS, **arguments):
     writer = PredictionWriter(**arguments)
-    trainer = SimpleNamespace(default_root_dir=str(folder), world_size=1, is_global_zero=True)
+    trainer = SimpleNamespace(default_root_dir=str(folder), world_size=1, is_global_zero=True, predict_dataloaders=None)
     module = SimpleNamespace(labels=labels)
     images = torch.zeros(len(predictions), 3, *SIZE, dtype=torch.uint8)
     ids = [p.image_id for p in predictions]

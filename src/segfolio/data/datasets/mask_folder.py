@@ -47,7 +47,7 @@ class MaskFolder(PairedFiles):
         title="a folder of images and masks",
         url="the docstring of segfolio.data.datasets.MaskFolder",
         licence="yours",
-        layout="classes.yaml, images/<split>/* and masks/<split>/*.png (or splits/<split>.txt)",
+        layout="classes.yaml or a table of colours, images/<split>/* and masks/<split>/*.png (or splits/<split>.txt)",
     )
 
     def __init__(self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3) -> None:
