@@ -92,7 +92,14 @@ class DataModule(LightningDataModule):
 
     @property
     def labels(self) -> LabelSpace:
-        return self.images_labels or self.split(next(iter(self._splits), self.train_split)).labels
+        if self.images_labels:
+            return self.images_labels
+        try:
+            return self.split(next(iter(self._splits), self.train_split)).labels
+        except SegfolioError:  # what is tested or predicted need not have a training split
+            with suppress(SegfolioError):
+                return self.split(self.test_split).labels
+            raise
 
     def split(self, name: str) -> SegmentationDataset:
         """The dataset of one split, its files found."""

@@ -203,9 +203,9 @@ def _records(content: dict[str, Any], key: str, fields: dict[str, Any], source: 
 
 
 def _entry(annotation: dict[str, Any], image: dict[str, Any]) -> _Entry:
-    name = image["file_name"]
+    name, png = (record["file_name"].replace("\\", "/") for record in (image, annotation))
     size = image.get("height"), image.get("width")
-    return _Entry(name.removesuffix(PurePosixPath(name).suffix), image["id"], name, annotation["file_name"], size)
+    return _Entry(name.removesuffix(PurePosixPath(name).suffix), image["id"], name, png, size)
 
 
 def _fault(info: Any, classes: dict[int, int], seen: set[int]) -> str | None:

@@ -224,17 +224,15 @@ def _segments(
 def _regions(annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The results that are regions, each once: in interfaces with `Labels` beside `Brush`, the one that has a label."""
     results = [result for result in _dicts(annotation.get("result")) if result.get("type") not in _SAID]
-    labelled = [_has_label(_value(result)) for result in results]
-    known = {result.get("id") for result, has_label in zip(results, labelled, strict=True) if has_label}
-    return (r for r, has_label in zip(results, labelled, strict=True) if has_label or r.get("id") not in known)
+    labelled = [result for result in results if any(key.endswith("labels") for key in _value(result))]
+    for result in results:
+        again = (_value(other).items() for other in labelled if other.get("id") == result.get("id"))
+        if result in labelled or not any(all(item in items for item in _value(result).items()) for items in again):
+            yield result
 
 
 def _value(region: dict[str, Any]) -> dict[str, Any]:
     return value if isinstance(value := region.get("value"), dict) else {}
-
-
-def _has_label(value: dict[str, Any]) -> bool:
-    return any(key.endswith("labels") for key in value)
 
 
 def _size_of(region: dict[str, Any], size: Size) -> Size:
