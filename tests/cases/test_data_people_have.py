@@ -16,10 +16,12 @@ from segfolio.data.datasets import DSB2018, CocoInstances, MaskFolder
 from segfolio.data.datasets.mask_folder import read_classes
 from segfolio.data.formats import coco, rle
 from segfolio.data.formats.images import read_id_map, write_id_map, write_image, write_palette
+from segfolio.data.sample import Instances, Prediction
 from segfolio.data.transforms import RandomWindow
 from segfolio.errors import SegfolioError
 from segfolio.families.region_based import region_target
 from segfolio.inspection import inspect_dataset
+from segfolio.metrics import InstanceMetric
 from tests.fake import coco_instances, dsb2018, mask_folder
 from tests.tiny_detector import experiment
 
@@ -43,15 +45,13 @@ def boxes_alone(root: Path, segmentation: Any = (), only: Callable[[int], bool] 
 def test_boxes_without_masks_are_read_as_annotated(tmp_path, segmentation) -> None:
     boxes_alone(tmp_path, segmentation)
     dataset = CocoInstances(tmp_path, "train")
-    with pytest.warns(
-        UserWarning, match="9 annotations with a box and no mask, which networks that learn masks refuse"
-    ):
+    with pytest.warns(UserWarning, match="9 annotations with a box and no mask, which networks that learn masks"):
         dataset.check()
     segments = dataset[0].target.segments
     assert segments.box_only.tolist() == [True] * 3
     assert segments.boxes.tolist() == [[4, 4, 28, 40], [6, 24, 30, 16], [32, 0, 32, 6]]
     assert rle.boxes(segments.rles).tolist() == segments.boxes.tolist()
-    assert dataset.without_masks() == f"{dataset.file.path} has 9 annotations with a box and no mask"
+    assert "has 9 annotations without a segmentation, with a box alone (annotation 300)" in dataset.without_masks()
 
 
 def test_boxes_without_masks_train_and_test_a_network_of_boxes(segfolio, tmp_path, capsys) -> None:
@@ -67,13 +67,14 @@ def test_boxes_without_masks_are_refused_by_a_network_of_masks(segfolio, tmp_pat
     boxes_alone(tmp_path / "coco", only=only)
     assert segfolio("fit", "-c", experiment(tmp_path), "--data.root", "coco") == 2
     said = capsys.readouterr().err
-    assert "with a box and no mask, but this network learns masks" in said
+    assert "without a segmentation, with a box alone" in said
+    assert "but this network learns masks" in said
     assert "FasterRCNN with kinds: [bbox]" in said
 
 
 def test_boxes_without_masks_make_no_semantic_map_and_no_pixels(tmp_path) -> None:
     boxes_alone(tmp_path)
-    with pytest.raises(SegfolioError, match="9 annotations with a box and no mask; a semantic map is made of masks"):
+    with pytest.raises(SegfolioError, match=r"9 annotations without .*; a semantic map is made of masks"):
         CocoInstances(tmp_path, "train", background="ground")
     report = inspect_dataset({"train": partial(CocoInstances, tmp_path, "train")})
     assert report.fatal == []
@@ -89,6 +90,19 @@ def test_boxes_without_masks_follow_a_flip_and_are_no_masks_to_learn(tmp_path) -
     found = region_target("a", sample.target, torch.tensor([0, 1]))
     assert found.boxes.tolist() == [[32, 4, 60, 44], [28, 24, 58, 40]]  # the crowd is not learned
     assert found.masks is None
+
+
+def test_boxes_without_masks_are_measured_as_boxes_alone(tmp_path) -> None:
+    boxes_alone(tmp_path)
+    dataset = CocoInstances(tmp_path, "train")
+    truth = dataset[0].target
+    found = Instances(truth.segments.rles[:2], torch.tensor([0, 1]), torch.tensor([0.9, 0.8]))
+    prediction = Prediction("a", truth.segments.size, instances=found)
+    metric = InstanceMetric(dataset.labels, ["bbox"])
+    metric.update(prediction, truth)
+    assert float(metric.compute()["AP_box"]) == pytest.approx(1)
+    with pytest.raises(SegfolioError, match=r"a has objects with a box and no mask; measure kinds: \[bbox\]"):
+        InstanceMetric(dataset.labels).update(prediction, truth)
 
 
 def test_boxes_without_masks_are_written_as_boxes_without_masks(tmp_path) -> None:
@@ -259,9 +273,9 @@ def test_images_alone_are_no_dataset_to_inspect_or_train_on(segfolio, tmp_path, 
     (tmp_path / "c.yaml").write_text("dataset: {class_path: segfolio.data.datasets.ImageFolder}\nroot: data/images\n")
     assert segfolio("inspect", "c.yaml") == 1
     assert "ImageFolder holds images without a truth, to be predicted by data.images" in capsys.readouterr().out
-    overrides = ("--data.dataset", "segfolio.data.datasets.ImageFolder", "--data.root", "data/images")
-    (config := experiment(tmp_path)).write_text(config.read_text().replace("CocoInstances", "ImageFolder"))
-    assert segfolio("fit", "-c", config, *overrides[2:]) == 2
+    config = experiment(tmp_path)
+    config.write_text(config.read_text().replace("CocoInstances", "ImageFolder"))
+    assert segfolio("fit", "-c", config, "--data.root", "data/images") == 2
     assert "ImageFolder holds images without a truth" in capsys.readouterr().err
 
 
@@ -322,7 +336,7 @@ def test_cvat_box_is_a_box_without_a_mask(tmp_path, kind, box) -> None:
     segments = dataset[0].target.segments
     assert segments.box_only.tolist() == [True, False]
     assert rle.boxes(segments.rles)[0].tolist() == box
-    assert "1 annotation with a box and no mask" in (dataset.without_masks() or "")
+    assert "1 annotation without a segmentation, with a box alone" in (dataset.without_masks() or "")
 
 
 def test_cvat_ellipse_is_what_it_encloses(tmp_path) -> None:
@@ -397,8 +411,7 @@ def test_cvat_file_that_is_damaged_is_refused_in_a_sentence(tmp_path, xml, said)
         opened(tmp_path, xml)
 
 
-def test_cvat_file_is_trained_on_as_a_coco_file_is(segfolio, tmp_path) -> None:
-    """The same objects in both formats give the same targets."""
+def test_cvat_file_and_coco_file_of_the_same_objects_are_the_same_dataset(tmp_path) -> None:
     dataset = opened(tmp_path, images_xml(SHAPES["polygon"], SHAPES["mask"]))
     written = coco.annotations_json([("a.png", dataset[0].target.segments)], dataset.labels)
     (tmp_path / "same.json").write_text(json.dumps(written))

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from segfolio.data.checks.problems import counted
@@ -48,35 +49,38 @@ def shared_images(ours: SegmentationDataset, theirs: SegmentationDataset) -> lis
     Splits of few bytes are compared pixel by pixel, as `segfolio inspect` does; of larger ones the files are, where
     name and size are equal. Images without a file of their own are not compared.
     """
-    mine, others = _files(ours), _files(theirs)
-    if _are_small([*mine, *others]):
+    if _are_small(chain(_files(ours), _files(theirs))):
+        mine, others = dict(_files(ours)), dict(_files(theirs))
         contents = _contents(sorted({*mine, *others}), ours.channels)
         first = {contents[path]: image_id for path, image_id in reversed(others.items()) if path in contents}
         return [(image_id, first[contents[path]]) for path, image_id in mine.items() if contents.get(path) in first]
-    names = defaultdict[str, list[str]](list)
-    for path in others:
-        names[os.path.basename(path)].append(path)
-    found = ((image_id, path, names[os.path.basename(path)]) for path, image_id in mine.items())
+    names = {_name(ours, index) for index in range(len(ours))}
+    alike = defaultdict[str, list[tuple[str, str]]](list)
+    for path, image_id in _files(theirs, names):
+        alike[os.path.basename(path)].append((path, image_id))
     return [
-        (image_id, others[same])
-        for image_id, path, alike in found
-        if (same := next((other for other in alike if _are_one(path, other)), None))
+        (image_id, same)
+        for path, image_id in _files(ours)
+        if (same := next((i for other, i in alike[os.path.basename(path)] if _are_one(path, other)), None))
     ]
 
 
-def _files(dataset: SegmentationDataset) -> dict[str, str]:
-    """The id of each image that has a file of its own."""
-    return {
-        os.fspath(path): dataset.image_id(index) or str(index)
-        for index in range(len(dataset))
-        if (path := dataset.image_file(index))
-    }
+def _files(dataset: SegmentationDataset, names: Container[str] | None = None) -> Iterator[tuple[str, str]]:
+    """Path and id of each image that has a file of its own; of those in `names` alone, where many are not looked at."""
+    for index in range(len(dataset)):
+        if (names is None or _name(dataset, index) in names) and (path := dataset.image_file(index)):
+            yield os.fspath(path), dataset.image_id(index) or str(index)
 
 
-def _are_small(paths: Iterable[str]) -> bool:
+def _name(dataset: SegmentationDataset, index: int) -> str:
+    """The last part of an image's id, which is its file's name without the suffix."""
+    return (dataset.image_id(index) or "").rpartition("/")[2]
+
+
+def _are_small(files: Iterable[tuple[str, str]]) -> bool:
     """Whether the files, of which some may be missing, are few bytes in all; seen without looking at many."""
     total = 0
-    for path in paths:
+    for path, _ in files:
         with contextlib.suppress(OSError):
             total += os.stat(path).st_size
         if total > SMALL:

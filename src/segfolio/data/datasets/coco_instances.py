@@ -113,10 +113,11 @@ class CocoInstances(SegmentationDataset):
         return self._by_name.get(path, self.folder / path)
 
     def without_masks(self) -> str | None:
-        if not self.file.box_only:
+        number, first = self.file.box_only
+        if not number:
             return None
-        annotations = counted(self.file.box_only, "annotation")
-        return f"{self.file.path} has {annotations} with a box and no mask"
+        annotations = counted(number, "annotation")
+        return f"{self.file.path} has {annotations} without a segmentation, with a box alone (annotation {first})"
 
     def read(self, index: int) -> Sample:
         """Decode one image and its masks.

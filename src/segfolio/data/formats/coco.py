@@ -68,14 +68,14 @@ class CocoFile(NamedTuple):
     Attributes:
         categories: names under their ids, in the order of ids.
         annotations: of each image's id; none where the file has no such list, as COCO's own of test images.
-        box_only: how many annotations have a box and no mask.
+        box_only: how many annotations have a box and no mask, and the id of the first.
     """
 
     path: Path
     images: list[Image]
     categories: dict[int, str]
     annotations: Mapping[int, list[Annotation]]
-    box_only: int = 0
+    box_only: tuple[int, int | None] = (0, None)
 
 
 def load(path: Path) -> CocoFile:
@@ -104,17 +104,17 @@ def load(path: Path) -> CocoFile:
         head = json.loads(index["head"].tobytes())
         images = [Image(number, name, size and (size[0], size[1])) for number, name, size in head["images"]]
     entries = Entries(data, index["spans"], _annotation)
-    return CocoFile(path, images, dict(head["categories"]), entries, head["box_only"])
+    return CocoFile(path, images, dict(head["categories"]), entries, tuple(head["box_only"]))
 
 
 def _index(path: Path, data: bytes) -> bytes:
     """Images, categories and the places of annotations as `npz`."""
-    box_only = 0
+    box_only: list[int] = []
 
     def look(place: int, entry: Any) -> int:
-        nonlocal box_only
         image, *_ = (_get(path, "annotations", place, entry, key, int) for key in ("image_id", "category_id", "id"))
-        box_only += _annotation(entry).box_only
+        if _annotation(entry).box_only:
+            box_only.append(entry["id"])
         return int(image)
 
     content, spans = outline(data, "annotations", look)
@@ -134,7 +134,8 @@ def _index(path: Path, data: bytes) -> bytes:
         if category in names:
             raise SegfolioError(f"{path}: the category id {category} occurs twice; give each category its own")
         names[category] = _get(path, "categories", i, x, "name", str)
-    head = json.dumps({"images": images, "categories": sorted(names.items()), "box_only": box_only}).encode()
+    alone = len(box_only), next(iter(box_only), None)
+    head = json.dumps({"images": images, "categories": sorted(names.items()), "box_only": alone}).encode()
     rows = np.array(spans, np.int64).reshape(-1, 3)
     np.savez(
         stream := io.BytesIO(),
