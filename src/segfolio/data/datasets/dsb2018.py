@@ -14,10 +14,9 @@ from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, SegmentationDataset, held_out, listed
 from segfolio.data.formats import coco, rle
 from segfolio.data.formats.images import read_id_map, read_image
-from segfolio.data.formats.rle import RLE
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
-from segfolio.data.segments import Segments
+from segfolio.data.segments import Form, Segments
 from segfolio.errors import SegfolioError
 
 
@@ -100,7 +99,6 @@ class DSB2018(SegmentationDataset):
     def _segments(self, image_id: str, size: tuple[int, int], overlaps: list[str] | None = None) -> Segments:
         """The nuclei: an id map, or run lengths where some overlap, which `overlaps` is then told."""
         ids = np.zeros(size, np.int32)
-        rles: list[RLE] = []
         paths = self._masks(image_id)
         if not paths:
             raise SegfolioError(f"{self.folder / image_id / 'masks'} holds no PNG, expected one for each nucleus")
@@ -113,18 +111,18 @@ class DSB2018(SegmentationDataset):
                 )
             if not mask.any():
                 raise SegfolioError(f"{path} is empty, expected the pixels of a nucleus; remove the file")
-            shared = np.bincount(ids[mask], minlength=number)
-            for other in np.flatnonzero(shared[1:]) + 1:
-                first = paths[other - 1].name
-                if shared[other] in (mask.sum(), np.count_nonzero(ids == other)):
-                    raise SegfolioError(
-                        f"{path} and {first} lie one within the other; a nucleus has one mask: remove one"
-                    )
-                overlaps.append(f"{path} ({shared[other]} pixels of {first})")
+            under = ids[mask]
+            for other in np.unique(under[under > 0]).tolist():
+                first, shared = paths[other - 1].name, np.count_nonzero(under == other)
+                if shared in (len(under), np.count_nonzero(ids == other)):
+                    raise SegfolioError(f"{path} and {first} lie one within the other; a nucleus has one mask")
+                overlaps.append(f"{path} ({shared} pixels of {first})")
             ids[mask] = number
-            rles += rle.encode(mask[None])
+        form: Form = Mask(torch.from_numpy(ids))
+        if overlaps:
+            form = [rle.encode(read_id_map(path)[None] > 0)[0] for path in paths]
         labels, crowd = torch.zeros(len(paths), dtype=torch.int64), torch.zeros(len(paths), dtype=torch.bool)
-        return Segments(rles if overlaps else Mask(torch.from_numpy(ids)), labels, crowd, size)
+        return Segments(form, labels, crowd, size)
 
     def files(self) -> Iterator[Path]:
         for index, image_id in enumerate(self.ids):

@@ -223,7 +223,7 @@ def _segments(
 
 def _regions(annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The results that are regions, each once: in interfaces with `Labels` beside `Brush`, the one that has a label."""
-    results = [result for result in _dicts(annotation.get("result")) if result.get("type") not in _SAID]
+    results = [result for result in _dicts(annotation.get("result")) if str(result.get("type")) not in _SAID]
     labelled = [result for result in results if any(key.endswith("labels") for key in _value(result))]
     for result in results:
         again = (_value(other).items() for other in labelled if other.get("id") == result.get("id"))
