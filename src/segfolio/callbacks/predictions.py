@@ -43,6 +43,7 @@ class PredictionWriter(Callback):
         self._parts = {"instances": [], "panoptic": [], "label_studio": []}
         predicted = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "dataset", None)
         self._folder = OutputFolder(Path(trainer.default_root_dir), getattr(predicted, "files", tuple))
+        self._suffixes = _suffixes(trainer) if self.label_studio else {}
         palette = np.zeros((0x10000, 3), np.uint8)
         palette[list(pl_module.labels.ids)] = pl_module.labels.palette
         self._palette = palette[:256]
@@ -104,5 +105,13 @@ class PredictionWriter(Callback):
         write_id_map(self._folder.path("instances", f"{prediction.image_id}.png"), ids)
         self._parts["instances"] += coco.results(prediction, known_as, labels)
         if self.label_studio:
-            task = label_studio.prediction_task(prediction, labels, f"{prediction.image_id}", "segfolio")
+            name = prediction.image_id + self._suffixes.get(prediction.image_id, "")
+            task = label_studio.prediction_task(prediction, labels, label_studio.url_of(name), "segfolio")
             self._parts["label_studio"].append(task)
+
+
+def _suffixes(trainer: Trainer) -> dict[str, str]:
+    """That of the file of each image which is predicted, by the image's id; of those that have a file."""
+    dataset = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "dataset", None)
+    files = ((dataset.image_id(i), dataset.image_file(i)) for i in range(len(dataset))) if dataset else ()
+    return {image_id: file.suffix for image_id, file in files if file}

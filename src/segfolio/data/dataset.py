@@ -106,6 +106,14 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         """That of `read`'s sample and of `problems`, where it is known without reading."""
         return None
 
+    def image_file(self, index: int) -> Path | None:
+        """That of an image, where it has one of its own."""
+        return None
+
+    def without_masks(self) -> str | None:
+        """Where objects have a box and no mask: which file and how many of them, in words."""
+        return None
+
     def files(self) -> Iterable[Path]:
         """All that the split is read from, in order; none where samples are drawn."""
         return ()
@@ -187,6 +195,9 @@ class PairedFiles(SegmentationDataset):
 
     def image_id(self, index: int) -> str:
         return self.pairs[index].image_id
+
+    def image_file(self, index: int) -> Path:
+        return self.pairs[index].image
 
     def files(self) -> Iterable[Path]:
         return (path for pair in self.pairs for path in pair[1:] if path)

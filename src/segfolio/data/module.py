@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import cv2
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from segfolio.data.batches import Augmented, Clip, ForEvaluation, collate
+from segfolio.data.checks.shared import shared_splits
+from segfolio.data.checks.truth import expect_truth
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.labels import LabelSpace
@@ -82,11 +86,19 @@ class DataModule(LightningDataModule):
         self.cache, self.seed = cache, seed
         self.images_labels, self.images_channels = images_labels, images_channels
         self._checked: set[str] = set()
+        self._compared: set[str] = set()
         self._splits: dict[str, SegmentationDataset] = {}
 
     @property
     def labels(self) -> LabelSpace:
-        return self.images_labels or self.split(next(iter(self._splits), self.train_split)).labels
+        if self.images_labels:
+            return self.images_labels
+        try:
+            return self.split(next(iter(self._splits), self.train_split)).labels
+        except SegfolioError:  # what is tested or predicted need not have a training split
+            with suppress(SegfolioError):
+                return self.split(self.test_split).labels
+            raise
 
     def split(self, name: str) -> SegmentationDataset:
         """The dataset of one split, its files found."""
@@ -96,7 +108,7 @@ class DataModule(LightningDataModule):
         return self._splits[name]
 
     def setup(self, stage: str) -> None:
-        """Find the files of the stage's splits and read their headers."""
+        """Find the files of the stage's splits, read their headers, and see that there is a truth."""
         if self.pad_batches and self.trainer and not getattr(self.trainer.lightning_module, "takes_padding", False):
             raise SegfolioError(
                 f"data.pad_batches is true, but {type(self.trainer.lightning_module).__name__} would take padding for "
@@ -111,6 +123,19 @@ class DataModule(LightningDataModule):
         for name in sorted(names - self._checked):
             self.split(name).check()
         self._checked |= names
+        if stage != "predict":
+            self._expect_truth(names, {"fit": self.val_split, "test": self.test_split}.get(stage))
+
+    def _expect_truth(self, names: set[str], evaluated: str | None) -> None:
+        """That there is something to learn and to measure; and, once, whether what is evaluated on is trained on."""
+        masks = self.trainer is not None and getattr(self.trainer.lightning_module, "needs_masks", True)
+        for name in sorted(names):
+            expect_truth(self.split(name), name, masks)
+        if evaluated and evaluated not in self._compared:
+            self._compared.add(evaluated)
+            with suppress(SegfolioError):  # a test needs no training split
+                if said := shared_splits(self.train_split, evaluated, self.split):
+                    rank_zero_warn(said)
 
     def train_dataloader(self) -> DataLoader[Any]:
         sampler, preparation = self.train_sampler(self.trainer), None

@@ -59,6 +59,12 @@ class Remapped(SegmentationDataset):
     def image_id(self, index: int) -> str | None:
         return self.dataset.image_id(index)
 
+    def image_file(self, index: int) -> Path | None:
+        return self.dataset.image_file(index)
+
+    def without_masks(self) -> str | None:
+        return self.dataset.without_masks()
+
     def files(self) -> Iterable[Path]:
         return self.dataset.files()
 

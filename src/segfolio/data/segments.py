@@ -14,7 +14,7 @@ from segfolio.data.formats.rle import RLE
 
 Form = Tensor | list[RLE]
 
-_OF_EACH = ("boxes", "areas", "tracks")  # what a segment may have beside its form, label and flag
+_OF_EACH = ("boxes", "areas", "tracks", "box_only")  # what a segment may have beside its form, label and flag
 
 
 @dataclass
@@ -33,6 +33,8 @@ class Segments:
         boxes: `[N, 4]` float64, x, y, width, height as annotated; of the masks where there are none.
         areas: `[N]` float64, pixels as annotated; of the masks where there are none.
         tracks: `[N]` int64, the number of each object throughout its clip, -1 of what is not followed.
+        box_only: `[N]` bool, objects that were annotated by a box alone: their mask is the box, drawn. None where all
+            have masks.
     """
 
     form: Form
@@ -42,6 +44,7 @@ class Segments:
     boxes: Tensor | None = None
     areas: Tensor | None = None
     tracks: Tensor | None = None
+    box_only: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.form, Tensor):

@@ -57,6 +57,9 @@ class Detection(Family):
         self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
         stuff = labels.is_thing.count(False)  # of whatever number of classes the network is asked for, see `transfer`
         super().__init__(labels, partial(_of_things, architecture, stuff), **recipe)
+        self.needs_masks = "segm" in self.kinds or any(
+            getattr(part, "mask_predictor", None) is not None for part in self.network.modules()
+        )
         known = getattr(self.network, "weights_of", ())
         if known and known != (here := thing_names(labels)):
             place = next(place for place, pair in enumerate(zip(known, here, strict=True)) if len(set(pair)) > 1)
@@ -115,7 +118,8 @@ def thing_names(labels: LabelSpace) -> tuple[str, ...]:
 
 
 def detection_target(image_id: str, target: Target, places: Tensor) -> DetectionTarget:
-    """The objects that are trained on: things that have a pixel and are no crowd, in the boxes around their masks.
+    """The objects that are trained on: things that have a pixel and are no crowd, in the boxes around their masks;
+    without masks where one has a box alone.
 
     Args:
         places: `[C]`, the network's class of each class of the dataset; -1 of those that it does not know.
@@ -135,7 +139,8 @@ def detection_target(image_id: str, target: Target, places: Tensor) -> Detection
     if not wanted.all():  # thousands of masks are not copied for nothing
         masks, labels, columns, rows = (each[wanted] for each in (masks, labels, columns, rows))
     (left, right), (top, bottom) = _extent(columns), _extent(rows)
-    return DetectionTarget(torch.stack([left, top, right, bottom], 1).float(), labels, masks)
+    drawn = segments.box_only is not None and bool(segments.box_only[wanted].any())
+    return DetectionTarget(torch.stack([left, top, right, bottom], 1).float(), labels, None if drawn else masks)
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:

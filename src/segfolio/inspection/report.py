@@ -22,6 +22,8 @@ class Found(NamedTuple):
 
     Attributes:
         digest: hash of its pixels.
+        annotated: whether it has a truth, empty or not.
+        has_truth: whether it has something to learn, see `checks.truth`.
         pixels: `[C + 1]`, of each class and of none (void, or no object).
         objects, crowds: `[C]`, of thing classes, and regions that stand for a group of them.
         lost: what panoptic truth cannot keep, where the dataset has one.
@@ -30,6 +32,7 @@ class Found(NamedTuple):
     image_id: str
     size: Size
     digest: bytes
+    annotated: bool
     has_truth: bool
     pixels: Counts
     objects: Counts
@@ -44,6 +47,7 @@ class Split:
         dataset: the split itself.
         images: that it has, readable or not.
         read: images that could be read.
+        has_truth: whether one of them has something to learn.
         images_with: `[C + 1]`, images that hold such a pixel.
         pixels_around: `[C]`, all pixels of the images that hold the class.
         sizes: images of each height and width.
@@ -54,7 +58,7 @@ class Split:
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset = dataset
-        self.images, self.read = len(dataset), 0
+        self.images, self.read, self.has_truth = len(dataset), 0, False
         c = dataset.labels.num_classes
         self.pixels, self.images_with = np.zeros((2, c + 1), np.int64)
         self.pixels_around, self.objects, self.crowds = np.zeros((3, c), np.int64)
@@ -66,6 +70,7 @@ class Split:
     def add(self, index: int, found: Found) -> None:
         labels, held = self.dataset.labels, found.pixels > 0
         self.read += 1
+        self.has_truth |= found.has_truth
         self.sizes[found.size] += 1
         self.pixels += found.pixels
         self.images_with += held
@@ -75,7 +80,7 @@ class Split:
         present = np.flatnonzero(held[:-1]).tolist()
         for c in present:
             self.most[c] = sorted([*self.most[c], (int(found.pixels[c]), index)], reverse=True)[:_EXAMPLES]
-        if found.has_truth and all(labels.names[c] == labels.background for c in present):
+        if found.annotated and not found.objects.any() and all(labels.names[c] == labels.background for c in present):
             self.empty.append(found.image_id)
 
     def add_unknown(self, pixels: Mapping[int, int]) -> None:

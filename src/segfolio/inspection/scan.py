@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from segfolio.data.checks.problems import Problem
+from segfolio.data.checks.truth import has_truth
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.formats import coco
 from segfolio.data.labels import LabelSpace, UnknownIds
@@ -59,7 +60,10 @@ def class_map(target: Target, labels: LabelSpace) -> npt.NDArray[np.integer] | N
     """The class index of each pixel, `[H, W]`, drawn from the objects where there are only these."""
     if target.semantic is not None:
         return target.semantic.numpy()
-    return None if target.segments is None else coco.semantic(target.segments, labels)
+    segments = target.segments
+    if segments is not None and segments.box_only is not None:  # of a box, no pixel is known
+        segments = segments[~segments.box_only]
+    return None if segments is None else coco.semantic(segments, labels)
 
 
 def _read(name: str, split: Split, seen: Seen) -> Iterator[Problem]:
@@ -140,19 +144,22 @@ def _look(dataset: SegmentationDataset, index: int) -> Found:
     is_panoptic = "panoptic" in getattr(getattr(dataset, "info", None), "tasks", ())
     lost = list(panoptic_losses(target, labels, sample.image_id)) if is_panoptic else []
     digest = hashlib.blake2b(to_pixels(sample.image).data, digest_size=16).digest()
-    has_truth = sample.target is not None
-    return Found(sample.image_id, sample.original_size, digest, has_truth, pixels, objects, crowds, lost)
+    annotated = sample.target is not None
+    truth = has_truth(sample.target)
+    return Found(sample.image_id, sample.original_size, digest, annotated, truth, pixels, objects, crowds, lost)
 
 
 def _gaps(name: str, split: Split, needed: bool) -> Iterator[Problem]:
     """What a split as a whole lacks."""
     if not split.images:
         yield Problem("split", "without an image", name, needed)
-    elif split.read and not split.pixels[:-1].any():
+    elif split.read and not (split.pixels[:-1].any() or split.objects.any()):
         yield Problem("split", "without a pixel of any class", name, needed)
+    elif split.read and not split.has_truth:
+        yield Problem("split", "without an object that is not a crowd", name, needed)
     elif split.read:
-        for class_name, pixels in zip(split.dataset.labels.names, split.pixels, strict=False):
-            if not pixels:
+        for class_name, pixels, objects in zip(split.dataset.labels.names, split.pixels, split.objects, strict=False):
+            if not (pixels or objects):
                 yield Problem("class", f"without a pixel in {name}", class_name, fatal=False)
     if said := split.dataset.unlike_published(name):
         yield Problem("split", "of another length than published", said, fatal=False)

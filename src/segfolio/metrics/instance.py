@@ -49,11 +49,13 @@ class InstanceMetric(RecordMetric):
         """Keep one image.
 
         Raises:
-            SegfolioError: a mask that is not of the image's size.
+            SegfolioError: a mask that is not of the image's size; a truth without a mask where masks are measured.
         """
         truth, found = target.segments, prediction.instances
         if truth is None or found is None:
             raise ValueError("the instance metric compares objects; this dataset or family has none")
+        if "segm" in self.kinds and truth.box_only is not None and truth.box_only.any():
+            raise SegfolioError(f"{prediction.image_id} has objects with a box and no mask; measure kinds: [bbox]")
         masks = {"truth": truth.rles, "detection": found.rles}
         for name, rles in masks.items():
             if wrong := [mask["size"] for mask in rles if tuple(mask["size"]) != tuple(prediction.size)]:

@@ -13,7 +13,7 @@ from segfolio.data.checks import headers
 from segfolio.data.checks import remembered as memory
 from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.datasets import CocoInstances, MaskFolder
-from segfolio.data.formats import coco
+from segfolio.data.formats import coco, coco_problems
 from tests.fake import coco_instances, mask_folder
 
 
@@ -114,8 +114,8 @@ def test_a_coco_file_is_gone_through_once_until_it_changes(tmp_path, monkeypatch
     first = CocoInstances(tmp_path, "train")
     assert list(first.problems()) == []
     with monkeypatch.context() as patch:
-        for name in ("outline", "_faults"):
-            patch.setattr(coco, name, lambda *_: pytest.fail("it was gone through again"))
+        for module, name in ((coco, "outline"), (coco_problems, "_faults")):
+            patch.setattr(module, name, lambda *_: pytest.fail("it was gone through again"))
         second = CocoInstances(tmp_path, "train")
         assert list(second.problems()) == []
     assert second.labels == first.labels

@@ -57,7 +57,7 @@ def masks_of(root, name="a01"):
 def overlap(root):
     first, second = masks_of(root)[:2]
     write_id_map(second, np.maximum(read_id_map(first), read_id_map(second)))
-    return rf"{second.name} overlaps {first.name}; each pixel belongs to one nucleus"
+    return rf"{second.name} and {first.name} lie one within the other; a nucleus has one mask"
 
 
 def empty(root):

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
-from segfolio.data.formats import coco, rle
+from segfolio.data.checks.problems import Problem
+from segfolio.data.formats import coco, coco_problems, rle
 from segfolio.data.formats.images import write_image
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Instances, Prediction
@@ -23,6 +24,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # py
 
 SIZE = (48, 64)
 Content = dict[str, Any]
+
+
+def problems(file: coco.CocoFile, folder: Path) -> Iterator[Problem]:
+    return coco_problems.problems(file, [folder / image.path for image in file.images])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,7 @@ def test_boxes_are_of_the_masks_where_one_is_not_annotated(content, tmp_path) ->
         ("[" * 200_000, "is no JSON"),
         ("1" * 5000, "is no JSON"),
         ("[]", "holds a list, expected a mapping of images, annotations and categories"),
-        ('{"images": [], "categories": []}', r"lacks the list 'annotations'.*found \['images', 'categories'\]"),
+        ('{"annotations": []}', r"lacks the list 'images'.*found \['annotations'\]"),
         ('{"images": [], "annotations": {}, "categories": []}', "lacks the list 'annotations'"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"'file_name' of images\[0\] is None"),
         (
@@ -127,7 +132,7 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path) -> None:
 
 
 def test_a_sound_file_has_no_problem(content, images, tmp_path) -> None:
-    assert list(coco.problems(load(content, tmp_path), images)) == []
+    assert list(problems(load(content, tmp_path), images)) == []
 
 
 def changed(place: int, **changes: Any) -> Callable[[Content], None]:
@@ -150,10 +155,14 @@ def of_image(**changes: Any) -> Callable[[Content], None]:
 
 
 FAULTS = [
-    (changed(0, segmentation=[]), "annotation 300 (the segmentation is an empty list", True),
+    (changed(0, segmentation=[]), "with a box and no mask", False),
+    (changed(0, segmentation=[[]]), "with a box and no mask", False),
+    (changed(0, segmentation=[], bbox=None), "annotation 300 (the segmentation is an empty list", True),
     (changed(0, segmentation=[[1, 2, 3, 4]]), "annotation 300 (a polygon has 4 coordinates", True),
     (changed(2, segmentation={"size": [1, 1], "counts": "1"}), "annotation 302 (the run lengths are of size", True),
-    (dropped(0, "segmentation"), "without a segmentation", True),
+    (dropped(0, "segmentation"), "with a box and no mask", False),
+    (changed(0, segmentation=None, bbox=None), "without a segmentation and without a box", True),
+    (changed(0, segmentation=[], bbox=[1, 2]), "with a box that is none", True),
     (changed(0, category_id=2), "of an unknown category", True),
     (changed(0, image_id=7), "of an unknown image", True),
     (changed(0, id=303), "given more than once", True),
@@ -179,7 +188,7 @@ FAULTS = [
 @pytest.mark.parametrize(("fault", "said", "fatal"), FAULTS, ids=[f"{i} {f[1]}" for i, f in enumerate(FAULTS)])
 def test_faults_are_found_and_named(content, images, tmp_path, fault, said: str, fatal: bool) -> None:
     fault(content)
-    found = list(coco.problems(load(content, tmp_path), images))
+    found = list(problems(load(content, tmp_path), images))
     told = [problem for problem in found if said in f"{problem.kind} {problem.what} {problem.where}"]
     assert [problem.fatal for problem in told] == [fatal], found
     assert all("file.json" in problem.where for problem in found)
@@ -188,7 +197,7 @@ def test_faults_are_found_and_named(content, images, tmp_path, fault, said: str,
 @pytest.mark.parametrize("by", [-2.0, 2.0])
 def test_boxes_and_masks_two_pixels_apart_are_no_problem(content, images, tmp_path, by: float) -> None:
     shifted(0, by)(content)
-    assert list(coco.problems(load(content, tmp_path), images)) == []
+    assert list(problems(load(content, tmp_path), images)) == []
 
 
 def test_an_image_without_a_size_has_that_of_its_file(content, images, tmp_path) -> None:
@@ -196,7 +205,7 @@ def test_an_image_without_a_size_has_that_of_its_file(content, images, tmp_path)
         del image["width"]
     file = load(content, tmp_path)
     assert file.images[0].size is None
-    assert list(coco.problems(file, images)) == []
+    assert list(problems(file, images)) == []
 
 
 @pytest.mark.parametrize("key", ["segmentation", "bbox", "area", "iscrowd", "category_id"])
@@ -208,7 +217,7 @@ def test_no_value_of_an_annotation_ends_in_a_crash(content, images, tmp_path, ke
     except SegfolioError:
         assert key == "category_id"
         return
-    assert isinstance(list(coco.problems(file, images)), list)
+    assert isinstance(list(problems(file, images)), list)
     try:
         found = coco.segments(file, file.images[0], SIZE, LabelSpace(("person", "dog"), ids=(1, 18)))
         assert len(found) == 3

@@ -15,6 +15,7 @@ from segfolio.data.formats.images import is_cut_short
 _GREY = {"1", "L", "LA"}
 _ALPHA = {"LA", "PA", "RGBA"}
 _IDS = {"1", "L", "P", "I", "I;16", "I;16B"}
+_COLORS = {"1", "L", "P", "RGB", "RGBA"}
 
 
 class FilePair(NamedTuple):
@@ -25,7 +26,7 @@ class FilePair(NamedTuple):
     mask: Path | None
 
 
-def header_problems(pairs: Sequence[FilePair], channels: int) -> list[Problem]:
+def header_problems(pairs: Sequence[FilePair], channels: int, in_colors: bool = False) -> list[Problem]:
     """Read the headers of all images and masks, in threads; no pixel is decoded, and no file twice until it changes.
 
     Fatal are missing, unreadable and truncated files, images of more than 8 bits, masks that hold no ids or differ
@@ -33,18 +34,19 @@ def header_problems(pairs: Sequence[FilePair], channels: int) -> list[Problem]:
 
     Args:
         channels: of the images as they will be read, 1 or 3.
+        in_colors: whether masks hold the colours of classes in place of ids.
     """
-    key = [channels, [pair.image_id for pair in pairs], [pair.mask is None for pair in pairs]]
+    key = [channels, in_colors, [pair.image_id for pair in pairs], [pair.mask is None for pair in pairs]]
     files = (path for pair in pairs for path in pair[1:] if path)
-    return remembered_problems(key, chain([Path(__file__)], files), lambda: _inspected(pairs, channels))
+    return remembered_problems(key, chain([Path(__file__)], files), lambda: _inspected(pairs, channels, in_colors))
 
 
-def _inspected(pairs: Sequence[FilePair], channels: int) -> Iterator[Problem]:
+def _inspected(pairs: Sequence[FilePair], channels: int, in_colors: bool) -> Iterator[Problem]:
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # it guards decoders
     try:
         with ThreadPoolExecutor(8) as pool:
-            for found in pool.map(lambda pair: list(_inspect(pair, channels)), pairs):
+            for found in pool.map(lambda pair: list(_inspect(pair, channels, in_colors)), pairs):
                 yield from found
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -70,7 +72,7 @@ def _read(path: Path) -> _Header:
     return header
 
 
-def _inspect(pair: FilePair, channels: int) -> Iterator[Problem]:
+def _inspect(pair: FilePair, channels: int, in_colors: bool) -> Iterator[Problem]:
     def problem(kind: str, what: str, where: object, fatal: bool = True) -> Problem:
         return Problem(kind, what, str(where), fatal, pair.image_id)
 
@@ -94,7 +96,10 @@ def _inspect(pair: FilePair, channels: int) -> Iterator[Problem]:
         if channels == 1 and image.mode not in _GREY:
             yield problem("image", "in colour, which is turned to grey", pair.image, fatal=False)
     if mask := headers.get("mask"):
-        if mask.format != "PNG" or mask.mode not in _IDS:
+        if in_colors and (mask.format != "PNG" or mask.mode not in _COLORS or mask.deep):
+            what = "without colours of 8 bits (export as RGB PNG)"
+            yield problem("mask", what, f"{pair.mask} ({mask.mode} {mask.format})")
+        elif not in_colors and (mask.format != "PNG" or mask.mode not in _IDS):
             what = "without ids (export class ids as grey or palette PNG)"
             yield problem("mask", what, f"{pair.mask} ({mask.mode} {mask.format})")
         if image and mask.size != image.size:

@@ -1,17 +1,18 @@
-"""COCO 2017 (Lin et al., 2014, arXiv 1405.0312), and whatever else is annotated in its format."""
+"""COCO 2017 (Lin et al., 2014, arXiv 1405.0312), and whatever else is annotated in its format or in CVAT's."""
 
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.checks.headers import FilePair, header_problems
-from segfolio.data.checks.problems import Problem
+from segfolio.data.checks.problems import Problem, counted
 from segfolio.data.checks.remembered import remembered_problems
-from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset
-from segfolio.data.formats import coco, rle
+from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset, files_by_id
+from segfolio.data.formats import coco, coco_problems, cvat, rle
+from segfolio.data.formats.coco_problems import problems
 from segfolio.data.formats.images import read_image
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
@@ -31,20 +32,22 @@ IMAGES = (  # checksums as in tensorflow/datasets, url_checksums/coco.txt
 class CocoInstances(SegmentationDataset):
     """The images of one annotation file and the objects in them, crowds included.
 
-    Images without an object are kept. Classes are the file's categories in the order of their ids, all of them
-    things. Masks are decoded when an image is read.
+    Images without an object are kept; a file without annotations, as COCO's of test images, can be predicted. Classes
+    are the file's categories in the order of their ids, all of them things. Masks are decoded when an image is read;
+    objects that have a box alone are for networks that learn boxes alone.
 
     Args:
         root: the folder below which the files are.
         split: takes the place of `{split}` in `annotations` and `images`.
-        annotations: the annotation file.
+        annotations: the annotation file: COCO's JSON, or CVAT's XML (`formats.cvat`).
         images: the folder of the images. If not given, that of `.`, `images`, `{split}2017` and `{split}` which
             holds the first image that one of them has.
         background: the name of one more class, of the pixels outside all objects. With it there is a semantic
             map as well: of objects that overlap the smaller is on top, crowds are ignored.
 
     Raises:
-        SegfolioError: a file that is missing, is no JSON, or lacks what a COCO file has; no folder of images.
+        SegfolioError: a file that is missing, is no JSON, or lacks what a COCO file has; no folder of images; a
+            `background` where objects have no masks.
     """
 
     info = DatasetInfo(
@@ -78,13 +81,22 @@ class CocoInstances(SegmentationDataset):
         self.file = coco.load(root / annotations)
         self.labels = _label_space(self.file, background)
         folders = [".", "images", f"{split}2017", split] if images is None else [images.replace("{split}", split)]
-        self.folder = self._find_images(root, folders)
+        self.folder, self._by_name = self._find_images(root, folders)
+        if background and (said := self.without_masks()):
+            raise SegfolioError(f"{said}; a semantic map is made of masks: leave out background")
 
-    def _find_images(self, root: Path, folders: list[str]) -> Path:
+    def _find_images(self, root: Path, folders: list[str]) -> tuple[Path, dict[str, Path]]:
+        """The folder of the images; and its files by name where the annotations name them without a suffix."""
         for image in self.file.images:
             for folder in folders:
-                if (root / folder / image.file_name).is_file():
-                    return root / folder
+                if (root / folder / image.path).is_file():
+                    return root / folder, {}
+        if not any(PurePosixPath(image.path).suffix for image in self.file.images):
+            names = {image.path for image in self.file.images}
+            for folder in folders:
+                found = files_by_id(root / folder)
+                if names & found.keys():
+                    return root / folder, found
         raise SegfolioError(
             f"{self.file.path} names {len(self.file.images)} images, none of which is below {root} in "
             f"{' or '.join(folders)}; say in which folder they are (images)"
@@ -96,6 +108,17 @@ class CocoInstances(SegmentationDataset):
     def image_id(self, index: int) -> str:
         return self.file.images[index].stem
 
+    def image_file(self, index: int) -> Path:
+        path = self.file.images[index].path
+        return self._by_name.get(path, self.folder / path)
+
+    def without_masks(self) -> str | None:
+        number, first = self.file.box_only
+        if not number:
+            return None
+        annotations = counted(number, "annotation")
+        return f"{self.file.path} has {annotations} without a segmentation, with a box alone (annotation {first})"
+
     def read(self, index: int) -> Sample:
         """Decode one image and its masks.
 
@@ -103,7 +126,7 @@ class CocoInstances(SegmentationDataset):
             SegfolioError: an image that cannot be decoded, a segmentation that is none; which one.
         """
         image = self.file.images[index]
-        pixels = to_image(read_image(self.folder / image.file_name))
+        pixels = to_image(read_image(self.image_file(index)))
         size = (pixels.shape[-2], pixels.shape[-1])
         segments = coco.segments(self.file, image, size, self.labels)
         semantic = None
@@ -114,13 +137,18 @@ class CocoInstances(SegmentationDataset):
 
     def files(self) -> Iterator[Path]:
         yield self.file.path
-        yield from (self.folder / image.file_name for image in self.file.images)
+        yield from self._image_files()
+
+    def _image_files(self) -> list[Path]:
+        return [self.image_file(index) for index in range(len(self))]
 
     def problems(self) -> Iterator[Problem]:
-        pairs = [FilePair(image.stem, self.folder / image.file_name, None) for image in self.file.images]
+        paths = self._image_files()
+        pairs = [FilePair(image.stem, path, None) for image, path in zip(self.file.images, paths, strict=True)]
         yield from header_problems(pairs, self.channels)
-        read_by = [Path(coco.__file__), Path(rle.__file__), self.file.path, *(pair.image for pair in pairs)]
-        yield from remembered_problems(str(self.folder), read_by, lambda: coco.problems(self.file, self.folder))
+        read_by = map(Path, (coco.__file__, coco_problems.__file__, cvat.__file__, rle.__file__))
+        files = [*read_by, self.file.path, *paths]
+        yield from remembered_problems(str(self.folder), files, lambda: problems(self.file, paths))
 
 
 def _label_space(file: coco.CocoFile, background: str | None) -> LabelSpace:

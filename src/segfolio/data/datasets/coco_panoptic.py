@@ -128,6 +128,9 @@ class CocoPanoptic(SegmentationDataset):
     def image_id(self, index: int) -> str:
         return self._entries[index].image_id
 
+    def image_file(self, index: int) -> Path:
+        return self.images / self._entries[index].image
+
     def files(self) -> Iterator[Path]:
         yield self.source
         for entry in self._entries:
@@ -201,9 +204,9 @@ def _records(content: dict[str, Any], key: str, fields: dict[str, Any], source: 
 
 
 def _entry(annotation: dict[str, Any], image: dict[str, Any]) -> _Entry:
-    name = image["file_name"]
+    name, png = (record["file_name"].replace("\\", "/") for record in (image, annotation))
     size = image.get("height"), image.get("width")
-    return _Entry(id_of(name), image["id"], name, annotation["file_name"], size)
+    return _Entry(id_of(name), image["id"], name, png, size)
 
 
 def _fault(info: Any, classes: dict[int, int], seen: set[int]) -> str | None:

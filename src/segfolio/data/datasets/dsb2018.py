@@ -12,16 +12,16 @@ from torchvision.tv_tensors import Mask
 from segfolio.data.checks.headers import FilePair, header_problems
 from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, SegmentationDataset, held_out, listed
-from segfolio.data.formats import coco
+from segfolio.data.formats import coco, rle
 from segfolio.data.formats.images import read_id_map, read_image
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
-from segfolio.data.segments import Segments
+from segfolio.data.segments import Form, Segments
 from segfolio.errors import SegfolioError
 
 
 class DSB2018(SegmentationDataset):
-    """The labelled images of stage 1, one mask file per nucleus.
+    """The labelled images of stage 1, one mask file per nucleus; these may overlap, as in corrected copies of the data.
 
     The masks of the competition's test images came later and in another form; the labelled images are split
     here: of the ids in alphabetical order every `val_every`th is for validation, all others train. A list of
@@ -76,31 +76,33 @@ class DSB2018(SegmentationDataset):
     def image_id(self, index: int) -> str:
         return self.ids[index]
 
+    def image_file(self, index: int) -> Path:
+        return self.folder / self.ids[index] / "images" / f"{self.ids[index]}.png"
+
     def read(self, index: int) -> Sample:
         """Decode an image and the masks of its nuclei.
 
         Raises:
-            SegfolioError: a file that cannot be decoded, a mask that is empty, of another size than the image
-                or that overlaps another one; which one.
+            SegfolioError: a file that cannot be decoded, a mask that is empty, of another size than the image or within
+                another one; which one.
         """
         image_id = self.ids[index]
-        image = to_image(read_image(self._image(image_id)))
+        image = to_image(read_image(self.image_file(index)))
         size = (image.shape[-2], image.shape[-1])
         segments = self._segments(image_id, size)
         semantic = Mask(torch.from_numpy(coco.semantic(segments, self.labels)))
         return Sample(image, image_id, size, Target(semantic, segments))
 
-    def _image(self, image_id: str) -> Path:
-        return self.folder / image_id / "images" / f"{image_id}.png"
-
     def _masks(self, image_id: str) -> list[Path]:
         return sorted((self.folder / image_id / "masks").glob("*.png"))
 
-    def _segments(self, image_id: str, size: tuple[int, int]) -> Segments:
+    def _segments(self, image_id: str, size: tuple[int, int], overlaps: list[str] | None = None) -> Segments:
+        """The nuclei: an id map, or run lengths where some overlap, which `overlaps` is then told."""
         ids = np.zeros(size, np.int32)
         paths = self._masks(image_id)
         if not paths:
             raise SegfolioError(f"{self.folder / image_id / 'masks'} holds no PNG, expected one for each nucleus")
+        overlaps = [] if overlaps is None else overlaps
         for number, path in enumerate(paths, 1):
             mask = read_id_map(path) > 0
             if mask.shape != size:
@@ -109,31 +111,38 @@ class DSB2018(SegmentationDataset):
                 )
             if not mask.any():
                 raise SegfolioError(f"{path} is empty, expected the pixels of a nucleus; remove the file")
-            if other := int(ids[mask].max()):
-                raise SegfolioError(f"{path} overlaps {paths[other - 1].name}; each pixel belongs to one nucleus")
+            under = ids[mask]
+            for other in np.unique(under[under > 0]).tolist():
+                first, shared = paths[other - 1].name, np.count_nonzero(under == other)
+                if shared in (len(under), np.count_nonzero(ids == other)):
+                    raise SegfolioError(f"{path} and {first} lie one within the other; a nucleus has one mask")
+                overlaps.append(f"{path} ({shared} pixels of {first})")
             ids[mask] = number
-        count = len(paths)
-        return Segments(
-            Mask(torch.from_numpy(ids)), torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
-        )
+        form: Form = Mask(torch.from_numpy(ids))
+        if overlaps:
+            form = [rle.encode(read_id_map(path)[None] > 0)[0] for path in paths]
+        labels, crowd = torch.zeros(len(paths), dtype=torch.int64), torch.zeros(len(paths), dtype=torch.bool)
+        return Segments(form, labels, crowd, size)
 
     def files(self) -> Iterator[Path]:
-        for image_id in self.ids:
-            yield self._image(image_id)
+        for index, image_id in enumerate(self.ids):
+            yield self.image_file(index)
             yield from self._masks(image_id)
 
     def problems(self) -> Iterator[Problem]:
         """Faults of images as their headers show them, and of masks, which are decoded."""
-        yield from header_problems([FilePair(i, self._image(i), None) for i in self.ids], self.channels)
+        pairs = [FilePair(image_id, self.image_file(index), None) for index, image_id in enumerate(self.ids)]
+        yield from header_problems(pairs, self.channels)
         with ThreadPoolExecutor() as pool:
-            for found in pool.map(self._mask_problem, self.ids):
+            for found in pool.map(self._mask_problems, pairs):
                 yield from found
 
-    def _mask_problem(self, image_id: str) -> list[Problem]:
-        if (size := coco.header_size(self._image(image_id))) is None:
+    def _mask_problems(self, pair: FilePair) -> list[Problem]:
+        if (size := coco.header_size(pair.image)) is None:
             return []  # the image's own problem
+        overlaps: list[str] = []
         try:
-            self._segments(image_id, size)
+            self._segments(pair.image_id, size, overlaps)
         except SegfolioError as error:
-            return [Problem("mask", "that is not one nucleus of its image", str(error), True, image_id)]
-        return []
+            return [Problem("mask", "that is not one nucleus of its image", str(error), True, pair.image_id)]
+        return [Problem("mask", "that overlaps those before it", where, False, pair.image_id) for where in overlaps]

@@ -16,7 +16,8 @@ class ImageFolder(PairedFiles):
         channels: 3 to read the images as RGB, 1 as grey.
 
     Raises:
-        SegfolioError: no folder, no image in it, two images that differ in their suffix alone.
+        SegfolioError: no folder, no image in it, two images that differ in their suffix alone; a split in place of
+            the label space.
     """
 
     info = DatasetInfo(
@@ -28,6 +29,11 @@ class ImageFolder(PairedFiles):
     )
 
     def __init__(self, root: str | Path, labels: LabelSpace, channels: int = 3) -> None:
+        if not isinstance(labels, LabelSpace):
+            raise SegfolioError(
+                "ImageFolder holds images without a truth, to be predicted by data.images; to train, to test and to "
+                "inspect take a dataset with a truth, as MaskFolder or CocoInstances"
+            )
         root = Path(root)
         self.labels, self.channels = labels, channels
         self.pairs = [FilePair(image_id, path, None) for image_id, path in files_by_id(root).items()]

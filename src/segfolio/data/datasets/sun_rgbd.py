@@ -75,6 +75,9 @@ class SUNRGBD(SegmentationDataset):
     def image_id(self, index: int) -> str:
         return self.pairs[index].image_id
 
+    def image_file(self, index: int) -> Path:
+        return self.pairs[index].image
+
     def files(self) -> Iterable[Path]:
         return [self.root / _META, self.root / _SEG, *(pair.image for pair in self.pairs)]
 

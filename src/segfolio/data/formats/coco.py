@@ -1,4 +1,4 @@
-"""COCO's annotation files: read, examined, written (cocodataset.org/#format-data).
+"""COCO's annotation files: read and written (cocodataset.org/#format-data).
 
 A file is gone through once; after that it is known where the annotations of each image lie, which are parsed when
 the image is read.
@@ -6,8 +6,7 @@ the image is read.
 
 import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +16,8 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from segfolio.data.checks.problems import Problem
 from segfolio.data.checks.remembered import remembered, stamps
-from segfolio.data.formats import polygons, rle
+from segfolio.data.formats import cvat, polygons, rle
 from segfolio.data.formats.json_outline import Entries, Irregular, outline
 from segfolio.data.formats.rle import RLE
 from segfolio.data.image_ids import id_of
@@ -42,6 +40,11 @@ class Image(NamedTuple):
         """The name of the image in this house."""
         return id_of(self.file_name)
 
+    @property
+    def path(self) -> str:
+        """The file name as every system reads it: some exports are written with Windows' separators."""
+        return self.file_name.replace("\\", "/")
+
 
 class Annotation(NamedTuple):
     """One object. `segmentation`, `bbox` and `area` are as in the file, None where it has none."""
@@ -53,31 +56,41 @@ class Annotation(NamedTuple):
     bbox: Any
     area: Any
 
+    @property
+    def box_only(self) -> bool:
+        """Whether there is a box and no mask, as exports for detection have it."""
+        return not has_mask(self.segmentation) and self.bbox is not None
+
 
 class CocoFile(NamedTuple):
     """An annotation file.
 
     Attributes:
         categories: names under their ids, in the order of ids.
-        annotations: of each image's id.
+        annotations: of each image's id; none where the file has no such list, as COCO's own of test images.
+        box_only: how many annotations have a box and no mask, and the id of the first.
     """
 
     path: Path
     images: list[Image]
     categories: dict[int, str]
     annotations: Mapping[int, list[Annotation]]
+    box_only: tuple[int, int | None] = (0, None)
 
 
 def load(path: Path) -> CocoFile:
-    """Parse and index an annotation file.
+    """Parse and index an annotation file; one of CVAT's (`formats.cvat`) as the COCO file that it amounts to.
 
     Raises:
         SegfolioError: a file that is missing or no JSON, that lacks a list or an entry's id or name, and
             categories that occur twice.
     """
     data = _read(path)
+    if cvat.is_xml(data):
+        data = json.dumps(cvat.to_coco(data, path)).encode()
     try:
-        kept = remembered(["COCO file", stamps([path, Path(__file__)])], lambda: _index(path, data))
+        sources = [path, Path(__file__), Path(cvat.__file__)]
+        kept = remembered(["COCO file", stamps(sources)], lambda: _index(path, data))
     except Irregular:
         content = read_json(path)
         if not isinstance(content, dict):
@@ -90,17 +103,22 @@ def load(path: Path) -> CocoFile:
     with making_many():
         head = json.loads(index["head"].tobytes())
         images = [Image(number, name, size and (size[0], size[1])) for number, name, size in head["images"]]
-    return CocoFile(path, images, dict(head["categories"]), Entries(data, index["spans"], _annotation))
+    entries = Entries(data, index["spans"], _annotation)
+    return CocoFile(path, images, dict(head["categories"]), entries, tuple(head["box_only"]))
 
 
 def _index(path: Path, data: bytes) -> bytes:
     """Images, categories and the places of annotations as `npz`."""
+    box_only: list[int] = []
 
     def look(place: int, entry: Any) -> int:
         image, *_ = (_get(path, "annotations", place, entry, key, int) for key in ("image_id", "category_id", "id"))
+        if _annotation(entry).box_only:
+            box_only.append(entry["id"])
         return int(image)
 
     content, spans = outline(data, "annotations", look)
+    content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise SegfolioError(
@@ -116,7 +134,8 @@ def _index(path: Path, data: bytes) -> bytes:
         if category in names:
             raise SegfolioError(f"{path}: the category id {category} occurs twice; give each category its own")
         names[category] = _get(path, "categories", i, x, "name", str)
-    head = json.dumps({"images": images, "categories": sorted(names.items())}).encode()
+    alone = len(box_only), next(iter(box_only), None)
+    head = json.dumps({"images": images, "categories": sorted(names.items()), "box_only": alone}).encode()
     rows = np.array(spans, np.int64).reshape(-1, 3)
     np.savez(
         stream := io.BytesIO(),
@@ -169,13 +188,29 @@ def segments(file: CocoFile, image: Image, size: Size, labels: LabelSpace) -> Se
         size,
         boxes=_floats([a.bbox for a in found], 4),
         areas=None if areas is None else areas[:, 0],
+        box_only=torch.tensor([a.box_only for a in found]) if any(a.box_only for a in found) else None,
     )
 
 
+def has_mask(segmentation: Any) -> bool:
+    """Whether a file says more under `segmentation` than that there is none: no value, an empty list, empty lists."""
+    return segmentation is not None and not (isinstance(segmentation, list) and all(x == [] for x in segmentation))
+
+
+def box_of(value: Any) -> list[float] | None:
+    """x, y, width, height, None of what is no box."""
+    box = _floats([value], 4)
+    return None if box is None or not box.isfinite().all() or (box[0, 2:] < 0).any() else box[0].tolist()
+
+
 def mask(file: CocoFile, annotation: Annotation, size: Size) -> RLE:
-    """An annotation's mask, or a `SegfolioError` that names file and annotation."""
+    """An annotation's mask, its box where it has that alone, or a `SegfolioError` that names file and annotation."""
     try:
-        return rle.from_segmentation(annotation.segmentation, size)
+        if not annotation.box_only:
+            return rle.from_segmentation(annotation.segmentation, size)
+        if (box := box_of(annotation.bbox)) is None:
+            raise SegfolioError(f"the box is {str(annotation.bbox)[:40]}, expected x, y, width, height in pixels")
+        return rle.from_box(box, size)
     except SegfolioError as error:
         raise SegfolioError(f"{file.path}, annotation {annotation.id}: {error}") from None
 
@@ -201,38 +236,6 @@ def header_size(path: Path) -> Size | None:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         return None
-
-
-def problems(file: CocoFile, folder: Path) -> Iterator[Problem]:
-    """What is wrong with the annotations; every mask is decoded. Of the images' files only the size is looked at.
-
-    A zero box or mask is a remark, as COCO has some: evaluation counts the object, training cannot use it.
-    """
-    for kind, counts in (
-        ("image id", Counter(image.id for image in file.images)),
-        ("image name", Counter(image.stem for image in file.images)),
-        ("annotation id", Counter(a.id for found in file.annotations.values() for a in found)),
-    ):
-        for value, times in counts.items():
-            if times > 1:
-                yield Problem(kind, "given more than once", f"{file.path}: {value}")
-            if isinstance(value, int) and value < 0:
-                yield Problem(kind, "below 0", f"{file.path}: {value}")
-    known = {image.id for image in file.images}
-    for image_id in file.annotations.keys() - known:
-        for annotation in file.annotations[image_id]:
-            yield Problem("annotation", "of an unknown image", f"{file.path}: annotation {annotation.id}")
-    for image in file.images:
-        stored = header_size(folder / image.file_name)
-        if image.size and stored and image.size != stored:
-            sizes = "{1}x{0}, in its file {3}x{2}".format(*image.size, *stored)
-            where = f"{file.path}: image {image.id} ({image.file_name}: {sizes})"
-            yield Problem("image", "of another size in the annotations than in its file", where, True, image.stem)
-        if size := stored or image.size:
-            for annotation in file.annotations.get(image.id, []):
-                for what, detail, fatal in _faults(annotation, size, file.categories):
-                    where = f"{file.path}: annotation {annotation.id}{detail and f' ({detail})'}"
-                    yield Problem("annotation", what, where, fatal, image.stem)
 
 
 def results(prediction: Prediction, number: int | str, labels: LabelSpace) -> list[dict[str, Any]]:
@@ -265,6 +268,9 @@ def annotations_json(
 
     Args:
         as_polygons: in place of run lengths; crowds and empty masks keep these, as polygons cannot hold them.
+
+    Raises:
+        SegfolioError: segments that do not know the size of their image.
     """
     things = [(i, name) for i, name, thing in zip(labels.ids, labels.names, labels.is_thing, strict=True) if thing]
     content: dict[str, Any] = {
@@ -274,73 +280,34 @@ def annotations_json(
     }
     for number, (file_name, segments) in enumerate(images, 1):
         height, width = segments.size
+        if min(segments.size) < 1:
+            raise SegfolioError(f"{file_name} is {width}x{height} pixels; give its segments the size of the image")
         content["images"].append({"id": number, "file_name": file_name, "height": height, "width": width})
         rles = segments.rles
-        columns = (rles, segments.labels.tolist(), segments.crowd.tolist(), rle.areas(rles), rle.boxes(rles))
-        for mask, label, crowd, area, box in zip(*columns, strict=True):
+        boxes, areas = rle.boxes(rles), rle.areas(rles).astype(np.float64)
+        alone = np.zeros(len(rles), np.bool_) if segments.box_only is None else segments.box_only.numpy()
+        if segments.boxes is not None:
+            boxes[alone] = segments.boxes.numpy()[alone]
+            areas[alone] = boxes[alone, 2] * boxes[alone, 3]
+        columns = (rles, segments.labels.tolist(), segments.crowd.tolist(), areas, boxes, alone)
+        for mask, label, crowd, area, box, box_only in zip(*columns, strict=True):
             if not labels.is_thing[label]:
                 continue
-            pixels = rle.decode([mask], segments.size)[0] if as_polygons and area and not crowd else None
+            shape: Any = [] if box_only else _text(mask)
+            if as_polygons and area and not crowd and not box_only:
+                shape = polygons.to_coco(polygons.from_mask(rle.decode([mask], segments.size)[0]))
             content["annotations"].append(
                 {
                     "id": len(content["annotations"]) + 1,
                     "image_id": number,
                     "category_id": labels.ids[label],
                     "iscrowd": int(crowd),
-                    "area": int(area),
+                    "area": int(area) if area.is_integer() else float(area),
                     "bbox": box.tolist(),
-                    "segmentation": _text(mask) if pixels is None else polygons.to_coco(polygons.from_mask(pixels)),
+                    "segmentation": shape,
                 }
             )
     return content
-
-
-def _faults(annotation: Annotation, size: Size, categories: Mapping[int, str]) -> Iterator[tuple[str, str, bool]]:
-    """What is wrong, more of it, and whether it is fatal."""
-    if annotation.category_id not in categories:
-        yield "of an unknown category", str(annotation.category_id), True
-    box = _floats([annotation.bbox], 4)
-    if annotation.bbox is not None and (box is None or not box.isfinite().all() or (box[0, 2:] < 0).any()):
-        yield "with a box that is none (x, y, width, height in pixels)", f"{annotation.bbox}"[:40], True
-        box = None
-    if box is not None:
-        x, y, width, height = box[0].tolist()
-        if width * height == 0:
-            yield "with a box without area", "", False
-        if min(x, y) < -1 or x + width > size[1] + 1 or y + height > size[0] + 1:
-            yield "with a box that leaves the image", "", False
-    if annotation.segmentation is None:
-        yield "without a segmentation, which instance segmentation needs", "", True
-        return
-    try:
-        found = rle.from_segmentation(annotation.segmentation, size)
-    except SegfolioError as error:
-        yield "with a segmentation that is none", str(error), True
-        return
-    if not rle.areas([found])[0]:
-        yield "with a mask without a pixel", "", False
-    elif box is not None and (apart := _apart(box[0].numpy(), rle.boxes([found])[0])) > _APART:
-        far = _iou(box[0].numpy(), rle.boxes([found])[0]) < 0.5
-        what = (
-            "whose mask and box overlap by less than half" if far else f"whose mask and box are over {_APART} px apart"
-        )
-        yield what, f"{apart:.0f} px", far and not annotation.crowd  # a crowd's box is not learned
-
-
-_APART = 2
-"""Pixels by which sides of a box and of its mask may differ: tools round in different ways."""
-
-
-def _apart(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """The most by which two sides differ."""
-    return float(np.abs([a[:2] - b[:2], a[:2] + a[2:] - b[:2] - b[2:]]).max())
-
-
-def _iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    (ax, ay, aw, ah), (bx, by, bw, bh) = a.tolist(), b.tolist()
-    width, height = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)
-    common = max(0.0, width) * max(0.0, height)
-    return common / (aw * ah + bw * bh - common)
 
 
 def _floats(values: list[Any], width: int = 1) -> Tensor | None:

@@ -61,6 +61,34 @@ def to_mask(rings: Iterable[Ring], size: tuple[int, int]) -> npt.NDArray[np.bool
     return np.ascontiguousarray(np.logical_xor.accumulate(odd, axis=1)[:, :-1])
 
 
+def ellipse(centre: Ring, radii: Ring, degrees: float = 0.0) -> Ring:
+    """An outline that lies within a tenth of a pixel of an ellipse.
+
+    Args:
+        centre, radii: `[2]`, along x and y, in pixels.
+        degrees: by which it is turned about its centre, clockwise on screen.
+    """
+    angle = np.linspace(0, 2 * np.pi, 8 + int(10 * np.max(radii) ** 0.5), endpoint=False)
+    return turned(np.stack([np.cos(angle), np.sin(angle)], 1) * radii + centre, centre, degrees)
+
+
+def turned(points: Ring, centre: Ring, degrees: float) -> Ring:
+    """`[K, 2]` after a turn about a point, clockwise on screen."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return (points - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
+
+
+def enclosing(points: Ring) -> list[float]:
+    """x, y, width, height of the box around `[K, 2]`."""
+    low, high = points.min(0), points.max(0)
+    return [*low.tolist(), *(high - low).tolist()]
+
+
+def corners(x: float, y: float, width: float, height: float) -> Ring:
+    """`[4, 2]`, from the upper left on, clockwise."""
+    return np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]], np.float64)
+
+
 def to_coco(polygons: Iterable[Polygon]) -> list[list[float]]:
     """COCO's `segmentation`: one list `x, y, x, y, ...` per polygon.
 

@@ -85,6 +85,17 @@ def boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float64]:
     return np.asarray(_coco.toBbox(list(rles)), np.float64).reshape(-1, 4) if rles else np.zeros((0, 4))
 
 
+def from_box(box: Sequence[float], size: tuple[int, int]) -> RLE:
+    """The mask that a box of x, y, width and height draws: its pixels in the image, a row and a column at least."""
+    mask = np.zeros(size, np.bool_)
+    (left, top), (right, bottom) = (
+        [max(0, round(start)) for start in box[:2]],
+        [max(0, round(start + side), round(start) + (side > 0)) for start, side in zip(box[:2], box[2:], strict=True)],
+    )
+    mask[top:bottom, left:right] = True
+    return encode(mask[None])[0]
+
+
 def from_segmentation(segmentation: Any, size: tuple[int, int]) -> RLE:
     """What a COCO file holds under `segmentation` to the mask that pycocotools makes of it (`annToRLE`).
 
