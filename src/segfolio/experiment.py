@@ -29,6 +29,7 @@ from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
 from segfolio.families.checkpoint import labels_of, read_checkpoint
 from segfolio.families.trained import Trained
+from segfolio.figure import of_key
 from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
@@ -248,7 +249,8 @@ class Experiment(LightningCLI):
         found = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(f"{stage}/")}
         declared = self.model.evaluation.declared
         figures = whole_split(found, declared)
-        per_class = {k.split("/", 1)[1]: v for k, v in found.items() if k not in figures}
+        of_classes = {k: v for k, v in found.items() if (f := of_key(k, declared)) and f.per_class}
+        per_class = {k.split("/", 1)[1]: v for k, v in of_classes.items()}
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             write_atomically(folder / "figures.json", (json.dumps(found, indent=2) + "\n").encode())

@@ -1,6 +1,7 @@
 """The ledger as one HTML file: sortable, with pictures, and nothing to fetch."""
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -31,22 +32,22 @@ def page(rows: Sequence[Row]) -> str:
     """
     pictured: set[Path] = set()
     by_system = counts(rows)
-    total = {state: sum(count[state] for count in by_system.values()) for state in STATES}
-    total = {state: count for state, count in total.items() if count}
+    total = sum(by_system.values(), Counter())
+    present = [state for state in STATES if total[state]]
     states = "".join(
         f'<label class="{_slug(state)}" title="{STATES[state]}">'
-        f'<input type="checkbox" value="{state}" checked> {state} <b>{count}</b></label>'
-        for state, count in total.items()
+        f'<input type="checkbox" value="{state}" checked> {state} <b>{total[state]}</b></label>'
+        for state in present
     )
     titles = {row.system: escape(row.paper.title) for row in reversed(rows)}
     matrix = [
-        [f'<a href="#find={system}">{system}</a>', titles[system], *(str(count[state] or "") for state in total)]
+        [f'<a href="#find={system}">{system}</a>', titles[system], *(str(count[state] or "") for state in present)]
         for system, count in by_system.items()
     ]
     filled = {
         "states": states,
         "ran": _table([row for row in rows if row.ran], pictured),
-        "matrix": _matrix(["System", "Paper", *total], matrix),
+        "matrix": _matrix(["System", "Paper", *present], matrix),
         "others": _table([row for row in rows if not row.ran], pictured),
     }
     text = _TEMPLATE.read_text()
