@@ -11,7 +11,6 @@ NOISE = (
     ".*The number of training batches .* is smaller than the logging interval.*",
     ".*when logging on epoch level in distributed setting.*",  # the metrics have added up by then
     ".*add the following callbacks.*",  # a checkpoint names callbacks that a prediction does not need
-    ".*have overridden `on_before_batch_transfer` in `LightningModule`.*",  # families do, the data module does not
 )
 CHATTER = ("Tip: For seamless", "TPU available")
 
