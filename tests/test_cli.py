@@ -126,6 +126,10 @@ def test_a_prediction_needs_the_run_and_no_dataset(segfolio, tmp_path):
         (["fit", *SMALL, "--data.bach_size=4"], "data.bach_size"),
         (["fit", *SMALL, "--model.init_args.architecture.init_args.widht=4"], "widht"),
         (["fit", *SMALL, "--data.batch_size=64"], "lower data.batch_size"),
+        (
+            ["fit", *SMALL, "--data.batch_size=4", "--trainer.accumulate_grad_batches=3"],
+            "is one of 1, 2, 4, or another",
+        ),
         (["fit", *SMALL, "--data.images=nowhere", "--model.init_args.loss_weights={cee: 2.0}"], "cee"),
         (["fit", *SMALL, "--paper.expected={test/mIoU: 46.4}"], "46.4"),
         (["fit", "-c", "nowhere.yaml"], "nowhere.yaml"),

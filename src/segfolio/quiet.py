@@ -16,7 +16,6 @@ NOISE = (
     ".*when logging on epoch level in distributed setting.*",  # the metrics have added up by then
     ".*your dataloader is not resumable.*",  # the data module goes on at the very sample
     ".*add the following callbacks.*",  # a checkpoint names callbacks that a prediction does not need
-    ".*have overridden `on_before_batch_transfer` in `LightningModule`.*",  # families do, the data module does not
 )
 CHATTER = ("Tip: For seamless", "TPU available")
 
