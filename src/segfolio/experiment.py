@@ -148,7 +148,7 @@ class Experiment(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if paper := self._get(self.config_init, "paper"):
-            paper.check_declared(self.model.evaluation.declared)
+            paper.check_declared(self.model.declared)
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
@@ -247,7 +247,7 @@ class Experiment(LightningCLI):
     def _report(self, stage: str) -> None:
         """Print and keep what the evaluation found."""
         found = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(f"{stage}/")}
-        declared = self.model.evaluation.declared
+        declared = self.model.declared
         figures = whole_split(found, declared)
         of_classes = {k: v for k, v in found.items() if (f := of_key(k, declared)) and f.per_class}
         per_class = {k.split("/", 1)[1]: v for k, v in of_classes.items()}

@@ -96,9 +96,9 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        figure: Figure = pl_module.main_figure
-        score = float(trainer.callback_metrics.get(f"val/{figure.name}", math.nan))
-        if best := figure.improves(score, self.best):
+        figure: Figure | None = pl_module.main_figure
+        score = float(trainer.callback_metrics.get(f"val/{figure.name}", math.nan)) if figure else math.nan
+        if best := figure is not None and figure.improves(score, self.best):
             self.best = score
         self._write(trainer, best)
         self._rename(trainer)

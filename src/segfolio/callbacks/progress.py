@@ -84,15 +84,16 @@ class ProgressBar(LightningProgressBar):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        figure: Figure = pl_module.main_figure
-        if (value := trainer.callback_metrics.get(f"val/{figure.name}")) is not None:
+        figure: Figure | None = pl_module.main_figure
+        if figure and (value := trainer.callback_metrics.get(f"val/{figure.name}")) is not None:
             self._metric = f"{figure.name} {value:.3f} {figure.unit}".rstrip()
         self._draw(trainer, self._training if trainer.state.fn == "fit" else self._evaluation, stays=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, self._evaluation, stays=True)
 
-    on_predict_end = on_test_end
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, self._evaluation, stays=True)
 
     def _evaluated(self, trainer: Trainer, totals: Sequence[float], hook: tuple[Any, ...]) -> None:
         _, _, _, batch_idx, *_ = hook  # after module, outputs and batch

@@ -88,7 +88,7 @@ class RunRecord(Callback):
         transforms = [type(transform).__name__ for transform in data.test_transforms]
         words = [f"{images} of {data.test_split}, {checkpoint}", *transforms, pl_module.protocol]
         self._record.protocol = "; ".join(words)
-        declared = pl_module.evaluation.declared
+        declared = pl_module.declared
         self._record.figures = [asdict(figure) for name, figure in declared.items() if name not in HOUSE]
         self._write(trainer, finished=True)
 

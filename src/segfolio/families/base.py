@@ -99,9 +99,8 @@ class Family(Trained):
         return f"whole image, one view, at its original size; {self.measured_by}"
 
     @property
-    def main_figure(self) -> Figure:
-        """The declaration of `main_metric`."""
-        return self.evaluation.declared[self.main_metric]
+    def declared(self) -> Mapping[str, Figure]:
+        return self.evaluation.declared
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segfolio"] = describe(self.network, self.labels)

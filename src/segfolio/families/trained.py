@@ -1,6 +1,6 @@
 """`Trained`: what every training has in common, with labels or without."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
 from segfolio.families.schedules import planned_steps
 from segfolio.families.transfer import transfer
+from segfolio.figure import Figure
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -39,7 +40,7 @@ class Trained(LightningModule):
         SegfolioError: a checkpoint of which nothing fits, rules for parts that the network does not have.
     """
 
-    main_metric: str
+    main_metric: str = ""
     mean: Tensor
     std: Tensor
 
@@ -81,6 +82,16 @@ class Trained(LightningModule):
         named = {f"train/loss_{name}": value.detach() for name, value in losses.items()}
         self.log_dict({"train/loss": loss.detach(), **named}, batch_size=len(batch))
         return loss
+
+    @property
+    def declared(self) -> Mapping[str, Figure]:
+        """The figures that validation and test log, by name."""
+        return {}
+
+    @property
+    def main_figure(self) -> Figure | None:
+        """`main_metric` as it is declared; None where nothing is measured."""
+        return self.declared.get(self.main_metric)
 
     def on_train_start(self) -> None:
         planned, steps = planned_steps(self.lr_schedulers()), self.trainer.estimated_stepping_batches
