@@ -18,14 +18,14 @@ from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.data.datasets import Shapes
 from segfolio.data.module import collate
 from segfolio.data.sample import Batch
-from segfolio.families.region_based import RegionBased, region_target
+from segfolio.families.detection import Detection, region_target
 from segfolio.layers.regions import RegionRecipe
 
 AIMS = {"training / torchvision": "<= 1.03", "inference / torchvision": "<= 1.03"}
 SIZE, REGIONS = (256, 320), 64
 
 
-def models() -> tuple[RegionBased, nn.Module]:
+def models() -> tuple[Detection, nn.Module]:
     """Both with the weights of the latter."""
     torch.manual_seed(0)
     labels = Shapes.labels
@@ -39,7 +39,7 @@ def models() -> tuple[RegionBased, nn.Module]:
     )
     recipe = RegionRecipe(samples=REGIONS, score_threshold=0.0)
     sgd = partial(torch.optim.SGD, lr=1e-4)
-    ours = RegionBased(labels, partial(MaskRCNN, roi=recipe), optimizer=sgd)  # type: ignore[arg-type]
+    ours = Detection(labels, partial(MaskRCNN, roi=recipe), optimizer=sgd)  # type: ignore[arg-type]
     ours.network.load_state_dict(peer.state_dict())
     return ours, peer
 

@@ -49,7 +49,7 @@ def test_it_opens_with_its_own_command(path):
 def test_the_protocols_of_expected_figures_are_tested(path):
     arguments = CONTENT[path]["model"]["init_args"]
     for key in CONTENT[path]["paper"].get("expected", {}):
-        assert set(key.split("/")[1:-1]) <= set(arguments.get("also_test", {})), key
+        assert set(key.split("/")[1:-1]) <= set(arguments.get("test", {}).get("also", {})), key
 
 
 def test_every_architecture_is_named_by_an_experiment():
@@ -82,8 +82,8 @@ def made_small(path: Path) -> dict[str, Any]:
     data |= {"root": "data", "num_workers": 0, "batch_size": min(2, data["batch_size"])}
     if ".encoder_decoder." not in network["class_path"]:  # any size will do
         shrink([data.get("train_transforms"), data.get("eval_transforms")])
-        model = content["model"]["init_args"]
-        model |= {key: quick_protocol(model[key]) for key in ("test_protocol", "also_test") if key in model}
+        test = content["model"]["init_args"].get("test", {})
+        test |= {key: quick_protocol(value) for key, value in test.items()}
     quick = {"max_steps": 2, "limit_val_batches": 2, "check_val_every_n_epoch": 1, "num_sanity_val_steps": 0}
     content["trainer"] |= {**quick, "accelerator": "cpu", "accumulate_grad_batches": 1, "val_check_interval": None}
     content["trainer"]["logger"] = False  # takes longer than the training

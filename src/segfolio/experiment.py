@@ -4,11 +4,13 @@ import json
 import os
 from argparse import ArgumentError
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import set_parsing_settings
+import yaml
+from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -26,7 +28,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
-from segfolio.families.checkpoint import read_checkpoint
+from segfolio.families.checkpoint import labels_of, read_checkpoint
 from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours, percent
 from segfolio.ledger.paper import UNITS, Paper, is_figure
@@ -36,6 +38,7 @@ from segfolio.resume import check_resumable
 from segfolio.runs import experiment_name, is_first_process, new_run, run_of
 from segfolio.table import table
 from segfolio.tracking import build_loggers
+from segfolio.upgrade import upgrade
 from segfolio.viz.callback import PredictionPictures
 
 # a label space comes whole from the dataset; else its fields would be asked for in the config
@@ -43,6 +46,18 @@ set_parsing_settings(subclasses_enabled=[LabelSpace])
 
 _RUN = "SEGFOLIO_RUN"
 """Tells the processes that a multi-process run starts which folder the first one made."""
+
+
+_yaml = get_loader("yaml")
+
+
+def _todays(text: str) -> Any:
+    """YAML, which may be a config of an earlier version."""
+    found = _yaml(text)
+    return upgrade(found) if isinstance(found, dict) else found
+
+
+set_loader("yaml", _todays, (yaml.YAMLError,))
 
 
 class Experiment(LightningCLI):
@@ -114,10 +129,10 @@ class Experiment(LightningCLI):
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
             if config.data.images and config.ckpt_path:  # the checkpoint knows all that the dataset would tell
-                stored = read_checkpoint(Path(config.ckpt_path))["segfolio"]
+                stored = labels_of(read_checkpoint(Path(config.ckpt_path)))
                 config.data.images_labels = {
                     "class_path": "segfolio.data.labels.LabelSpace",
-                    "init_args": stored["labels"],
+                    "init_args": asdict(stored),
                 }
                 config.data.images_channels = len(config.model.init_args.mean)
 

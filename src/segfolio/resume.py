@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from segfolio.errors import SegfolioError
+from segfolio.upgrade import upgrade
 
 HARMLESS = (
     "config",
@@ -41,7 +42,7 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
     """Compare the configs (and whatever else was recorded) of two sessions of one run.
 
     Args:
-        then: nested, as the checkpoint keeps it.
+        then: nested, as the checkpoint keeps it; it may be of an earlier version.
         now: nested, of the session that wants to go on.
         allowed: keys, or the beginnings of keys, that the user lets differ; `all` stands for every key.
 
@@ -55,7 +56,7 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
             "the checkpoint does not say what its run was asked for, so that nothing can be compared; start a "
             "new run, or go on all the same with --resume.allow=all"
         )
-    old, new = dict(flatten(then)), dict(flatten(now))
+    old, new = dict(flatten(upgrade(then))), dict(flatten(now))
     changed = [
         key
         for key in dict.fromkeys((*old, *new))

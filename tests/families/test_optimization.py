@@ -4,12 +4,14 @@ from torch import nn
 
 from segfolio.architectures.mask_classification.eomt import EoMT
 from segfolio.errors import SegfolioError
-from segfolio.families.optimization import apply_lr_factors, parameter_groups
+from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
 
 
 def test_biases_get_twice_the_learning_rate_and_no_decay():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1, bias=False))
-    optimizer = torch.optim.SGD(parameter_groups(net, 2.0, False), lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.SGD(
+        parameter_groups(net, ParameterRules(2.0, bias_weight_decay=False)), lr=0.1, weight_decay=0.5
+    )
     apply_lr_factors(optimizer)
     weights, biases = optimizer.param_groups
     assert [len(g["params"]) for g in (weights, biases)] == [2, 1]
@@ -21,12 +23,12 @@ def test_biases_get_twice_the_learning_rate_and_no_decay():
 def test_frozen_parameters_are_left_out():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
     net[0].requires_grad_(False)
-    assert [len(g["params"]) for g in parameter_groups(net, 1.0, True)] == [2]
+    assert [len(g["params"]) for g in parameter_groups(net, ParameterRules())] == [2]
 
 
 def rules(net: nn.Module, **arguments) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of each parameter, of 0.1 and 0.5."""
-    optimizer = torch.optim.SGD(parameter_groups(net, **arguments), lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.SGD(parameter_groups(net, ParameterRules(**arguments)), lr=0.1, weight_decay=0.5)
     apply_lr_factors(optimizer)
     names = {id(p): name for name, p in net.named_parameters()}
     return {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
@@ -55,7 +57,7 @@ def test_normalisations_and_embeddings_need_not_decay():
 
 def test_a_part_that_is_not_there_is_named():
     with pytest.raises(SegfolioError, match=r"names 'encoder'; the network has backbone.0, backbone.1, queries.weight"):
-        parameter_groups(Net(), lr_factors={"encoder": 0.1})
+        parameter_groups(Net(), ParameterRules(lr_factors={"encoder": 0.1}))
 
 
 class Vit(nn.Module):
@@ -93,7 +95,7 @@ def test_depth_multiplies_the_other_rules():
 
 def test_a_list_of_blocks_that_is_not_there_is_named():
     with pytest.raises(SegfolioError, match=r"lr_decay_per_layer names 'layers'; the network's lists are blocks$"):
-        parameter_groups(Vit(), lr_decay_per_layer={"layers": 0.8})
+        parameter_groups(Vit(), ParameterRules(lr_decay_per_layer={"layers": 0.8}))
 
 
 def test_eomt_s_large_vit_decays_as_in_the_release():

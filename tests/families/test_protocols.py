@@ -10,6 +10,7 @@ import yaml
 
 from segfolio.data.datasets import Shapes
 from segfolio.errors import SegfolioError
+from segfolio.inference.dense_test import Protocols, read
 from segfolio.inference.protocols import MultiScale, Slide
 from tests.conftest import REPOSITORY
 from tests.families.test_mask_classification import family as mask_family
@@ -20,7 +21,7 @@ SLIDE = {"class_path": "segfolio.inference.protocols.Slide", "init_args": {"wind
 
 def test_the_test_and_further_protocols_see_the_same_images() -> None:
     model = family(
-        labels=Shapes.labels, test_protocol=Slide(24, 16), also_test={"whole": "whole", "ms": MultiScale((0.5, 1.0))}
+        labels=Shapes.labels, test=Protocols(Slide(24, 16), {"whole": "whole", "ms": MultiScale((0.5, 1.0))})
     )
     loops = trainer()
     (found,) = loops.test(model, shapes(), verbose=False)
@@ -36,16 +37,16 @@ def test_the_test_and_further_protocols_see_the_same_images() -> None:
 
 def test_any_name_without_a_slash_is_one_of_a_protocol() -> None:
     """Also one with a dot, or of a method of torch's containers."""
-    model = family(labels=Shapes.labels, also_test={"ms1.5": "whole", "train": "whole", "values": "whole"})
+    model = family(labels=Shapes.labels, test=Protocols(also={"ms1.5": "whole", "train": "whole", "values": "whole"}))
     (found,) = trainer().test(model, shapes(), verbose=False)
     assert {found[f"test/{name}/mIoU"] for name in ("ms1.5", "train", "values")} == {found["test/mIoU"]}
     for name in ("a/b", ""):
-        with pytest.raises(SegfolioError, match=f"model.also_test has the name '{name}'; .* give one without a slash"):
-            family(also_test={name: "whole"})
+        with pytest.raises(SegfolioError, match=f"model.test.also has the name '{name}'; .* give one without a slash"):
+            family(test=Protocols(also={name: "whole"}))
 
 
 def test_validation_is_of_the_whole_image_and_prediction_by_the_test_s_protocol() -> None:
-    model, small = family(test_protocol=Slide(8, 8)).eval(), batch()
+    model, small = family(test=Protocols(Slide(8, 8))).eval(), batch()
     with torch.no_grad():
         predicted = torch.stack([p.semantic for p in model.predict_step(small, 0)])
     assert not torch.equal(predicted, indices(model, small))
@@ -54,7 +55,7 @@ def test_validation_is_of_the_whole_image_and_prediction_by_the_test_s_protocol(
 
 def test_the_ledger_s_words_are_those_of_the_protocols() -> None:
     assert family().protocol == "whole image, one view, at its original size; one confusion matrix"
-    words = family(test_protocol=Slide(512, 341), also_test={"ms": "ms_dla"}).protocol
+    words = family(test=Protocols(Slide(512, 341), {"ms": "ms_dla"})).protocol
     assert words == (
         "windows of 512x512, stride 341x341, logits averaged, at its original size; one confusion matrix; ms: scales "
         "0.5, 0.75, 1, 1.25, 1.5, logits averaged, of each: whole image, one view"
@@ -62,11 +63,11 @@ def test_the_ledger_s_words_are_those_of_the_protocols() -> None:
 
 
 def test_mask_classification_averages_its_class_probabilities() -> None:
-    model = mask_family("semantic", test_protocol="ms_dla").eval()
+    model = mask_family("semantic", test=Protocols("ms_dla")).eval()
     (only,) = model.predict(small := next(iter(shapes().test_dataloader())))
     one_view = MultiScale((1.0,), flip=False)
     with torch.no_grad():
-        (same,), (other,) = model.read_scores(one_view, small), model.predict_step(small, 0)
+        (same,), (other,) = read(one_view, model.reader, small), model.predict_step(small, 0)
     assert torch.equal(same.semantic, only.semantic)
     assert other.size == only.size
     assert model.protocol.endswith("semantic inference of the queries")
@@ -75,15 +76,15 @@ def test_mask_classification_averages_its_class_probabilities() -> None:
 @pytest.mark.parametrize("task", ["instance", "panoptic"])
 def test_a_task_without_scores_per_pixel_has_one_protocol(task: str) -> None:
     with pytest.raises(
-        SegfolioError, match="need scores per pixel, which MaskClassification does not have for its task"
+        SegfolioError, match=f"model.test needs scores per pixel, .* does not have for the task {task}; leave it out"
     ):
-        mask_family(task, test_protocol="ms_d2")
+        mask_family(task, test=Protocols("ms_d2"))
 
 
 def test_protocols_are_values_in_yaml_and_reach_the_figures_and_the_record(segfolio, tmp_path: Path, capsys) -> None:
     content = yaml.safe_load((REPOSITORY / "experiments/unet/shapes_small.yaml").read_text())
     content["paper"]["expected"] = {"test/slide/mIoU": 0.9}
-    content["model"]["init_args"] |= {"test_protocol": "ms_dla", "also_test": {"slide": SLIDE, "crf": "crf_v1"}}
+    content["model"]["init_args"] |= {"test": {"protocol": "ms_dla", "also": {"slide": SLIDE, "crf": "crf_v1"}}}
     content["model"]["init_args"]["architecture"]["init_args"]["width"] = 2
     content["data"]["dataset"]["init_args"] = {"size": [32, 40], "train": 2, "val": 2, "test": 2}
     content["data"] |= {"num_workers": 0}
@@ -101,5 +102,5 @@ def test_protocols_are_values_in_yaml_and_reach_the_figures_and_the_record(segfo
 
 def test_an_unknown_protocol_is_told_before_anything_runs(segfolio, capsys) -> None:
     config = REPOSITORY / "experiments/unet/shapes_small.yaml"
-    assert segfolio("fit", "-c", config, "--model.test_protocol=ms_mmsg") == 2
+    assert segfolio("fit", "-c", config, "--model.test.protocol=ms_mmsg") == 2
     assert "no test protocol 'ms_mmsg'; the presets are whole, slide" in capsys.readouterr().err

@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 from segfolio.errors import SegfolioError
-from segfolio.families.optimization import apply_lr_factors, parameter_groups
+from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
 from segfolio.families.schedules import TwoStageWarmupPoly
 
 
 def optimizer() -> torch.optim.Optimizer:
     network = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
-    found = torch.optim.SGD(parameter_groups(network, lr_factors={"backbone": 0.1}), lr=2.0)
+    found = torch.optim.SGD(parameter_groups(network, ParameterRules(lr_factors={"backbone": 0.1})), lr=2.0)
     apply_lr_factors(found)
     return found
 
@@ -37,5 +37,7 @@ def test_the_backbone_waits_and_each_part_decays_over_what_is_left_to_it():
 
 
 def test_a_part_that_has_no_name_is_told_where_to_get_one():
-    with pytest.raises(SegfolioError, match=r"later names 'norm', but .* are backbone; name it in model.lr_factors"):
+    with pytest.raises(
+        SegfolioError, match=r"later names 'norm', but .* backbone; name it in model.parameters.lr_factors"
+    ):
         TwoStageWarmupPoly(optimizer(), total_iters=20, later=["norm"])

@@ -16,7 +16,7 @@ from segfolio.architectures.mask_classification.maskformer import MaskFormer
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
-from segfolio.families import MaskClassification, PerPixel, RegionBased
+from segfolio.families import Detection, MaskClassification, PerPixel
 from segfolio.losses import CrossEntropy, MaskClassificationLoss
 from tests.conftest import REPOSITORY
 
@@ -126,12 +126,12 @@ def test_what_has_another_place_beside_the_classes_keeps_its_initialisation(tmp_
     assert torch.equal(new["0.weight"], old.network.state_dict()["0.weight"])
 
 
-def detector(names: tuple[str, ...], things: tuple[str, ...], seed: int = 0, **arguments: Any) -> RegionBased:
+def detector(names: tuple[str, ...], things: tuple[str, ...], seed: int = 0, **arguments: Any) -> Detection:
     """With random values in the rows of classes, never the same under two seeds."""
     torch.manual_seed(seed)
     architecture = partial(MaskRCNN, **MaskRCNN.tiny)
     labels = LabelSpace(names, things=things)
-    return RegionBased(labels, architecture, optimizer=partial(torch.optim.SGD, lr=0.1), **arguments)
+    return Detection(labels, architecture, optimizer=partial(torch.optim.SGD, lr=0.1), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_head_alone_is_nothing(tmp_path) -> None:
 
 def test_weights_that_no_run_has_left_are_refused(tmp_path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
-    with pytest.raises(SegfolioError, match=r"a\.ckpt does not say of which classes it is"):
+    with pytest.raises(SegfolioError, match=r"a\.ckpt does not say which network it is of"):
         family(Dense, init_from=str(tmp_path / "a.ckpt"))
     with pytest.raises(SegfolioError, match=r"there is no checkpoint .*b\.ckpt"):
         family(Dense, init_from=str(tmp_path / "b.ckpt"))

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from segfolio.errors import SegfolioError
-from segfolio.families.base import Family
+from segfolio.families.trained import Trained
 from segfolio.runs import mark_latest
 
 
@@ -73,7 +73,7 @@ class Checkpoints(Checkpoint):
             replace_by_copy(path, path.with_name("best.ckpt"))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, Family):
+        if isinstance(pl_module, Trained):
             pl_module.before_last_checkpoint()
         self._save(trainer, again=True)
 

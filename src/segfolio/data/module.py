@@ -38,7 +38,7 @@ class DataModule(LightningDataModule):
         batch_size: training images of one process and one forward pass.
         eval_batch_size: larger than 1 only where all images of the split have one size, or are padded.
         pad_batches: images of several sizes make a batch, padded to the largest height and width among them; for
-            families that know what to do with it (`RegionBased`).
+            families that know what to do with it (`Detection`).
         test_transforms: in place of `eval_transforms` in tests and predictions, where a test protocol wants images of
             another size than validation.
         num_workers: processes that load; by default one per core but one, at most 8.

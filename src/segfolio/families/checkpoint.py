@@ -14,31 +14,34 @@ from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 
 
-def describe(network: nn.Module, labels: LabelSpace) -> dict[str, Any]:
+def describe(network: nn.Module, labels: LabelSpace | None = None) -> dict[str, Any]:
     """Plain values that a checkpoint carries beside the weights."""
     return {
         "version": __version__,
         "architecture": f"{type(network).__module__}.{type(network).__qualname__}",
-        "labels": asdict(labels),
+        **({} if labels is None else {"labels": asdict(labels)}),
     }
 
 
-def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpace) -> None:
+def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpace | None = None) -> None:
     """Compare a checkpoint with the network that is to take its weights.
 
+    Args:
+        labels: None of a network without classes.
+
     Raises:
-        SegfolioError: another architecture, another label space, or parameters of other names or shapes.
+        SegfolioError: another architecture, another label space or none, or parameters of other names or shapes.
     """
+    then = labels_of(checkpoint) if labels else None
     here, there = describe(network, labels), checkpoint.get("segfolio", {})
     if there.get("architecture", here["architecture"]) != here["architecture"]:
         raise SegfolioError(
             f"the checkpoint holds {there['architecture']} but the config builds {here['architecture']}; "
             "use the config.yaml beside the checkpoint"
         )
-    then, now = (list(side["labels"]["names"]) if "labels" in side else None for side in (there, here))
-    if then not in (None, now):
+    if labels and then and list(then.names) != list(labels.names):
         raise SegfolioError(
-            f"the checkpoint was trained on the classes {then} but the dataset has {now}; "
+            f"the checkpoint was trained on the classes {list(then.names)} but the dataset has {list(labels.names)}; "
             "evaluate it on the dataset it was trained on, or remap the classes"
         )
     stored, built = network_weights(checkpoint), network.state_dict()
@@ -53,6 +56,21 @@ def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpac
             f"{len(shapes)} parameters of the checkpoint have another shape, such as {name}: "
             f"{list(stored[name].shape)} there, {list(built[name].shape)} here; use the config.yaml beside it"
         )
+
+
+def labels_of(checkpoint: dict[str, Any]) -> LabelSpace:
+    """The classes that a checkpoint was trained on.
+
+    Raises:
+        SegfolioError: it was trained without labels.
+    """
+    there = checkpoint.get("segfolio", {})
+    if "labels" not in there:
+        raise SegfolioError(
+            f"the checkpoint holds {there.get('architecture', 'a network')} trained without labels, and there are no "
+            "classes to evaluate or to predict; start a training with labels from it by --model.init_args.init_from"
+        )
+    return LabelSpace(**there["labels"])
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -14,11 +14,12 @@ from segfolio.data.task_truth import Task, check_task, task_truth
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.batch_norm import freeze
+from segfolio.inference.dense_test import DenseTest, Protocols
 from segfolio.inference.mask_classification import instances, panoptic, semantic, semantic_scores
-from segfolio.inference.tiles import Scores
+from segfolio.inference.tiles import Network, Scores
 from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.mask_matching import MaskTarget
-from segfolio.metrics import Evaluator, InstanceMetric, PanopticMetric, SemanticMetric
+from segfolio.metrics import Evaluation, Evaluator, InstanceMetric, PanopticMetric, SemanticMetric
 
 _MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
 
@@ -37,12 +38,15 @@ class MaskClassification(Family):
             `train/segments_left_out` and go on, or stop with an `error`.
         bn_mode: `running`: batch normalisations are trained, as usual; `frozen`: neither their statistics nor their
             affine parameters (the ResNets of MaskFormer and Mask2Former).
+        test: of the task semantic, the protocol of test and prediction, and further ones of the same test, see
+            `inference.dense_test`. Validation is of the whole image.
 
     The others, by name, are those of `Family`.
 
     Raises:
         SegfolioError: a task for which the label space has no things, or with several segments of a class where the
-            criterion has one query per class; before training, a task that the annotation does not serve.
+            criterion has one query per class, or with scores per pixel where `test` asks for them; before training,
+            a task that the annotation does not serve.
     """
 
     left_out: Tensor
@@ -58,6 +62,7 @@ class MaskClassification(Family):
         top_k: int = 100,
         more_segments: Literal["count", "error"] = "count",
         bn_mode: Literal["running", "frozen"] = "running",
+        test: Protocols = Protocols(),  # noqa: B008  it is immutable
         **recipe: Any,
     ) -> None:
         if task != "semantic" and not labels.things:
@@ -72,8 +77,13 @@ class MaskClassification(Family):
             )
         self.task, self.main_metric = task, _MAIN[task]
         self.measured_by = f"{task} inference of the queries"
-        self.scores_are = "probabilities" if task == "semantic" else None
         super().__init__(labels, architecture, **recipe)
+        self.dense_test = DenseTest(test, lambda: Evaluation(self.make_metrics()))
+        if task != "semantic" and not self.dense_test.is_plain:
+            raise SegfolioError(
+                f"model.test needs scores per pixel, which MaskClassification does not have for the task {task}; "
+                "leave it out"
+            )
         self.criterion, self.more_segments = criterion, more_segments
         self.register_buffer("left_out", torch.tensor(0.0))  # goes on where a run is resumed
         self.object_threshold, self.overlap_threshold, self.top_k = object_threshold, overlap_threshold, top_k
@@ -142,6 +152,24 @@ class MaskClassification(Family):
         if self.task == "panoptic":
             prediction.panoptic = panoptic(classes, masks, size, things, self.object_threshold, self.overlap_threshold)
         return prediction
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
+        return self.dense_test.step(self, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        return self.dense_test.predict(self, batch)
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self.log_figures("test", self.dense_test.figures())
+
+    @property
+    def protocol(self) -> str:
+        return self.dense_test.words(self.measured_by)
+
+    @property
+    def reader(self) -> Network:
+        return Network(self.scores, logits=False, padding=self.mean)
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
         return [partial(semantic_scores, *query) for query in self.queries(images)]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -13,46 +14,51 @@ from segfolio.errors import SegfolioError
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
 
 
-def parameter_groups(
-    network: nn.Module,
-    bias_lr_factor: float = 1.0,
-    bias_weight_decay: bool = True,
-    lr_factors: Mapping[str, float] | None = None,
-    norm_weight_decay: bool = True,
-    lr_decay_per_layer: Mapping[str, float] | None = None,
-) -> list[dict[str, Any]]:
-    """Trainable parameters, those apart that the recipe treats otherwise.
+@dataclass(frozen=True)
+class ParameterRules:
+    """Which parameters are optimised otherwise than the rest; none by default.
 
-    A group has its `lr_factor`, see `apply_lr_factors`, and its `part`: the name by which `lr_factors` or
-    `lr_decay_per_layer` speaks of it, or "".
-
-    Args:
-        bias_lr_factor: learning rate of biases over that of weights.
+    Attributes:
+        bias_lr_factor: learning rate of biases over that of weights (2 in Caffe's recipes).
         bias_weight_decay: whether biases decay.
         lr_factors: learning rate of a part of the network over that of the rest, by the beginning of its
             parameters' names.
         norm_weight_decay: whether normalisations and embeddings decay, those of positions among them.
         lr_decay_per_layer: learning rate of a block over that of the next, by the name of the list that they are in;
             the last block has the full one. It multiplies `lr_factors`.
+    """
+
+    bias_lr_factor: float = 1.0
+    bias_weight_decay: bool = True
+    lr_factors: Mapping[str, float] | None = None
+    norm_weight_decay: bool = True
+    lr_decay_per_layer: Mapping[str, float] | None = None
+
+
+def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str, Any]]:
+    """Trainable parameters, those apart that the recipe treats otherwise.
+
+    A group has its `lr_factor`, see `apply_lr_factors`, and its `part`: the name by which `lr_factors` or
+    `lr_decay_per_layer` speaks of it, or "".
 
     Raises:
         SegfolioError: a part or a list of blocks that the network does not have.
     """
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    lr_factors = dict(lr_factors or {})
+    lr_factors, decay_per_layer = dict(rules.lr_factors or {}), dict(rules.lr_decay_per_layer or {})
     if unknown := [part for part in lr_factors if not any(name.startswith(part) for name in named)]:
         parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in named)
-        raise SegfolioError(f"model.lr_factors names {unknown[0]!r}; the network has {', '.join(parts)}")
-    depth = _depth_factors(network, lr_decay_per_layer or {})
-    spoken_of = dict.fromkeys([*lr_factors, *(lr_decay_per_layer or {})])
+        raise SegfolioError(f"model.parameters.lr_factors names {unknown[0]!r}; the network has {', '.join(parts)}")
+    depth = _depth_factors(network, decay_per_layer)
+    spoken_of = dict.fromkeys([*lr_factors, *decay_per_layer])
     normalising = {id(p) for m in network.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
     groups: dict[tuple[str, float, bool], dict[str, Any]] = {}
     for name, p in named.items():
         part = next((part for part in spoken_of if name.startswith(part)), "")
         factor = lr_factors.get(part, 1.0) * depth.get(name, 1.0)
-        decays = norm_weight_decay or not (id(p) in normalising or "position" in name)
+        decays = rules.norm_weight_decay or not (id(p) in normalising or "position" in name)
         if name.endswith("bias"):
-            factor, decays = factor * bias_lr_factor, decays and bias_weight_decay
+            factor, decays = factor * rules.bias_lr_factor, decays and rules.bias_weight_decay
         rule = {"part": part, "lr_factor": factor} | ({} if decays else {"weight_decay": 0.0})
         groups.setdefault((part, factor, decays), {"params": [], **rule})["params"].append(p)
     return list(groups.values())
@@ -67,7 +73,8 @@ def _depth_factors(network: nn.Module, decays: Mapping[str, float]) -> dict[str,
         if not places:
             lists = dict.fromkeys(found[1] for name in names if (found := re.match(r"(.+?)\.\d+\.", name)))
             raise SegfolioError(
-                f"model.lr_decay_per_layer names {part!r}; the network's lists are {', '.join(lists) or 'none'}"
+                f"model.parameters.lr_decay_per_layer names {part!r}; the network's lists are "
+                f"{', '.join(lists) or 'none'}"
             )
         factors |= {name: decay ** (max(places.values()) - place) for name, place in places.items()}
     return factors

@@ -10,13 +10,15 @@ from torch.nn.functional import interpolate
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
-from segfolio.families.base import Family, check_names
+from segfolio.families.base import Family
 from segfolio.families.batch_norm import batch_statistics, freeze, recompute_statistics
+from segfolio.inference.dense_test import DenseTest, Protocols, read
 from segfolio.inference.protocols import PRESETS
-from segfolio.inference.tiles import Scores, resized
+from segfolio.inference.tiles import Network, Scores, resized
 from segfolio.layers.outputs import PixelOutput
 from segfolio.losses import Loss
-from segfolio.metrics import Evaluator
+from segfolio.metrics import Evaluation, Evaluator
+from segfolio.metrics.evaluator import check_names
 from segfolio.metrics.semantic import SemanticMetric
 
 
@@ -37,6 +39,8 @@ class PerPixel(Family):
             and at the end of training (SegNet). `batch`: of the batch at hand (FC-DenseNet); figures then depend on
             `eval_batch_size`. `frozen`: neither statistics nor affine parameters are trained, for networks with
             pretrained weights. Statistics are common to all GPUs with `trainer.sync_batchnorm: true`.
+        test: the protocol of test and prediction, and further ones of the same test, see `inference.dense_test`.
+            Validation is of the whole image.
 
     The others, by name, are those of `Family`.
 
@@ -48,7 +52,6 @@ class PerPixel(Family):
 
     main_metric = "mIoU"
     measured_by = "one confusion matrix"
-    scores_are = "logits"
 
     def __init__(
         self,
@@ -59,9 +62,11 @@ class PerPixel(Family):
         loss_weights: Mapping[str, float] | None = None,
         label_stride: int = 1,
         bn_mode: Literal["running", "recompute", "batch", "frozen"] = "running",
+        test: Protocols = Protocols(),  # noqa: B008  it is immutable
         **recipe: Any,
     ) -> None:
         super().__init__(labels, architecture, **recipe)
+        self.dense_test = DenseTest(test, lambda: Evaluation(self.make_metrics()))
         auxiliary = auxiliary_losses or {}
         self.losses, self.auxiliary_losses = losses, auxiliary
         self.all_losses = nn.ModuleList([*losses.values(), *auxiliary.values()])  # which go where the network goes
@@ -108,7 +113,25 @@ class PerPixel(Family):
         return main | {name: weighted(name, loss, auxiliary[name]) for name, loss in self.auxiliary_losses.items()}
 
     def predict(self, batch: Batch) -> list[Prediction]:
-        return self.read_scores(PRESETS["whole"], batch)
+        return read(PRESETS["whole"], self.reader, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
+        return self.dense_test.step(self, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        return self.dense_test.predict(self, batch)
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self.log_figures("test", self.dense_test.figures())
+
+    @property
+    def protocol(self) -> str:
+        return self.dense_test.words(self.measured_by)
+
+    @property
+    def reader(self) -> Network:
+        return Network(self.scores, logits=True, padding=self.mean)
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
         with batch_statistics(self.network, enabled=self.bn_mode == "batch"):
@@ -132,7 +155,9 @@ class PerPixel(Family):
         if self.bn_mode == "recompute":
             self._recompute()
 
-    before_last_checkpoint = on_test_start
+    def before_last_checkpoint(self) -> None:
+        if self.bn_mode == "recompute":
+            self._recompute()
 
     def _recompute(self) -> None:
         batches = self.trainer.datamodule.statistics_dataloader()  # type: ignore[attr-defined]

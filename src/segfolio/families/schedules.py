@@ -115,7 +115,7 @@ class TwoStageWarmupPoly(LambdaLR):
         if unknown := sorted(set(later) - set(parts)):
             raise SegfolioError(
                 f"TwoStageWarmupPoly: later names {unknown[0]!r}, but the parts with a learning rate of their own are "
-                f"{', '.join(sorted(filter(None, set(parts)))) or 'none'}; name it in model.lr_factors"
+                f"{', '.join(sorted(filter(None, set(parts)))) or 'none'}; name it in model.parameters.lr_factors"
             )
         _check(self, 0, power=power, warmup_iters=min(warmup_iters))
         _check(self, 1 + sum(warmup_iters), total_iters=total_iters)

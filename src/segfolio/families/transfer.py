@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,34 +16,43 @@ from segfolio.families.checkpoint import describe, network_weights, read_checkpo
 _NAMED = 3  # weights that a message names
 
 
-def transfer(
-    checkpoint: Path,
-    network: nn.Module,
-    labels: LabelSpace,
-    architecture: Callable[[int], nn.Module],
-    class_rows: Callable[[LabelSpace], tuple[str | None, ...]],
-) -> None:
+@dataclass(frozen=True)
+class Classes:
+    """What tells the rows of classes from other weights.
+
+    Attributes:
+        labels: of the network.
+        architecture: what made the network. Where the old classes are others, it is called once more, with one class
+            more: this shows which dimensions are theirs, and how many rows each class has in them.
+        rows: the class of each row, of a label space; None of what is no class, such as the background.
+    """
+
+    labels: LabelSpace
+    architecture: Callable[[int], nn.Module]
+    rows: Callable[[LabelSpace], tuple[str | None, ...]]
+
+
+def transfer(checkpoint: Path, network: nn.Module, classes: Classes | None = None) -> None:
     """Take over into `network` what fits of a run's checkpoint, and say in one sentence what did.
 
     Weights of equal name and shape are taken as they are. Of those with rows per class, in one dimension or several,
-    the rows of classes of equal name are taken, and other classes keep their initialisation.
+    the rows of classes of equal name are taken, and other classes keep their initialisation; all do where the run was
+    one without labels.
 
     Args:
-        labels: of `network`.
-        architecture: what made `network`. Where the old classes are others, it is called once more, with one class
-            more: this shows which dimensions are theirs, and how many rows each class has in them.
-        class_rows: the class of each row, of a label space; None of what is no class, such as the background.
+        classes: of `network`; None of one without.
 
     Raises:
         SegfolioError: no checkpoint of a run, or one of which at most the rows of classes fit.
     """
     content = read_checkpoint(checkpoint)
-    there = content.get("segfolio", {})
-    if "labels" not in there:
-        raise SegfolioError(f"{checkpoint} does not say of which classes it is; expected the checkpoint of a run")
-    old, new = class_rows(LabelSpace(**there["labels"])), class_rows(labels)
+    there = content.get("segfolio")
+    if there is None:
+        raise SegfolioError(f"{checkpoint} does not say which network it is of; expected the checkpoint of a run")
     stored, built = network_weights(content), network.state_dict()
-    wider = built if old == new else _with_one_class_more(architecture, labels)
+    new = classes.rows(classes.labels) if classes else ()
+    old = classes.rows(LabelSpace(**there["labels"])) if classes and "labels" in there else ()
+    wider = _with_one_class_more(classes) if classes and old != new else built
 
     common = [name for name in new if name in old]
     there_at, here_at = (torch.tensor([rows.index(n) for n in common], dtype=torch.int64) for rows in (old, new))
@@ -67,22 +77,24 @@ def transfer(
     told = "; ".join(misfits[:_NAMED]) + ("; ..." if len(misfits) > _NAMED else "")
     if not any(value.ndim and name not in heads and len(new) not in value.shape for name, value in taken.items()):
         raise SegfolioError(
-            f"nothing of {checkpoint} ({there['architecture']}) fits {describe(network, labels)['architecture']}: "
-            f"{told}; init_from takes a run of the same architecture"
+            f"nothing of {checkpoint} ({there['architecture']}) fits {describe(network)['architecture']}: "
+            f"{told}; init_from takes a run of the same architecture, or of a part of it under the same names"
         )
     network.load_state_dict(taken, strict=False)
     carried = [name for name in common if name and (heads or old == new)]
     fresh = [name for name in new if name and name not in carried]
-    rank_zero_info(
-        f"{len(taken)} of {len(built)} weights are taken from {checkpoint}; classes taken over: "
-        f"{', '.join(carried) or 'none'}; new: {', '.join(fresh) or 'none'}{f'; not taken: {told}' if misfits else ''}"
-    )
+    said = [f"{len(taken)} of {len(built)} weights are taken from {checkpoint}"]
+    if classes:
+        said.append(f"classes taken over: {', '.join(carried) or 'none'}; new: {', '.join(fresh) or 'none'}")
+    if misfits:
+        said.append(f"not taken: {told}")
+    rank_zero_info("; ".join(said))
 
 
-def _with_one_class_more(architecture: Callable[[int], nn.Module], labels: LabelSpace) -> dict[str, Tensor]:
+def _with_one_class_more(classes: Classes) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the network at hand has said it all
-        return architecture(labels.num_classes + 1).state_dict()
+        return classes.architecture(classes.labels.num_classes + 1).state_dict()
 
 
 def _at(value: Tensor, dims: Mapping[int, int], classes: Tensor) -> tuple[Tensor, ...]:

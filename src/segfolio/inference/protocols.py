@@ -1,6 +1,6 @@
 """Test protocols: how scores per pixel are read from an image, and each protocol of the papers as a preset.
 
-A protocol is a value in YAML, of every family with scores per pixel: `test_protocol: ms_mmseg`, or a class with its
+A protocol is a value in YAML, of every family with scores per pixel: `test: {protocol: ms_mmseg}`, or a class with its
 arguments, such as `class_path: segfolio.inference.protocols.Slide` and `init_args: {window: 768, stride: 512}`.
 
 All results have the image's original size. Sizes and scales are those of the image that the data module hands over:
@@ -20,22 +20,22 @@ from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError, did_you_mean
 from segfolio.inference.dense_crf import CRF_PRESETS, CRFParameters, Normalization, check_mean_field, dense_crf
 from segfolio.inference.sliding import Slide
-from segfolio.inference.tiles import BUDGET, Network, Protocol, Scores, Store, Tiles, collect, probabilities, zeros
+from segfolio.inference.tiles import BUDGET, DenseProtocol, Network, Scores, Store, Tiles, collect, probabilities, zeros
 
 __all__ = [
     "PRESETS",
     "AlignedResize",
     "DenseCRF",
+    "DenseProtocol",
     "MirroredExponentials",
     "MultiScale",
-    "Protocol",
     "Slide",
     "Whole",
     "find",
 ]
 
 
-class Whole(Protocol):
+class Whole(DenseProtocol):
     """The whole image in one forward pass."""
 
     words = "whole image, one view"
@@ -48,7 +48,7 @@ class Whole(Protocol):
             yield scores(size)
 
 
-class AlignedResize(Protocol):
+class AlignedResize(DenseProtocol):
     """The image at another size, with sides that are multiples: SegFormer's (2105.15203, released code).
 
     Args:
@@ -62,7 +62,7 @@ class AlignedResize(Protocol):
     """
 
     def __init__(
-        self, short_side: int, multiple: int = 32, max_size: int | None = None, inner: Protocol | None = None
+        self, short_side: int, multiple: int = 32, max_size: int | None = None, inner: DenseProtocol | None = None
     ) -> None:
         _check(short_side, multiple, max_size)
         self.short_side, self.multiple, self.max_size, self.inner = short_side, multiple, max_size, inner or Whole()
@@ -80,7 +80,7 @@ class AlignedResize(Protocol):
         return self.inner.tiles(network, seen, size)
 
 
-class MultiScale(Protocol):
+class MultiScale(DenseProtocol):
     """Several sizes of the image, and their mirror images, averaged at the original size.
 
     One sum `[C, H, W]` in float32 is held, and the scores of one view as the network gives them.
@@ -107,7 +107,7 @@ class MultiScale(Protocol):
         multiple: int = 1,
         flip: bool = True,
         average: Literal["logits", "probabilities"] = "probabilities",
-        inner: Protocol | None = None,
+        inner: DenseProtocol | None = None,
         store: Store = "device",
     ) -> None:
         _check(*short_sides, multiple, max_size)
@@ -155,7 +155,7 @@ class MultiScale(Protocol):
             yield rows, slice(0, size[1]), total[:, rows] / views
 
 
-class MirroredExponentials(Protocol):
+class MirroredExponentials(DenseProtocol):
     """Another protocol, of a network whose logits are those of what it sees and of its mirror image, added, and then
     their exponentials: not normalised, so that a mean of them trusts a sure view more (zhanghang1989/PyTorch-Encoding,
     `MultiEvalModule`). Outside of an image it is black.
@@ -167,7 +167,7 @@ class MirroredExponentials(Protocol):
         SegfolioError: when it is asked for scores of a network of probabilities.
     """
 
-    def __init__(self, inner: Protocol) -> None:
+    def __init__(self, inner: DenseProtocol) -> None:
         self.inner = inner
 
     @property
@@ -193,7 +193,7 @@ def _exponentials(one: Scores, mirrored: Scores, size: Size) -> Tiles:
     yield slice(0, size[0]), slice(0, size[1]), both.exp_()
 
 
-class DenseCRF(Protocol):
+class DenseCRF(DenseProtocol):
     """The probabilities of another protocol, refined by a fully connected CRF over the image's colours.
 
     The image is the one that the data module hands over: if a `Resize` has reduced it, it is enlarged again, and its
@@ -212,7 +212,7 @@ class DenseCRF(Protocol):
     def __init__(
         self,
         parameters: str | CRFParameters,
-        inner: Protocol | None = None,
+        inner: DenseProtocol | None = None,
         iterations: int = 10,
         normalization: Normalization = "after",
     ) -> None:
@@ -256,13 +256,13 @@ def scaled(size: Size, scale: float, multiple: int) -> Size:
     return math.ceil(height / multiple) * multiple, math.ceil(width / multiple) * multiple
 
 
-def find(protocol: str | Protocol) -> Protocol:
+def find(protocol: str | DenseProtocol) -> DenseProtocol:
     """A preset by its id.
 
     Raises:
         SegfolioError: there is none.
     """
-    if isinstance(protocol, Protocol):
+    if isinstance(protocol, DenseProtocol):
         return protocol
     if protocol not in PRESETS:
         raise SegfolioError(
@@ -288,7 +288,7 @@ def _check(*lengths: int | None) -> None:
 
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
-PRESETS: dict[str, Protocol] = {
+PRESETS: dict[str, DenseProtocol] = {
     "whole": Whole(),
     # SETR on ADE20K; Segmenter on ADE20K, Pascal Context, Cityscapes
     "slide": Slide(512, 341),

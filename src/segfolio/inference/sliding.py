@@ -10,10 +10,20 @@ from torch import Tensor
 
 from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError
-from segfolio.inference.tiles import Network, Protocol, Scores, Store, Tiles, collect, probabilities, resized, zeros
+from segfolio.inference.tiles import (
+    DenseProtocol,
+    Network,
+    Scores,
+    Store,
+    Tiles,
+    collect,
+    probabilities,
+    resized,
+    zeros,
+)
 
 
-class Slide(Protocol):
+class Slide(DenseProtocol):
     """Windows over the image, their scores averaged where they overlap.
 
     Windows are as far apart as `stride`; the last of a row or column is moved back inside the image (mmsegmentation).

@@ -61,7 +61,7 @@ class Network:
             ) from error
 
 
-class Protocol:
+class DenseProtocol:
     """How a test comes from an image to its scores at the original size. One class, or one preset, is one protocol."""
 
     @property

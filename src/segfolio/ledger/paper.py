@@ -56,7 +56,7 @@ class Paper:
         for key, value in self.expected.items():
             if not is_figure(key):
                 raise SegfolioError(
-                    f"paper.expected names {key!r}; it takes val/, test/ or test/<one of model.also_test>/ followed "
+                    f"paper.expected names {key!r}; it takes val/, test/ or test/<one of model.test.also>/ followed "
                     f"by one of {', '.join(FIGURES)}"
                 )
             if not (math.isfinite(value) and 0 <= value <= 1):

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from segfolio.data.sample import Prediction, Target
+from segfolio.errors import SegfolioError
 
 
 class Evaluator(Protocol):
@@ -50,3 +51,9 @@ class Evaluation(nn.Module):
         start = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - start
+
+
+def check_names(key: str, names: Iterable[str]) -> None:
+    """Raises the one sentence on a name that cannot be part of a log key."""
+    if wrong := [name for name in names if not name or "/" in name]:
+        raise SegfolioError(f"{key} has the name {wrong[0]!r}; figures are logged under it: give one without a slash")

@@ -9,7 +9,7 @@ Deviates:
 - Negative regions are those below 0.5 overlap; the paper leaves out those below 0.1.
 - The loss of a box turns from quadratic to linear at 1/9 instead of 1; no dropout. Both as torchvision's Faster R-CNN.
 - Without proposals at hand it makes its own, by `layers.selective_search`, which is simpler than the published one. So
-  does `families.RegionBased`, in every step: what was found in the image as stored no longer holds in a window of it.
+  does `families.Detection`, in every step: what was found in the image as stored no longer holds in a window of it.
 - The last layers of scores and boxes start as torch's linear layers do, not from normal distributions of deviations
   0.01 and 0.001.
 """

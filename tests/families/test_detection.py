@@ -1,4 +1,4 @@
-"""`RegionBased`: what is trained on, what is logged, what is measured, and which files are refused."""
+"""`Detection`: what is trained on, what is logged, what is measured, and which files are refused."""
 
 import json
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from segfolio.data.module import DataModule
 from segfolio.data.sample import Batch, Segments, Target
 from segfolio.data.transforms import RandomWindow, ResizeShortest
 from segfolio.errors import SegfolioError
-from segfolio.families import RegionBased
-from segfolio.families.region_based import region_target
+from segfolio.families import Detection
+from segfolio.families.detection import region_target
 from segfolio.layers.regions import Detections, ProposalRecipe, RegionRecipe, RegionTarget
 from tests.fake import coco_instances, dsb2018
 
@@ -42,10 +42,10 @@ def tiny(network: type = MaskRCNN) -> Callable[[int], nn.Module]:
     )
 
 
-def family(labels: LabelSpace, architecture: Any = None, **arguments: Any) -> RegionBased:
+def family(labels: LabelSpace, architecture: Any = None, **arguments: Any) -> Detection:
     torch.manual_seed(0)
     optimizer = partial(torch.optim.AdamW, lr=0.002)
-    return RegionBased(labels, architecture or tiny(), **{"optimizer": optimizer, **arguments})
+    return Detection(labels, architecture or tiny(), **{"optimizer": optimizer, **arguments})
 
 
 def trainer(**arguments: Any) -> Trainer:

@@ -17,7 +17,7 @@ from segfolio.metrics import Evaluator, InstanceMetric
 from segfolio.metrics.average_precision import Kind
 
 
-class RegionBased(Family):
+class Detection(Family):
     """Networks with `forward(images [B, 3, H, W], sizes, targets=None)`: a dict of losses in training, in evaluation
     one `Detections` per image; see `layers.regions`.
 

@@ -1,0 +1,110 @@
+"""`Trained`: what every training has in common, with labels or without."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from segfolio.data.sample import Batch
+from segfolio.families.checkpoint import check_fits, describe
+from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
+from segfolio.families.schedules import planned_steps
+from segfolio.families.transfer import transfer
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Trained(LightningModule):
+    """A network, its losses, and how it is optimised. Nothing here knows labels.
+
+    A subclass says `compute_losses(batch)`, named scalars, already weighted, whose sum is minimised; and
+    `main_metric`, which of the figures of validation chooses the best checkpoint.
+
+    Args:
+        network: what is trained.
+        optimizer: called with parameter groups.
+        scheduler: called with the optimiser; steps once per optimiser step. Constant if not given.
+        mean, std: of the network's input, per channel, in units of [0, 1].
+        parameters: which of the network's parameters are optimised otherwise than the rest.
+        init_from: a checkpoint of another run, to start from the weights that fit; its classes may be others.
+
+    Raises:
+        SegfolioError: a checkpoint of which nothing fits, rules for parts that the network does not have.
+    """
+
+    main_metric: str
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        parameters: ParameterRules = ParameterRules(),  # noqa: B008  it is immutable
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.optimizer, self.scheduler, self.rules = network, optimizer, scheduler, parameters
+        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
+        if init_from is not None:
+            self.start_from(Path(init_from))
+
+    def start_from(self, checkpoint: Path) -> None:
+        """Take over the weights of another run that fit."""
+        transfer(checkpoint, self.network)
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's output for uint8 images `[B, C, H, W]`."""
+        return self.network(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """`[B, C, H, W]`, values 0 to 255, to the network's type and range."""
+        return (images - self.mean).div_(self.std)
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.compute_losses(batch)
+        loss = torch.stack(list(losses.values())).sum()
+        named = {f"train/loss_{name}": value.detach() for name, value in losses.items()}
+        self.log_dict({"train/loss": loss.detach(), **named}, batch_size=len(batch))
+        return loss
+
+    def on_train_start(self) -> None:
+        planned, steps = planned_steps(self.lr_schedulers()), self.trainer.estimated_stepping_batches
+        if planned not in (None, steps):
+            rank_zero_warn(
+                f"the learning rate is planned for {planned} steps (total_iters of model.scheduler), but the trainer "
+                f"ends after {steps}; give both the same number"
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(parameter_groups(self.network, self.rules))
+        apply_lr_factors(optimizer)
+        if self.scheduler is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"},
+        }
+
+    def before_last_checkpoint(self) -> None:
+        """What the weights need at the end of training, before they are written for good."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["segfolio"] = describe(self.network)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fits(checkpoint, self.network)
