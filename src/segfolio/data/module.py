@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
+from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.remap import Remapped
 from segfolio.data.sample import Batch, Sample
@@ -43,7 +44,7 @@ class DataModule(LightningDataModule):
             another size than validation.
         num_workers: processes that load; by default one per core but one, at most 8.
         images: a folder of plain images for `predict`; by default `test_split` is predicted.
-        images_labels, images_channels: of what was learned, so that `images` need no dataset; `segfolio predict`
+        images_labels, images_space: of what was learned, so that `images` need no dataset; `segfolio predict`
             takes them from the checkpoint.
         cache: keep the decoded images of the training split in memory (each process and worker its own).
         seed: of order and augmentation; `seed_everything` unless given.
@@ -69,7 +70,7 @@ class DataModule(LightningDataModule):
         test_split: str = "test",
         images: str | None = None,
         images_labels: LabelSpace | None = None,
-        images_channels: int | None = None,
+        images_space: ImageSpace | None = None,
         cache: bool = False,
         seed: int = 0,
     ) -> None:
@@ -81,13 +82,21 @@ class DataModule(LightningDataModule):
         self.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if num_workers is None else num_workers
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.cache, self.seed = cache, seed
-        self.images_labels, self.images_channels = images_labels, images_channels
+        self.images_labels, self.images_space = images_labels, images_space
         self._checked: set[str] = set()
         self._splits: dict[str, SegmentationDataset] = {}
 
     @property
     def labels(self) -> LabelSpace:
-        return self.images_labels or self.split(next(iter(self._splits), self.train_split)).labels
+        return self.images_labels or self._any_split.labels
+
+    @property
+    def image_space(self) -> ImageSpace:
+        return self.images_space or self._any_split.image_space
+
+    @property
+    def _any_split(self) -> SegmentationDataset:
+        return self.split(next(iter(self._splits), self.train_split))
 
     def split(self, name: str) -> SegmentationDataset:
         """The dataset of one split, its files found."""
@@ -143,8 +152,7 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         if self.images is None:
             return self.test_dataloader()
-        channels = self.images_channels or self.split(self.train_split).channels
-        images = ImageFolder(Path(self.images), self.labels, channels)
+        images = ImageFolder(Path(self.images), self.labels, self.image_space)
         images.check()
         return self._evaluation(images, self.test_transforms, batch_size=1)  # sizes differ
 

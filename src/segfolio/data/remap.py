@@ -41,7 +41,7 @@ class Remapped(SegmentationDataset):
     """
 
     def __init__(self, dataset: SegmentationDataset, remap: Remap | str) -> None:
-        self.dataset, self.channels = dataset, dataset.channels
+        self.dataset, self.image_space = dataset, dataset.image_space
         if hasattr(dataset, "info"):
             self.info = dataset.info
         of, old = type(dataset).__name__, dataset.labels

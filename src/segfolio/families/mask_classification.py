@@ -169,7 +169,7 @@ class MaskClassification(Family):
 
     @property
     def reader(self) -> Network:
-        return Network(self.scores, logits=False, padding=self.mean)
+        return Network(self.scores, logits=False, padding=self.mean, picture=self.image_space.picture)
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
         return [partial(semantic_scores, *query) for query in self.queries(images)]

@@ -131,7 +131,7 @@ def test_mistakes_are_named() -> None:
             mistake()
     image = to_image(np.zeros((4, 4, 2), np.uint8))
     with pytest.raises(SegfolioError, match="two has 2 channels"):
-        ColorJitter(0.5)(Sample(image, "two", (4, 4)), np.random.default_rng(0))
+        ColorJitter(saturation=0.5)(Sample(image, "two", (4, 4)), np.random.default_rng(0))
     with pytest.raises(SegfolioError, match="two has neither segments nor a semantic map"):
         BorderWeight()(Sample(image, "two", (4, 4), Target()), np.random.default_rng(0))
 

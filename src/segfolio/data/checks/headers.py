@@ -32,7 +32,7 @@ def header_problems(pairs: Sequence[FilePair], space: ImageSpace) -> list[Proble
     orientation tags and further images in a file are remarks.
     """
     key = [asdict(space), [pair.image_id for pair in pairs], [pair.mask is None for pair in pairs]]
-    code = [Path(module.__file__) for module in (image_header, images, tiff)]
+    code = [Path(str(module.__file__)) for module in (image_header, images, tiff)]
     files = (path for pair in pairs for path in pair[1:] if path)
     return remembered_problems(key, chain([Path(__file__), *code], files), lambda: _inspected(pairs, space))
 

@@ -58,7 +58,7 @@ class DSB2018(SegmentationDataset):
 
     def __init__(self, root: str | Path, split: str, val_every: int = 5) -> None:
         self.folder = self.expect_files(root, "stage1_train") / "stage1_train"
-        found = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
+        found = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and entry.name[0] != ".")
         lists = {path.stem: path for path in self.folder.parent.glob("splits/*.txt")}
         self.expect_split(split, self.info.splits.keys() | lists.keys())
         if split in lists:
@@ -94,7 +94,7 @@ class DSB2018(SegmentationDataset):
         return self.folder / image_id / "images" / f"{image_id}.png"
 
     def _masks(self, image_id: str) -> list[Path]:
-        return sorted((self.folder / image_id / "masks").glob("*.png"))
+        return sorted((self.folder / image_id / "masks").glob("[!.]*.png"))
 
     def _segments(self, image_id: str, size: tuple[int, int]) -> Segments:
         ids = np.zeros(size, np.int32)
@@ -124,7 +124,7 @@ class DSB2018(SegmentationDataset):
 
     def problems(self) -> Iterator[Problem]:
         """Faults of images as their headers show them, and of masks, which are decoded."""
-        yield from header_problems([FilePair(i, self._image(i), None) for i in self.ids], self.channels)
+        yield from header_problems([FilePair(i, self._image(i), None) for i in self.ids], self.image_space)
         with ThreadPoolExecutor() as pool:
             for found in pool.map(self._mask_problem, self.ids):
                 yield from found

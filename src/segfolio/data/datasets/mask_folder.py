@@ -1,10 +1,12 @@
 """A user's own images and masks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
+from segfolio.data.image_space import Dtype, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from segfolio.files import making_many
@@ -27,7 +29,9 @@ class MaskFolder(PairedFiles):
     Args:
         split: the folder or the list.
         classes: the file that names the classes, below `root`.
-        channels: 3 to read the images as RGB, 1 as grey.
+        channels, dtype, value_range, shown: of the images, see `ImageSpace`: 8-bit RGB if not given. `channels: 1`
+            reads colour images as grey; satellite images of four bands may be `channels: 4, dtype: uint16,
+            value_range: [0, 10000], shown: [2, 1, 0]`. Files are PNG or TIFF, of more than four channels TIFF or NPY.
 
     Raises:
         SegfolioError: another layout, an unknown split, images without mask or masks without image, a mistake
@@ -41,11 +45,21 @@ class MaskFolder(PairedFiles):
         layout="classes.yaml, images/<split>/* and masks/<split>/*.png (or splits/<split>.txt)",
     )
 
-    def __init__(self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        classes: str = "classes.yaml",
+        channels: int = 3,
+        dtype: Dtype = "uint8",
+        value_range: tuple[float, float] | None = None,
+        shown: Sequence[int] = (),
+    ) -> None:
         root = self.expect_files(root, classes, "images", "masks")
-        self.labels, self.channels = read_classes(root / classes), channels
-        lists = {path.stem: path for path in (root / "splits").glob("*.txt")}
-        folders = {path.name for path in (root / "images").iterdir() if path.is_dir()}
+        self.labels = read_classes(root / classes)
+        self.image_space = ImageSpace(channels, dtype, value_range or (), tuple(shown))
+        lists = {path.stem: path for path in (root / "splits").glob("[!.]*.txt")}
+        folders = {path.name for path in (root / "images").glob("[!.]*") if path.is_dir()}
         self.expect_split(split, lists.keys() | folders)
         below = "" if split in lists else split
         images = files_by_id(root / "images" / below)

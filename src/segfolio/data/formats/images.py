@@ -198,11 +198,12 @@ def _fast_png(data: bytes, kind: int) -> npt.NDArray[np.uint8] | None:
 
 def _checksums_hold(data: bytes) -> bool:
     """Whether every chunk of a PNG is whole (PNG specification 5.3)."""
-    view, kind = memoryview(data), b""
+    view, last = memoryview(data), b""
     for kind, start, end in _chunks(data):
         if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             return False
-    return kind == b"IEND"
+        last = kind
+    return last == b"IEND"
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -215,7 +215,7 @@ def _undo(raw: npt.NDArray[np.uint8], channels: int, dtype: np.dtype[Any], predi
         planes = summed.reshape(height, tiles, dtype.itemsize, row // dtype.itemsize)
         raw, dtype = np.ascontiguousarray(planes.swapaxes(2, 3)), dtype.newbyteorder(">")
     native = dtype.newbyteorder("=")
-    values = raw.reshape(height, tiles, row).view(dtype).astype(native, copy=False)
+    values: npt.NDArray[Any] = raw.reshape(height, tiles, row).view(dtype).astype(native, copy=False)
     values = values.reshape(height, tiles, -1, channels)
     if predictor == _DIFFERENCES:
         whole = np.dtype(f"u{native.itemsize}")
