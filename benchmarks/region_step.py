@@ -18,7 +18,7 @@ from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.data.datasets import Shapes
 from segfolio.data.module import collate
 from segfolio.data.sample import Batch
-from segfolio.families.detection import Detection, region_target
+from segfolio.families.detection import Detection, detection_target
 from segfolio.layers.regions import RegionRecipe
 
 AIMS = {"training / torchvision": "<= 1.03", "inference / torchvision": "<= 1.03"}
@@ -46,7 +46,7 @@ def models() -> tuple[Detection, nn.Module]:
 
 def for_torchvision(batch: Batch, places: Tensor) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Images in 0 to 1 and targets, as torchvision's references make them."""
-    truth = [region_target(i, target, places) for i, target in zip(batch.image_ids, batch.targets, strict=True)]
+    truth = [detection_target(i, target, places) for i, target in zip(batch.image_ids, batch.targets, strict=True)]
     targets = [
         {"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks.byte()} for t in truth if t.masks is not None
     ]

@@ -15,7 +15,7 @@ from segfolio.errors import SegfolioError
 from segfolio.ledger.command import Parser
 from segfolio.ledger.markdown import spread
 from segfolio.ledger.paper import paper_of, read_experiment
-from segfolio.ledger.record import Record, changes_recipe, recipe_hash
+from segfolio.ledger.record import Record, changes_recipe, recipe_hash, recipe_of_run
 from segfolio.ledger.results import Results, Seed, finished_seed, results_path
 from segfolio.runs import experiment_name
 from segfolio.table import table
@@ -147,7 +147,7 @@ class Replication:
             raise SegfolioError(f"{loop} ended with status {status}; what it said is above")
 
     def _expect_same(self, record: Record, run: Path) -> None:
-        other = [] if record.config == self.recipe else ["config"]
+        other = [] if self.recipe in (record.config, recipe_of_run(run, record)) else ["config"]
         if any(self.data.get(split) != found for split, found in record.data.items()):
             other.append("data")
         if other:

@@ -22,9 +22,12 @@ from segfolio.data.sample import Batch, Segments, Target
 from segfolio.data.transforms import RandomWindow, ResizeShortest
 from segfolio.errors import SegfolioError
 from segfolio.families import Detection
-from segfolio.families.detection import region_target
-from segfolio.layers.regions import Detections, ProposalRecipe, RegionRecipe, RegionTarget
+from segfolio.families.detection import detection_target
+from segfolio.layers.detection import Detections, DetectionTarget
+from segfolio.layers.proposals import ProposalRecipe
+from segfolio.layers.regions import RegionRecipe
 from tests.fake import coco_instances, dsb2018
+from tests.families.one_stage import OneStage
 
 LABELS = LabelSpace(("sky", "cat", "grass", "dog"), things=("cat", "dog"))
 LOSSES = {"rpn_cls", "rpn_box", "cls", "box", "mask"}
@@ -65,7 +68,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.num_classes, self.found, self.weight = num_classes, found, nn.Parameter(torch.ones(()))
 
-    def forward(self, images: Tensor, sizes: list[Any], targets: list[RegionTarget] | None = None) -> Any:
+    def forward(self, images: Tensor, sizes: list[Any], targets: list[DetectionTarget] | None = None) -> Any:
         self.given = images, sizes, targets
         return {"cls": self.weight} if self.training else [self.found] * len(images)
 
@@ -78,12 +81,12 @@ def test_things_are_trained_on_but_no_crowds_stuff_or_vanished_objects():
     masks = torch.zeros(5, 20, 30, dtype=torch.bool)
     masks[0, 3:9, 4:16] = masks[1, 19, 29] = masks[2, :5, :5] = masks[3, 10:, :] = True  # the last has vanished
     places = family(LABELS, Fixed).places
-    found = region_target("a", target(masks, [3, 1, 1, 2, 3], [False, False, True, False, False]), places)
+    found = detection_target("a", target(masks, [3, 1, 1, 2, 3], [False, False, True, False, False]), places)
     assert found.boxes.tolist() == [[4, 3, 16, 9], [29, 19, 30, 20]]
     assert found.labels.tolist() == [1, 0]
     assert found.masks is not None
     assert torch.equal(found.masks, masks[:2])
-    none = region_target("a", target(masks[:0], [], []), places)
+    none = detection_target("a", target(masks[:0], [], []), places)
     assert (none.boxes.shape, none.labels.shape) == ((0, 4), (0,))
 
 
@@ -138,7 +141,7 @@ def test_masks_that_are_all_trained_on_are_not_copied():
     """Thousands of small objects are gigabytes of them."""
     masks = torch.ones(3, 20, 30, dtype=torch.bool)
     places = family(LABELS, Fixed).places
-    kept = region_target("a", target(masks, [1, 3, 1], [False] * 3), places).masks
+    kept = detection_target("a", target(masks, [1, 3, 1], [False] * 3), places).masks
     assert kept is not None
     assert kept.data_ptr() == masks.data_ptr()
 
@@ -163,7 +166,7 @@ def test_perfect_detections_have_an_ap_of_one():
     data = shapes(eval_transforms=[ResizeShortest([128])])
     model = family(Shapes.labels, Fixed).eval()
     for batch in data.val_dataloader():
-        truth = region_target("a", batch.targets[0], model.places)
+        truth = detection_target("a", batch.targets[0], model.places)
         x1, y1, x2, y2 = truth.boxes.long().T
         assert truth.masks is not None
         masks = [m[None, None, a:b, c:d].float() for m, a, b, c, d in zip(truth.masks, y1, y2, x1, x2, strict=True)]
@@ -220,6 +223,22 @@ def test_it_learns_to_find_nuclei(tmp_path):
     assert loops.callback_metrics["val/AP50_box"] > 0.9
 
 
+def test_a_one_stage_network_learns_with_masks_over_the_image(tmp_path):
+    """From padded images of several sizes; its losses go by its own names."""
+    dsb2018.write(tmp_path)
+    scales = [ResizeShortest([64, 72, 80])]
+    loaded = {"batch_size": 2, "num_workers": 0, "cache": True, "pad_batches": True}
+    data = DataModule(DSB2018, str(tmp_path), train_transforms=scales, **loaded)
+    model = family(data.labels, OneStage, optimizer=partial(torch.optim.AdamW, lr=0.005))
+    loops = trainer(max_steps=120, max_epochs=-1, check_val_every_n_epoch=None, val_check_interval=120)
+    loops.validate(model, data, verbose=False)
+    assert loops.callback_metrics["val/AP50"] < 0.1
+    loops.fit(model, data)
+    assert {f"train/loss_{name}" for name in ("cls", "box", "mask")} <= loops.callback_metrics.keys()
+    assert loops.callback_metrics["val/AP50"] > 0.9
+    assert loops.callback_metrics["val/AP50_box"] > 0.9
+
+
 @pytest.mark.parametrize("dataset", [CocoInstances, DSB2018])
 def test_it_trains_on_every_form_of_instances(dataset, tmp_path):
     """Crowds and an image without objects (COCO), one class beside a background (nuclei), images of several sizes."""
@@ -266,18 +285,18 @@ def test_what_cannot_be_trained_on_is_named_by_file_and_annotation_before_traini
 
 
 def test_what_has_no_objects_is_refused_in_one_sentence():
-    with pytest.raises(SegfolioError, match="no class of the dataset is a thing, so there are no regions to find"):
+    with pytest.raises(SegfolioError, match="no class of the dataset is a thing, so there are no objects to find"):
         family(LabelSpace(("sky", "road")))
     data = shapes()
     sample = data.split("train").read(0)
     assert sample.target is not None
     with pytest.raises(SegfolioError, match="train_00000 has no objects but a semantic map alone"):
-        region_target("train_00000", replace(sample.target, segments=None), family(Shapes.labels).places)
+        detection_target("train_00000", replace(sample.target, segments=None), family(Shapes.labels).places)
 
 
 def test_real_nuclei_are_boxed(real_data):
     data = CocoInstances(Path(real_data) / "dsb2018", "train", "instances_{split}.json", "images")
     whole: Any = data.read(0).target
-    found = region_target("a", whole, family(data.labels).places)
+    found = detection_target("a", whole, family(data.labels).places)
     xywh = whole.segments.boxes
     torch.testing.assert_close(found.boxes, torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).float())

@@ -5,14 +5,15 @@ import pytest
 import torch
 from pycocotools import mask as pycocotools
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import resize_boxes
 
 from benchmarks.confusion_matrix import peak_bytes
 from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE
-from segfolio.inference.paste_masks import box_masks, instances, paste_masks
-from segfolio.layers.regions import Detections
+from segfolio.inference.paste_masks import box_masks, image_masks, instances, paste_masks
+from segfolio.layers.detection import Detections
 
 
 def reference(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[RLE]:
@@ -51,10 +52,40 @@ def test_a_box_that_fills_the_image_is_one_run_and_one_outside_is_empty():
     assert rle.to_counts(outside).tolist() == [2000]
 
 
+@pytest.mark.parametrize("size", [(96, 76), (131, 80), (20, 240), (11, 19)])
+def test_masks_over_the_image_are_those_resized_as_a_whole(size):
+    """Also under another threshold, and of an image that was padded."""
+    g = torch.Generator().manual_seed(0)
+    masks = torch.rand(12, 24, 19, generator=g)
+    masks[0], masks[1], masks[2, 5:, :3] = 0.9, 0.1, 0
+    masks[3] = 0.1
+    masks[3, 23, 18] = 0.9
+    whole = interpolate(masks[None], size, mode="bilinear")[0] > 0.5
+    valid = (96, 76)
+    found = image_masks(masks, 4, valid, size)
+    assert found == rle.encode(whole.numpy())
+    assert image_masks(masks - 0.5, 4, valid, size, threshold=0.0) == found
+    padded = torch.cat([masks, masks[:, -1:], torch.ones(12, 3, 19)], 1)
+    padded = torch.cat([padded, padded[:, :, -1:], torch.ones(12, 28, 2)], 2)
+    assert image_masks(padded, 4, valid, size) == found
+
+
+def test_a_network_of_masks_alone_has_no_boxes():
+    masks = torch.zeros(1, 5, 6)
+    masks[0, 1:3, 2:4] = 1
+    found = instances(
+        Detections(None, torch.tensor([1]), torch.ones(1), masks, 8), torch.tensor([7, 4]), (40, 44), (40, 44)
+    )
+    assert found.boxes is None
+    assert found.labels.tolist() == [4]
+    np.testing.assert_array_equal(rle.boxes(found.rles), [[16, 8, 16, 16]])
+
+
 def test_nothing_found_is_nothing_pasted():
     assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (40, 50)) == []
+    assert image_masks(torch.zeros(0, 10, 13), 4, (40, 50), (40, 50)) == []
     none = Detections(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0, 28, 28))
-    for found in (none, none._replace(masks=None)):
+    for found in (none, none._replace(masks=None), none._replace(stride=4)):
         empty = instances(found, torch.tensor([3]), (20, 25), (40, 50))
         assert (empty.rles, empty.labels.tolist(), empty.boxes.shape) == ([], [], (0, 4))
 
@@ -86,3 +117,10 @@ def test_500_objects_at_2048_pixels_hold_less_than_a_mask_of_the_image_each():
     corners = torch.rand(500, 2, generator=g) * 1800
     boxes, masks = torch.cat([corners, corners + 240], 1), torch.rand(500, 28, 28, generator=g)
     assert peak_bytes(lambda: paste_masks(masks, boxes, (2048, 2048))) < 8e6  # float masks would be 8.4 GB
+
+
+def test_100_masks_over_an_image_of_2048_pixels_hold_little_more_than_one_of_the_image():
+    masks = torch.zeros(100, 512, 512)
+    masks[:, 100:160, 200:260] = 1
+    masks[0] = 1
+    assert peak_bytes(lambda: image_masks(masks, 4, (2048, 2048), (2048, 2048))) < 1e8  # float masks would be 1.7 GB

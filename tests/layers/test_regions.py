@@ -7,8 +7,10 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
+from segfolio.layers.proposals import ProposalNetwork, ProposalRecipe, match
 from segfolio.layers.region_pool import RegionPool, mask_targets
-from segfolio.layers.regions import ProposalNetwork, ProposalRecipe, RegionHeads, RegionRecipe, box_losses, match
+from segfolio.layers.regions import RegionHeads, RegionRecipe
+from segfolio.losses.regions import box_losses
 
 
 def boxes(count: int, seed: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
-"""Instances from regions: Faster R-CNN, Mask R-CNN and their line."""
+"""Objects that are detected: Mask R-CNN and its line, and one-stage networks."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,14 +13,14 @@ from segfolio.data.sample import Batch, Prediction, Size, Target
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.inference.paste_masks import instances
-from segfolio.layers.regions import RegionTarget
+from segfolio.layers.detection import DetectionTarget
 from segfolio.metrics import Evaluator, InstanceMetric
 from segfolio.metrics.average_precision import Kind
 
 
 class Detection(Family):
     """Networks with `forward(images [B, 3, H, W], sizes, targets=None)`: a dict of losses in training, in evaluation
-    one `Detections` per image; see `layers.regions`.
+    one `Detections` per image; `layers.detection` says all of it.
 
     The network's classes are the things of the label space, in its order. Images may be padded
     (`data.pad_batches`); padding is 0 after normalisation.
@@ -49,13 +50,13 @@ class Detection(Family):
     ) -> None:
         if not labels.things:
             raise SegfolioError(
-                "no class of the dataset is a thing, so there are no regions to find; name its countable classes as "
+                "no class of the dataset is a thing, so there are no objects to find; name its countable classes as "
                 "things, or choose another family"
             )
         self.kinds, self.max_dets = tuple(kinds), tuple(max_dets)
         self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
         stuff = labels.is_thing.count(False)  # of whatever number of classes the network is asked for, see `transfer`
-        super().__init__(labels, lambda num_classes: architecture(num_classes - stuff), **recipe)
+        super().__init__(labels, partial(_of_things, architecture, stuff), **recipe)
         known = getattr(self.network, "weights_of", ())
         if known and known != (here := thing_names(labels)):
             place = next(place for place, pair in enumerate(zip(known, here, strict=True)) if len(set(pair)) > 1)
@@ -75,7 +76,7 @@ class Detection(Family):
         return None, *thing_names(labels)
 
     def forward(
-        self, images: Tensor, sizes: list[Size] | None = None, targets: list[RegionTarget] | None = None
+        self, images: Tensor, sizes: list[Size] | None = None, targets: list[DetectionTarget] | None = None
     ) -> Any:
         """The network's output for uint8 images `[B, C, H, W]`, each of its own `sizes` at the upper left."""
         sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
@@ -87,7 +88,7 @@ class Detection(Family):
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         targets = [
-            region_target(image_id, target, self.places)
+            detection_target(image_id, target, self.places)
             for image_id, target in zip(batch.image_ids, batch.targets, strict=True)
         ]
         return self(batch.images, batch.sizes, targets)
@@ -104,12 +105,16 @@ class Detection(Family):
         return [InstanceMetric(self.labels, self.kinds, self.max_dets)]
 
 
+def _of_things(architecture: Callable[[int], nn.Module], stuff: int, num_classes: int) -> nn.Module:
+    return architecture(num_classes - stuff)
+
+
 def thing_names(labels: LabelSpace) -> tuple[str, ...]:
     """In the order of the network's classes."""
     return tuple(name for name, thing in zip(labels.names, labels.is_thing, strict=True) if thing)
 
 
-def region_target(image_id: str, target: Target, places: Tensor) -> RegionTarget:
+def detection_target(image_id: str, target: Target, places: Tensor) -> DetectionTarget:
     """The objects that are trained on: things that have a pixel and are no crowd, in the boxes around their masks.
 
     Args:
@@ -120,7 +125,7 @@ def region_target(image_id: str, target: Target, places: Tensor) -> RegionTarget
     """
     if (segments := target.segments) is None:
         raise SegfolioError(
-            f"{image_id} has no objects but a semantic map alone; a region-based family needs instances (some datasets "
+            f"{image_id} has no objects but a semantic map alone; a detection network needs instances (some datasets "
             "read them with instances: true)"
         )
     masks, labels = segments.masks.as_subclass(Tensor), places[segments.labels]
@@ -130,7 +135,7 @@ def region_target(image_id: str, target: Target, places: Tensor) -> RegionTarget
     if not wanted.all():  # thousands of masks are not copied for nothing
         masks, labels, columns, rows = (each[wanted] for each in (masks, labels, columns, rows))
     (left, right), (top, bottom) = _extent(columns), _extent(rows)
-    return RegionTarget(torch.stack([left, top, right, bottom], 1).float(), labels, masks)
+    return DetectionTarget(torch.stack([left, top, right, bottom], 1).float(), labels, masks)
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
-"""What a region-based network found, at the original size of the image: boxes scaled, masks pasted as run lengths.
+"""What a detection network found, at the original size of the image: boxes scaled, masks as run lengths.
 
-Mask R-CNN (He et al., 2017, arXiv 1703.06870, section 3.1, "Inference"): a mask is resized to its box and binarised at
-0.5. Pixels are those of torchvision's `paste_masks_in_image`, but only those of the box are computed, one object
-after the other, and their runs are placed in the image: no mask of the image's size is ever held.
+Masks over boxes (Mask R-CNN: He et al., 2017, arXiv 1703.06870, section 3.1, "Inference") are resized to their boxes;
+the pixels are those of torchvision's `paste_masks_in_image`. Masks over the image (one-stage networks) are resized to
+it. Only the pixels of a box, or around the cells of an object, are computed, one object after the other, and their runs
+are placed in the image: no stack of masks of the image's size is ever held.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn.functional import interpolate, pad
 from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE, Bools
 from segfolio.data.sample import Instances, Size
-from segfolio.layers.regions import Detections
+from segfolio.layers.detection import Detections
 
 
 @torch.no_grad()
@@ -27,20 +28,26 @@ def instances(found: Detections, classes: Tensor, valid: Size, size: Size) -> In
         valid: height and width of the image as the network saw it, without padding.
         size: height and width of the result.
     """
-    scale = torch.tensor(size[::-1], dtype=torch.float32) / torch.tensor(valid[::-1], dtype=torch.float32)
-    boxes = found.boxes.float().cpu() * scale.repeat(2)
-    rles = box_masks(boxes, size) if found.masks is None else paste_masks(found.masks, boxes, size)
+    labels, scores, boxes = classes.cpu()[found.labels.cpu()], found.scores.float().cpu(), torch.empty(0, 4)
+    if found.boxes is not None:
+        scale = torch.tensor(size[::-1], dtype=torch.float32) / torch.tensor(valid[::-1], dtype=torch.float32)
+        boxes = found.boxes.float().cpu() * scale.repeat(2)
+    if found.masks is None:
+        rles = box_masks(boxes, size)
+    elif found.stride is None:
+        rles = paste_masks(found.masks, boxes, size, found.threshold)
+    else:
+        rles = image_masks(found.masks, found.stride, valid, size, found.threshold)
     low, high = boxes.view(-1, 2, 2).unbind(1)
-    labels = classes.cpu()[found.labels.cpu()]
-    return Instances(rles, labels, found.scores.float().cpu(), torch.cat([low, high - low], 1))
+    return Instances(rles, labels, scores, None if found.boxes is None else torch.cat([low, high - low], 1))
 
 
 @torch.no_grad()
-def paste_masks(masks: Tensor, boxes: Tensor, size: Size) -> list[RLE]:
-    """Where each mask exceeds 0.5 in its box; nothing outside of the image.
+def paste_masks(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> list[RLE]:
+    """Where each mask exceeds `threshold` in its box; nothing outside of the image.
 
     Args:
-        masks: `[N, m, m]` probabilities over the boxes.
+        masks: `[N, m, m]` over the boxes.
         boxes: `[N, 4]`, x1, y1, x2, y2 in pixels of the image.
         size: height and width of the image.
     """
@@ -49,7 +56,23 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: Size) -> list[RLE]:
     centre, half = (high + low) * 0.5, (high - low) * 0.5 * scale
     corners = torch.cat([centre - half, centre + half], 1).long().tolist()
     bordered = pad(masks.float().cpu(), (1, 1, 1, 1))
-    return [_paste(mask, corner, size) for mask, corner in zip(bordered, corners, strict=True)]
+    return [_paste(mask, corner, size, threshold) for mask, corner in zip(bordered, corners, strict=True)]
+
+
+@torch.no_grad()
+def image_masks(masks: Tensor, stride: int, valid: Size, size: Size, threshold: float = 0.5) -> list[RLE]:
+    """Where each mask over the image exceeds `threshold`, read bilinearly at the original size.
+
+    Args:
+        masks: `[N, h, w]`, a cell is `stride` pixels high and wide.
+        valid: height and width of the image as the network saw it, without padding.
+        size: height and width of the result.
+    """
+    axes = [_Axis(*lengths, stride) for lengths in zip(valid, size, masks.shape[1:], strict=True)]
+    inside = masks > threshold
+    extents = torch.stack([_extent(inside.any(2)), _extent(inside.any(1))], 1).flatten(1).tolist()
+    host = masks.float().cpu()
+    return [_enlarge(mask, extent, axes, size, threshold) for mask, extent in zip(host, extents, strict=True)]
 
 
 def box_masks(boxes: Tensor, size: Size) -> list[RLE]:
@@ -61,12 +84,51 @@ def box_masks(boxes: Tensor, size: Size) -> list[RLE]:
     ]
 
 
-def _paste(mask: Tensor, corners: list[int], size: Size) -> RLE:
+def _paste(mask: Tensor, corners: list[int], size: Size, threshold: float) -> RLE:
     left, top, right, bottom = corners  # the last row and column included
     shape = max(1, bottom - top + 1), max(1, right - left + 1)
-    inside = interpolate(mask[None, None], shape, mode="bilinear", align_corners=False)[0, 0].gt(0.5).numpy()
+    inside = interpolate(mask[None, None], shape, mode="bilinear", align_corners=False)[0, 0].gt(threshold).numpy()
     y, x = max(0, top), max(0, left)
     return _place(inside[y - top : max(0, size[0] - top), x - left : max(0, size[1] - left)], y, x, size)
+
+
+class _Axis:
+    """From the cells of a mask to the pixels of an image, along one side.
+
+    Attributes:
+        low, high: the two cells that each pixel lies between.
+        weight: of the second.
+    """
+
+    def __init__(self, valid: int, pixels: int, cells: int, stride: int) -> None:
+        place = torch.arange(pixels).add(0.5).mul(valid / pixels / stride).sub(0.5).clamp(0, cells - 1)
+        self.low = place.long()
+        self.high = self.low.add(1).clamp(max=cells - 1)
+        self.weight = place - self.low
+
+    def pixels(self, first: int, last: int) -> slice:
+        """Those that have a share in a cell of `first` to `last`."""
+        start = int(torch.searchsorted(self.high, first))
+        return slice(start, max(start, int(torch.searchsorted(self.low, last, right=True))))
+
+    def read(self, values: Tensor, pixels: slice) -> Tensor:
+        """`[cells, K]` at some of the pixels, `[pixels, K]`."""
+        low, high = values[self.low[pixels]], values[self.high[pixels]]
+        return low.lerp_(high, self.weight[pixels, None])
+
+
+def _extent(line: Tensor) -> Tensor:
+    """Of `[N, L]` bool the first place that is set and the last, `[N, 2]`; of none the last lies before the first."""
+    pixels = line.view(torch.uint8)
+    first, last = pixels.argmax(1), line.shape[1] - 1 - pixels.flip(1).argmax(1)
+    return torch.stack([first, torch.where(line.any(1), last, -1)], 1)
+
+
+def _enlarge(mask: Tensor, extent: list[int], axes: list[_Axis], size: Size, threshold: float) -> RLE:
+    """Only pixels that have a share in a cell above the threshold can be above it."""
+    rows, columns = axes[0].pixels(*extent[:2]), axes[1].pixels(*extent[2:])
+    block = axes[1].read(axes[0].read(mask, rows).T, columns).gt(threshold)  # `[columns, rows]`, as runs go
+    return _place(block.T.numpy(), rows.start, columns.start, size)
 
 
 def _place(mask: Bools, top: int, left: int, size: Size) -> RLE:

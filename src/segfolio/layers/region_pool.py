@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
-Size = tuple[int, int]
+from segfolio.layers.detection import Size
 
 BUDGET = 2**24
 """Numbers in the largest table of overlaps, or in the masks in float, held at one time: 64 MiB."""

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import segfolio
 from segfolio.errors import SegfolioError
 from segfolio.files import write_atomically
+from segfolio.upgrade import upgrade
+from segfolio.yaml_file import read_yaml
 
 _PLACE = {  # where and how fast a run runs, not what it computes
     "model": set[str](),
@@ -116,6 +118,12 @@ def recipe_hash(config: Mapping[str, Any]) -> str:
         for part, place in _PLACE.items()
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def recipe_of_run(run: Path, record: Record) -> str:
+    """The `recipe_hash` of a run by its `config.yaml`, which an earlier version may have written under other keys."""
+    config = run / "config.yaml"
+    return recipe_hash(upgrade(read_yaml(config, "model, data, trainer"))) if config.is_file() else record.config
 
 
 def changes_recipe(key: str) -> bool:

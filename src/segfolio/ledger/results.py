@@ -10,7 +10,7 @@ from typing import Any
 
 from segfolio.errors import SegfolioError
 from segfolio.ledger.paper import is_figure
-from segfolio.ledger.record import Record, write_json
+from segfolio.ledger.record import Record, recipe_of_run, write_json
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
     if trained is None or tested is None or not figures.exists():
         return None
     ended = trained.state == tested.state == "finished" and tested.started >= trained.finished
-    if not ended or tested.partial or tested.config != trained.config:
+    if not ended or tested.partial or tested.config not in (trained.config, recipe_of_run(run, trained)):
         return None
     try:
         found = json.loads(figures.read_text())

@@ -9,7 +9,8 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
 from segfolio.architectures.region_based.cascade_rcnn import STAGES, CascadeHeads, CascadeRCNN, assign, refine
-from segfolio.layers.regions import RegionHeads, RegionRecipe, RegionTarget, as_torchvision
+from segfolio.layers.detection import DetectionTarget
+from segfolio.layers.regions import RegionHeads, RegionRecipe, as_torchvision
 
 OBJECT = torch.tensor([[20.0, 20, 60, 60]])
 SIZES = [(100, 100)]
@@ -74,20 +75,20 @@ def test_detections_have_the_last_box_and_the_mean_score() -> None:
 def test_a_box_is_positive_up_to_the_stage_whose_overlap_it_has() -> None:
     """Boxes that share 0.55, 0.65 and 0.75 with the object."""
     boxes = [torch.tensor([[20.0, 20, 60, 20 + 40 * share] for share in (0.55, 0.65, 0.75)])]
-    truth = as_torchvision([RegionTarget(OBJECT, torch.tensor([0]))])
+    truth = as_torchvision([DetectionTarget(OBJECT, torch.tensor([0]))])
     found = [assign(stage, boxes, truth)[0][0].tolist() for stage in cascade().stages]
     assert found == [[1, 1, 1], [0, 1, 1], [0, 0, 1]]
 
 
 def test_without_objects_all_is_background() -> None:
     boxes = [torch.tensor([[20.0, 20, 60, 50]])]
-    truth = as_torchvision([RegionTarget(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])
+    truth = as_torchvision([DetectionTarget(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])
     assert assign(cascade().stages[1], boxes, truth)[0][0].tolist() == [0]
 
 
 def test_losses_of_the_stages_are_weighted() -> None:
     """Once the boxes are the object, the classification loss of a stage is its weight times the cross-entropy."""
-    losses = cascade().train().losses({}, [OBJECT], SIZES, [RegionTarget(OBJECT, torch.tensor([0]))])
+    losses = cascade().train().losses({}, [OBJECT], SIZES, [DetectionTarget(OBJECT, torch.tensor([0]))])
     assert list(losses) == ["cls", "box", "cls_2", "box_2", "cls_3", "box_3"]
     for name, score, weight in (("cls", 1.0, 1.0), ("cls_2", 2.0, 0.5), ("cls_3", 6.0, 0.25)):
         expected = -weight * torch.tensor(score).sigmoid().log()
@@ -104,7 +105,7 @@ def test_pooled_regions_give_back_a_part_of_their_gradient() -> None:
         network: Any = CascadeRCNN(1, **CascadeRCNN.tiny, roi=recipe)
         features = {str(i): torch.randn(1, 16, 32 >> i, 32 >> i, requires_grad=True) for i in range(4)}
         losses = network.train().roi_heads.losses(
-            features, [OBJECT + 4], SIZES, [RegionTarget(OBJECT, torch.tensor([0]))]
+            features, [OBJECT + 4], SIZES, [DetectionTarget(OBJECT, torch.tensor([0]))]
         )
         torch.stack(list(losses.values())).sum().backward()
         last = network.roi_heads.stages[2].box_head.fc6.weight.grad

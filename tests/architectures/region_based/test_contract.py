@@ -13,7 +13,9 @@ from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.architectures.region_based.rcnn import RCNN
 from segfolio.errors import SegfolioError
-from segfolio.layers.regions import ProposalRecipe, RegionRecipe, RegionTarget
+from segfolio.layers.detection import DetectionTarget
+from segfolio.layers.proposals import ProposalRecipe
+from segfolio.layers.regions import RegionRecipe
 from segfolio.listing import architecture_classes
 
 CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] == "region_based"]
@@ -26,16 +28,16 @@ FEW = RegionRecipe(samples=32)
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 
 
-def target(size: tuple[int, int], *objects: tuple[int, int, int, int, int]) -> RegionTarget:
+def target(size: tuple[int, int], *objects: tuple[int, int, int, int, int]) -> DetectionTarget:
     """Rectangles x1, y1, x2, y2 and their label, filled."""
     masks = torch.zeros(len(objects), *size, dtype=torch.bool)
     for mask, (x1, y1, x2, y2, _) in zip(masks, objects, strict=True):
         mask[y1:y2, x1:x2] = True
     table = torch.tensor(objects, dtype=torch.int64).reshape(-1, 5)
-    return RegionTarget(table[:, :4].float(), table[:, 4], masks)
+    return DetectionTarget(table[:, :4].float(), table[:, 4], masks)
 
 
-def step(network: nn.Module, images: Tensor, targets: list[RegionTarget]) -> dict[str, Tensor]:
+def step(network: nn.Module, images: Tensor, targets: list[DetectionTarget]) -> dict[str, Tensor]:
     losses = network.train()(images, [tuple(images.shape[-2:])] * len(images), targets)
     torch.stack(list(losses.values())).sum().backward()
     return losses
@@ -138,7 +140,7 @@ def test_boxes_are_float32_under_mixed_precision(cls: Any) -> None:
     assert not torch.equal(corners, corners.bfloat16().float())
 
 
-def scene() -> tuple[Tensor, RegionTarget]:
+def scene() -> tuple[Tensor, DetectionTarget]:
     """A noisy image of two rectangles, each bright in a channel of its own."""
     wanted = target((96, 128), (10, 12, 50, 60, 0), (70, 30, 110, 90, 1))
     images = 0.1 * torch.randn(1, 3, 96, 128)
@@ -182,7 +184,7 @@ def test_other_necks_learn(neck: str) -> None:
 
 
 def test_boxes_alone_do_not_make_masks() -> None:
-    boxes_only = RegionTarget(torch.tensor([[5.0, 8, 40, 60]]), torch.tensor([0]))
+    boxes_only = DetectionTarget(torch.tensor([[5.0, 8, 40, 60]]), torch.tensor([0]))
     assert step(FasterRCNN(1, **FasterRCNN.tiny), torch.randn(1, 3, 64, 64), [boxes_only])["box"] > 0
     with pytest.raises(SegfolioError, match="boxes alone; take FasterRCNN"):
         step(MaskRCNN(1, **MaskRCNN.tiny), torch.randn(1, 3, 64, 64), [boxes_only])

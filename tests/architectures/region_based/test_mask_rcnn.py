@@ -15,7 +15,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from segfolio.architectures.region_based.cascade_rcnn import CascadeRCNN
 from segfolio.architectures.region_based.faster_rcnn import V2, FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
-from segfolio.layers.regions import ProposalRecipe, RegionRecipe
+from segfolio.layers.proposals import ProposalRecipe
+from segfolio.layers.regions import RegionRecipe
 from tests.architectures.region_based.test_contract import target
 
 SIZES = [(96, 128), (80, 120)]

@@ -26,16 +26,9 @@ from torchvision.ops import clip_boxes_to_image
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.errors import SegfolioError
-from segfolio.layers.regions import (
-    Detections,
-    Predictor,
-    RegionHeads,
-    RegionRecipe,
-    RegionTarget,
-    Size,
-    as_torchvision,
-    box_losses,
-)
+from segfolio.layers.detection import Detections, DetectionTarget, Size
+from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe, as_torchvision
+from segfolio.losses.regions import box_losses
 
 
 class Stage(NamedTuple):
@@ -63,7 +56,7 @@ class CascadeHeads(nn.Module):
         features: dict[str, Tensor],
         proposals: list[Tensor],
         sizes: list[Size],
-        targets: Sequence[RegionTarget],
+        targets: Sequence[DetectionTarget],
     ) -> dict[str, Tensor]:
         """`cls` and `box` of the first stage, `mask`, and `cls_2`, `box_2`, `cls_3`, `box_3`; weighted."""
         truth = as_torchvision(targets)
@@ -80,7 +73,7 @@ class CascadeHeads(nn.Module):
             own = box_losses(logits, deltas, torch.cat(labels), torch.cat(encoded), self.recipe.beta)
             losses |= {f"{name}_{number}" if number > 1 else name: weight * own[name] for name in own}
             if stage.mask_predictor is not None:
-                losses["mask"] = stage.mask_loss(features, regions, boxes, matched, labels, sizes, targets)
+                losses["mask"] = stage.learn_masks(features, regions, boxes, matched, labels, sizes, targets)
             boxes = refine(stage, deltas.detach(), boxes, sizes)
         return losses
 

@@ -24,8 +24,9 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import roi_pool
 
 from segfolio.layers.backbones import pad_to
+from segfolio.layers.detection import Detections, DetectionTarget, Size
 from segfolio.layers.pyramid import Features, Norm
-from segfolio.layers.regions import Detections, Predictor, RegionHeads, RegionRecipe, RegionTarget, Size
+from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe
 from segfolio.layers.selective_search import selective_search
 from segfolio.weights.backbones import load_body, load_classifier
 
@@ -74,7 +75,7 @@ class FastRCNN(nn.Module):
         self,
         images: Tensor,
         sizes: list[Size],
-        targets: Sequence[RegionTarget] | None = None,
+        targets: Sequence[DetectionTarget] | None = None,
         proposals: list[Tensor] | None = None,
     ) -> dict[str, Tensor] | list[Detections]:
         """In training the losses `cls` and `box`, in evaluation what is found in each image.

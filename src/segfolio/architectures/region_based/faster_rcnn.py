@@ -35,18 +35,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPH
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
+from segfolio.layers.detection import Detections, DetectionTarget, Size
+from segfolio.layers.proposals import ProposalNetwork, ProposalRecipe
 from segfolio.layers.pyramid import Features, HeadNorm, Norm, Pyramid, norm_layer, res5
 from segfolio.layers.region_pool import RegionPool
-from segfolio.layers.regions import (
-    Detections,
-    Predictor,
-    ProposalNetwork,
-    ProposalRecipe,
-    RegionHeads,
-    RegionRecipe,
-    RegionTarget,
-    Size,
-)
+from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe
 from segfolio.weights.backbones import load_body, load_classifier
 from segfolio.weights.files import load_weights, read_weights
 
@@ -167,7 +160,7 @@ class FasterRCNN(nn.Module):
         return None, None, None
 
     def forward(
-        self, images: Tensor, sizes: list[Size], targets: Sequence[RegionTarget] | None = None
+        self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
         """In training the losses by name, in evaluation what is found in each image.
 

@@ -22,8 +22,9 @@ from torchvision.ops import roi_align
 
 from segfolio.architectures.region_based.fast_rcnn import searched
 from segfolio.layers.backbones import check_timm_name
+from segfolio.layers.detection import Detections, DetectionTarget, Size
 from segfolio.layers.pyramid import Norm, normalised
-from segfolio.layers.regions import Detections, Predictor, RegionHeads, RegionRecipe, RegionTarget, Size
+from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe
 from segfolio.weights.backbones import load_body, load_classifier
 
 
@@ -74,7 +75,7 @@ class RCNN(nn.Module):
         self,
         images: Tensor,
         sizes: list[Size],
-        targets: Sequence[RegionTarget] | None = None,
+        targets: Sequence[DetectionTarget] | None = None,
         proposals: list[Tensor] | None = None,
     ) -> dict[str, Tensor] | list[Detections]:
         """As `FastRCNN.forward`."""
