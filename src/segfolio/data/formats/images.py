@@ -25,6 +25,7 @@ from segfolio.files import write_atomically
 PNG_START, JPEG_START, NPY_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x93NUMPY"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
+_DAMAGED = "{path} cannot be decoded: it is damaged or no image; copy or export it again"
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length behind them: those in a scan, and the start
 
@@ -66,8 +67,10 @@ def read_id_map(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
             f"{path} has been converted to colours ({'RGB' if kind == 2 else 'with alpha'}), expected class "
             "ids in one channel; export it as a grey or palette PNG"
         )
-    if kind == 3:  # decoders would turn the indices of a palette into its colours
+    if kind == 3 and _checksums_hold(data):  # decoders would turn the indices of a palette into its colours
         data = _without_palette(data)
+    elif kind == 3:
+        raise SegfolioError(_DAMAGED.format(path=path))
     if (pixels := _fast_png(data, kind=0)) is not None:
         return pixels[..., 0]
     ids = decode(path, data, cv2.IMREAD_UNCHANGED)
@@ -137,7 +140,7 @@ def decode(path: Path, data: bytes, flags: int) -> npt.NDArray[Any]:
     except cv2.error:  # more pixels than OpenCV's limit
         pixels = None
     if pixels is None:
-        raise SegfolioError(f"{path} cannot be decoded: it is damaged or no image; copy or export it again")
+        raise SegfolioError(_DAMAGED.format(path=path))
     return pixels
 
 
