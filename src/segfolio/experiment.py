@@ -28,8 +28,8 @@ from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
-from segfolio.families.base import Family
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
+from segfolio.families.trained import Trained
 from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours, percent
 from segfolio.ledger.paper import UNITS, Paper, is_figure
@@ -70,7 +70,7 @@ class Experiment(LightningCLI):
 
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
-            Family,
+            Trained,
             DataModule,
             SaveConfigCallback,
             save_config_kwargs={"overwrite": True},

@@ -13,7 +13,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
 from segfolio.families import MaskClassification
-from segfolio.layers.outputs import MaskOutput
+from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.losses import MaskClassificationLoss
 
 LABELS = Shapes.labels
@@ -35,7 +35,15 @@ class Tiny(nn.Module):
     def forward(self, images: torch.Tensor) -> MaskOutput:
         masks = self.masks(images)
         classes = self.classes(masks.mean((2, 3))[..., None])
-        return MaskOutput(classes, masks, [(2 * classes, masks / 2)])
+        return MaskOutput(classes, masks, [QueryLayer(2 * classes, masks / 2)])
+
+
+class Boxed(Tiny):
+    """Its queries say boxes, too: all the same one."""
+
+    def forward(self, images: torch.Tensor) -> MaskOutput:
+        boxes = torch.tensor([0.5, 0.25, 0.5, 0.5]).expand(len(images), self.masks.out_channels, 4)
+        return MaskOutput.of([layer._replace(boxes=boxes) for layer in super().forward(images).layers])
 
 
 def family(task: str, labels: LabelSpace = LABELS, architecture: Any = Tiny, **arguments: Any) -> MaskClassification:
@@ -71,6 +79,24 @@ def test_one_switch_changes_the_task_its_figures_and_its_predictions(task):
     assert (prediction.semantic is not None) == (task != "instance")
     assert (prediction.instances is not None) == (task != "semantic")
     assert (prediction.panoptic is not None) == (task == "panoptic")
+
+
+def test_boxes_of_queries_are_carried_to_the_criterion_and_to_what_is_found():
+    plain, boxed = family("instance"), family("instance", architecture=Boxed)
+    losses = []
+    for model in (plain, boxed):
+        torch.manual_seed(0)  # of the points
+        loops = trainer(max_steps=2)
+        loops.fit(model, data())
+        losses.append({k: v for k, v in loops.callback_metrics.items() if k.startswith("train/")})
+    assert losses[0] == losses[1]
+    batch = next(iter(data().test_dataloader()))
+    (found,), (without,) = (model.eval().predict(batch) for model in (boxed, plain))
+    assert len(found.instances.rles) > 0
+    assert found.instances.boxes.tolist() == [[16, 0, 32, 24]] * len(found.instances.rles)
+    assert without.instances.boxes is None
+    output = boxed(batch.images)
+    assert [layer.boxes.shape for layer in output.layers] == [(len(batch), 12, 4)] * 2
 
 
 def test_losses_have_names_and_fall_on_one_batch():

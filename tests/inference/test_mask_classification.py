@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -80,6 +81,22 @@ def test_no_budget_changes_a_result(size: tuple[int, int]) -> None:
         assert torch.equal(ours.id_map, theirs.id_map)
         assert torch.equal(ours.labels, theirs.labels)
         assert objects(instances(*logits, size, IS_THING, budget=budget)) == objects(instances(*logits, size, IS_THING))
+
+
+def test_each_instance_has_the_box_of_its_query() -> None:
+    class_logits, mask_logits = outputs(0)
+    size, queries = SIZES[0], torch.arange(len(class_logits)) / 100
+    boxes = torch.stack([torch.full_like(queries, 0.5), torch.full_like(queries, 0.5), queries, queries / 2], 1)
+    found = instances(class_logits, mask_logits, size, IS_THING, boxes=boxes)
+    masks = resized(mask_logits, size) > 0
+    assert found.boxes is not None
+    assert len({tuple(box) for box in found.boxes.tolist()}) > 1
+    height, width = size
+    for mask, (x, y, wide, high) in zip(rle.decode(found.rles, size), found.boxes.tolist(), strict=True):
+        query = round(100 * wide / width)
+        np.testing.assert_array_equal(mask, masks[query].numpy())
+        expected = (1 - query / 100) * width / 2, (1 - query / 200) * height / 2, query / 200 * height
+        assert (x, y, high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -145,10 +145,13 @@ class Queries(NamedTuple):
     Attributes:
         class_logits: `[Q, C + 1]`, the last for no object.
         mask_logits: `[Q, h, w]` of the whole image, smaller than it.
+        boxes: `[Q, 4]`, x and y of the centre, width and height, in parts of the image's width and height; None of
+            networks without boxes.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
+    boxes: Tensor | None = None
 
 
 def to_image(pixels: npt.NDArray[Any]) -> Image:

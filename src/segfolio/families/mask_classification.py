@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction, Queries
+from segfolio.data.sample import Batch, Prediction, Queries, Size
 from segfolio.data.task_truth import Task, check_task, task_truth
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
@@ -129,26 +129,28 @@ class MaskClassification(Family):
                 f"{', '.join(full)}: more segments than the {queries} queries of an image; raise num_queries, or set "
                 "model.more_segments to count"
             )
-        losses = self.criterion([*output.auxiliary, (output.class_logits, output.mask_logits)], targets)
+        losses = self.criterion(output.layers, targets)
         self.left_out += self.criterion.left_out
         self.log("train/segments_left_out", self.left_out, batch_size=len(batch))
         return losses
 
     def predict(self, batch: Batch) -> list[Prediction]:
         found = zip(batch.image_ids, batch.original_sizes, self.queries(batch.images), strict=True)
-        return [self._prediction(name, *query, size) for name, size, query in found]
+        return [self._prediction(name, size, queries) for name, size, queries in found]
 
     def queries(self, images: Tensor) -> list[Queries]:
         """What the network says of each image, before it is read as a task."""
         output = self(images)
-        return [Queries(*pair) for pair in zip(output.class_logits, output.mask_logits, strict=True)]
+        boxes = [None] * len(images) if output.boxes is None else output.boxes
+        return [Queries(*one) for one in zip(output.class_logits, output.mask_logits, boxes, strict=True)]
 
-    def _prediction(self, image_id: str, classes: Tensor, masks: Tensor, size: tuple[int, int]) -> Prediction:
+    def _prediction(self, image_id: str, size: Size, queries: Queries) -> Prediction:
         prediction, things = Prediction(image_id, size), self.labels.is_thing
+        classes, masks, boxes = queries
         if self.task in ("semantic", "panoptic"):
             prediction.semantic = semantic(classes, masks, size)
         if self.task in ("instance", "panoptic"):
-            prediction.instances = instances(classes, masks, size, things, self.top_k)
+            prediction.instances = instances(classes, masks, size, things, self.top_k, boxes)
         if self.task == "panoptic":
             prediction.panoptic = panoptic(classes, masks, size, things, self.object_threshold, self.overlap_threshold)
         return prediction
@@ -172,7 +174,7 @@ class MaskClassification(Family):
         return Network(self.scores, logits=False, padding=self.mean, picture=self.image_space.picture)
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
-        return [partial(semantic_scores, *query) for query in self.queries(images)]
+        return [partial(semantic_scores, classes, masks) for classes, masks, _ in self.queries(images)]
 
     def make_metrics(self) -> list[Evaluator]:
         found: list[Evaluator] = []

@@ -75,7 +75,8 @@ def transfer(checkpoint: Path, network: nn.Module, classes: Classes | None = Non
         else:
             taken[name] = stored[name]
     told = "; ".join(misfits[:_NAMED]) + ("; ..." if len(misfits) > _NAMED else "")
-    if not any(value.ndim and name not in heads and len(new) not in value.shape for name, value in taken.items()):
+    of_classes = heads | {name for name, value in taken.items() if old == new and len(new) in value.shape}
+    if not any(value.ndim and name not in of_classes for name, value in taken.items()):
         raise SegfolioError(
             f"nothing of {checkpoint} ({there['architecture']}) fits {architecture_of(network)}: "
             f"{told}; init_from takes a run of the same architecture, or of a part of it under the same names"

@@ -99,6 +99,7 @@ def instances(
     size: Size,
     is_thing: Sequence[bool],
     top_k: int = 100,
+    boxes: Tensor | None = None,
     budget: int = BUDGET,
 ) -> Instances:
     """The `top_k` pairs of query and class that score most, as far as they are things and their masks not empty.
@@ -109,6 +110,7 @@ def instances(
     Args:
         size: height and width of the masks.
         is_thing: `[C]`, whether a class is countable.
+        boxes: `[Q, 4]`, x and y of the centre, width and height, in parts of the image's, of a network that has them.
         budget: see `BUDGET`; it does not change the result.
     """
     classes = class_logits.float().softmax(-1)[:, :-1]
@@ -119,7 +121,14 @@ def instances(
     rles, confidence = _binary_masks(mask_logits, queries, size, budget)
     scores, labels = scores[thing] * confidence[place], labels[thing]
     seen = scores > 0  # where a mask is empty, so is its confidence
-    return Instances([rles[i] for i in place[seen].tolist()], labels[seen], scores[seen])
+    own = None if boxes is None else _in_pixels(boxes[queries[place[seen]]], size)
+    return Instances([rles[i] for i in place[seen].tolist()], labels[seen], scores[seen], own)
+
+
+def _in_pixels(boxes: Tensor, size: Size) -> Tensor:
+    """`[N, 4]`, centres and sides in parts of an image, to x, y, width, height in its pixels."""
+    centre, sides = boxes.float().split(2, 1)
+    return torch.cat([centre - sides / 2, sides], 1) * torch.tensor(2 * size[::-1], device=boxes.device)
 
 
 def _binary_masks(mask_logits: Tensor, queries: Tensor, size: Size, budget: int) -> tuple[list[RLE], Tensor]:

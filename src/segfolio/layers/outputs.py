@@ -1,5 +1,6 @@
 """What networks return: one type per output contract."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -18,15 +19,41 @@ class PixelOutput(NamedTuple):
     auxiliary: dict[str, Tensor]
 
 
-class MaskOutput(NamedTuple):
-    """Q queries per image, each with scores of the C classes and a mask.
+class QueryLayer(NamedTuple):
+    """What the queries of a decoder layer say.
 
     Attributes:
         class_logits: `[B, Q, C + 1]`, the last for no object.
         mask_logits: `[B, Q, h, w]`, a quarter of the image's size, rounded up.
-        auxiliary: the same two of earlier decoder layers, first to last; empty in evaluation.
+        boxes: `[B, Q, 4]`, x and y of the centre, width and height, in parts of the image's width and height; None of
+            networks without boxes.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
-    auxiliary: list[tuple[Tensor, Tensor]]
+    boxes: Tensor | None = None
+
+
+class MaskOutput(NamedTuple):
+    """Q queries per image, each with scores of the C classes and a mask.
+
+    Attributes:
+        class_logits, mask_logits, boxes: of the last decoder layer, see `QueryLayer`.
+        auxiliary: the earlier decoder layers, first to last; empty in evaluation.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+    auxiliary: list[QueryLayer]
+    boxes: Tensor | None = None
+
+    @classmethod
+    def of(cls, layers: Sequence[QueryLayer]) -> "MaskOutput":
+        """From all decoder layers, first to last."""
+        *earlier, last = layers
+        return cls(last.class_logits, last.mask_logits, earlier, last.boxes)
+
+    @property
+    def layers(self) -> list[QueryLayer]:
+        """All of them, first to last."""
+        return [*self.auxiliary, QueryLayer(self.class_logits, self.mask_logits, self.boxes)]

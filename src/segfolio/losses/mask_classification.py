@@ -31,7 +31,8 @@ _CHUNK = 2_000_000  # points or pixels that are compared at a time
 _TINY = 1e-6  # a divisor where nothing has weight
 _UNCERTAIN = 0.75  # share of the points that are where the prediction is least certain
 
-Layers = Sequence[tuple[Tensor, Tensor]]
+Layers = Sequence[tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]]
+"""Class logits, mask logits, and perhaps boxes, which are not read here."""
 
 
 class MaskClassificationLoss(nn.Module):
@@ -92,7 +93,7 @@ class MaskClassificationLoss(nn.Module):
 
         Args:
             layers: of each decoder layer class logits `[B, Q, C + 1]`, the last of them "no object", and mask
-                logits `[B, Q, h, w]`.
+                logits `[B, Q, h, w]`; boxes beside them are not read.
             targets: of each image; all of one size.
 
         Raises:
@@ -112,9 +113,9 @@ class MaskClassificationLoss(nn.Module):
             self.left_out = sums[2]
             image = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
             image = image.to(match.device)
-            mask, dice = self._mask_losses([masks for _, masks in layers], targets, image, match)
+            mask, dice = self._mask_losses([layer[1] for layer in layers], targets, image, match)
             labels = torch.cat([t.labels for t in targets])
-            classes = self._class_loss(torch.stack([classes for classes, _ in layers]), labels, image, match)
+            classes = self._class_loss(torch.stack([layer[0] for layer in layers]), labels, image, match)
             return {
                 "class": self.weights.classes * classes / class_weights.clamp_min(_TINY),
                 "mask": self.weights.mask * mask / number.clamp_min(1),
@@ -139,7 +140,7 @@ class MaskClassificationLoss(nn.Module):
             valid = None if target.valid is None else (read(~target.valid[None])[0] == 0).float()
             of_layers = [
                 pair_costs(c[i].float(), read(m[i]), target.labels, masks, valid, self.weights, self.mask_loss)
-                for c, m in layers
+                for c, m, *_ in layers
             ]
             costs.append(torch.stack(of_layers))
         return assign(torch.cat(costs, -1), [len(t.labels) for t in targets])

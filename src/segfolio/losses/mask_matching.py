@@ -23,11 +23,13 @@ class MaskTarget:
         labels: `[N]` int64, classes of the segments.
         masks: `[N, H, W]` bool.
         valid: `[H, W]` bool, pixels that count; all where None.
+        boxes: `[N, 4]`, x and y of the centre, width and height, in parts of W and H; None where none are learned.
     """
 
     labels: Tensor
     masks: Tensor
     valid: Tensor | None = None
+    boxes: Tensor | None = None
 
 
 @dataclass(frozen=True)

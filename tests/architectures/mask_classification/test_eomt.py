@@ -104,7 +104,7 @@ def test_auxiliary_outputs_are_of_every_block_in_training_whatever_its_probabili
     network = EoMT(5, **TINY)
     network.mask_probabilities = [0.0, 0.5]
     images = torch.randn(1, 3, 40, 70)
-    assert [masks.shape for _, masks in network(images).auxiliary] == [(1, 8, 10, 18)] * 2
+    assert [layer.mask_logits.shape for layer in network(images).auxiliary] == [(1, 8, 10, 18)] * 2
     assert network.eval()(images).auxiliary == []
 
 

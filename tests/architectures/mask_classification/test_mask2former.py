@@ -57,7 +57,7 @@ def test_logits_and_auxiliary_outputs_are_transformers(monkeypatch: pytest.Monke
         torch.testing.assert_close(mine.class_logits, other.class_queries_logits)
         torch.testing.assert_close(mine.mask_logits, other.masks_queries_logits)
     assert len(trained.auxiliary) == 3  # of the query features and of two layers
-    for (classes, masks), auxiliary in zip(trained.auxiliary, other.auxiliary_logits, strict=True):
+    for (classes, masks, _), auxiliary in zip(trained.auxiliary, other.auxiliary_logits, strict=True):
         torch.testing.assert_close(classes, auxiliary["class_queries_logits"])
         torch.testing.assert_close(masks, auxiliary["masks_queries_logits"])
 

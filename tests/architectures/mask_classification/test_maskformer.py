@@ -93,7 +93,7 @@ def test_an_auxiliary_output_is_that_of_the_network_cut_there() -> None:
     network.eval().train()
     output = network(images)
     assert len(output.auxiliary) == 2
-    for layers, (classes, masks) in enumerate(output.auxiliary, start=1):
+    for layers, (classes, masks, _) in enumerate(output.auxiliary, start=1):
         cut = MaskFormer(5, **{**arguments, "decoder_layers": layers})
         cut.load_state_dict(network.state_dict(), strict=False)
         shorter = cut.train()(images)

@@ -26,7 +26,7 @@ from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import check_timm_name, crop_quarter, pad_to
-from segfolio.layers.outputs import MaskOutput
+from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.weights.backbones import from_timm, load_pretrained
 from segfolio.weights.files import load_weights
 
@@ -141,9 +141,8 @@ class EoMT(nn.Module):
             if probability > 0:
                 mask = self._attention_mask(auxiliary[-1][1], tokens.shape[1], grid, probability)
             tokens = layer(tokens, mask)
-        classes, masks = self._predict(tokens, grid)
-        earlier = [(c, crop_quarter(m, images)) for c, m in auxiliary] if self.training else []
-        return MaskOutput(classes, crop_quarter(masks, images), earlier)
+        layers = [*(auxiliary if self.training else ()), self._predict(tokens, grid)]
+        return MaskOutput.of([QueryLayer(classes, crop_quarter(masks, images)) for classes, masks in layers])
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.mask_probabilities)

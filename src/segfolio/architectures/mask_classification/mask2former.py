@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
-from segfolio.layers.outputs import MaskOutput
+from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.weights.backbones import load_encoder, load_pretrained
 
 
@@ -108,11 +108,12 @@ class Mask2Former(nn.Module):
             pixels = self.model.pixel_level_module.decoder([f.to(dtype) for f in features], output_hidden_states=False)
         decoded = self.model.transformer_module(pixels.multi_scale_features, pixels.mask_features)
         layers = list(zip(decoded.intermediate_hidden_states, decoded.masks_queries_logits, strict=True))
-        predictions = [
-            (self.class_predictor(queries.transpose(0, 1)), crop_quarter(masks, images))
-            for queries, masks in (layers if self.training else layers[-1:])
-        ]
-        return MaskOutput(*predictions.pop(), predictions)
+        return MaskOutput.of(
+            [
+                QueryLayer(self.class_predictor(queries.transpose(0, 1)), crop_quarter(masks, images))
+                for queries, masks in (layers if self.training else layers[-1:])
+            ]
+        )
 
 
 def _initialise(model: Any) -> None:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
-from segfolio.layers.outputs import MaskOutput
+from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.weights.backbones import load_encoder, load_pretrained
 
 
@@ -129,8 +129,7 @@ class MaskFormer(MaskTransformer):
     def forward(self, images: Tensor) -> MaskOutput:
         """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
         queries, pixels = self.embed(images)
-        layers = [(self.class_predictor(q), self.masks(q, pixels)) for q in queries]
-        return MaskOutput(*layers.pop(), layers)
+        return MaskOutput.of([QueryLayer(self.class_predictor(q), self.masks(q, pixels)) for q in queries])
 
 
 def build_model(

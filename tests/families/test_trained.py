@@ -1,0 +1,149 @@
+"""`Trained`: a training without labels, and what a training with labels takes from it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from segfolio.architectures.encoder_decoder.unet import UNet
+from segfolio.data.sample import Batch
+from segfolio.errors import SegfolioError
+from segfolio.families.per_pixel import resize
+from segfolio.families.trained import Trained
+from tests.conftest import REPOSITORY
+from tests.families.test_per_pixel import shapes, trainer
+from tests.families.test_transfer import NETWORKS, OLD, family
+
+LAST = Path("run/checkpoints/last.ckpt")
+SMALL = {"size": [32, 48], "train": 4, "val": 2, "test": 2}
+CONFIG: dict[str, Any] = {
+    "model": {
+        "class_path": "tests.families.test_trained.Reconstruction",
+        "init_args": {
+            "architecture": {"class_path": "tests.families.test_trained.Autoencoder"},
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+            "parameters": {"lr_factors": {"head": 10.0}},
+        },
+    },
+    "data": {
+        "dataset": {"class_path": "segfolio.data.datasets.Shapes", "init_args": SMALL},
+        **{"batch_size": 2, "num_workers": 0},
+    },
+    "trainer": {"max_steps": 1, "max_epochs": -1, "accelerator": "cpu", "logger": False},
+}
+
+
+class Autoencoder(nn.Module):
+    """A U-Net's first stage, under its names, and a head that U-Net has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = UNet(4, width=4, depth=2).down[:1]
+        self.head = nn.Conv2d(4, 3, 1)
+        self.classifier = nn.Conv2d(4, len(OLD), 1)  # of the name and shape of U-Net's, and of no classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.down[0](images))
+
+
+class Reconstruction(Trained):
+    main_metric = "none"
+
+    def __init__(self, architecture: Callable[[], nn.Module], **recipe: Any) -> None:
+        super().__init__(architecture(), **recipe)
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        images = self.normalize(batch.images)
+        return {"l1": (resize(self(batch.images), images.shape[-2:]) - images).abs().mean()}
+
+
+def reconstruction(**arguments: Any) -> Reconstruction:
+    return Reconstruction(Autoencoder, **{"optimizer": partial(torch.optim.SGD, lr=0.05), **arguments})
+
+
+def saved(model: Trained, path: Path) -> str:
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict(), "pytorch-lightning_version": lightning.__version__}
+    model.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
+    return str(path)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `transfer` says."""
+    sentences: list[str] = []
+    monkeypatch.setattr("segfolio.families.transfer.rank_zero_info", sentences.append)
+    return sentences
+
+
+def test_its_losses_are_logged_by_name_and_fall() -> None:
+    torch.manual_seed(0)
+    model, first = reconstruction(optimizer=partial(torch.optim.AdamW, lr=0.02)), {}
+    loops = trainer(max_steps=60)
+    model.on_train_batch_end = lambda *_: first.setdefault("loss", float(loops.callback_metrics["train/loss_l1"]))  # type: ignore[method-assign]
+    loops.fit(model, shapes())
+    assert loops.callback_metrics["train/loss"] == loops.callback_metrics["train/loss_l1"] < 0.7 * first["loss"]
+
+
+def test_its_checkpoint_names_the_network_and_no_classes_and_fits_it_alone(tmp_path: Path) -> None:
+    path = saved(reconstruction(), tmp_path / "a.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["segfolio"].keys() == {"version", "architecture"}
+    assert checkpoint["segfolio"]["architecture"].endswith("test_trained.Autoencoder")
+    reconstruction().on_load_checkpoint(checkpoint)
+    other = Reconstruction(partial(nn.Conv2d, 3, 3, 1), optimizer=partial(torch.optim.SGD, lr=0.05))
+    with pytest.raises(SegfolioError, match=r"the checkpoint holds .*Autoencoder but the config builds .*Conv2d"):
+        other.on_load_checkpoint(checkpoint)
+
+
+def test_the_command_trains_it_and_goes_on(segfolio, tmp_path: Path) -> None:
+    (tmp_path / "row.yaml").write_text(yaml.safe_dump(CONFIG))
+    assert segfolio("fit", "-c", "row.yaml", "--output=run") == 0
+    assert segfolio("fit", "--ckpt_path", LAST, "--trainer.max_steps=3") == 0
+    checkpoint = torch.load(LAST, weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert sorted(group["lr"] for group in checkpoint["optimizer_states"][0]["param_groups"]) == [0.1, 1.0]
+
+
+def test_a_training_with_labels_starts_from_what_fits_and_no_class_is_taken_over(tmp_path: Path, said) -> None:
+    old = reconstruction()
+    path = saved(old, tmp_path / "a.ckpt")
+    stored, unet = old.network.state_dict(), NETWORKS["U-Net"]
+    new, fresh = (family(unet, seed=1, init_from=start).network.state_dict() for start in (path, None))
+    for name, value in new.items():
+        assert torch.equal(value, stored[name] if name.startswith("down.0.") else fresh[name]), name
+    taken = sum(name.startswith("down.0.") for name in new)
+    assert said == [
+        f"{taken} of {len(new)} weights are taken from {path}; classes taken over: none; new: {', '.join(OLD)}; "
+        "not taken: down.1.0.weight is [8, 4, 3, 3] here and missing there; down.1.0.bias is [8] here and missing "
+        "there; down.1.2.weight is [8, 8, 3, 3] here and missing there; ..."
+    ]
+
+
+def test_it_starts_from_a_training_with_labels_too(tmp_path: Path, said) -> None:
+    old = family(NETWORKS["U-Net"])
+    path = saved(old, tmp_path / "a.ckpt")
+    new = reconstruction(init_from=path)
+    assert torch.equal(new.network.down[0][0].weight, old.network.down[0][0].weight)
+    assert "classes" not in said[0]
+
+
+def test_what_needs_classes_says_that_there_are_none(segfolio, tmp_path: Path, capsys) -> None:
+    says = (
+        r"holds .*Autoencoder trained without labels, and there are no classes to evaluate or to predict; .*init_from"
+    )
+    checkpoint = torch.load(path := saved(reconstruction(), tmp_path / "a.ckpt"), weights_only=True)
+    with pytest.raises(SegfolioError, match=says):
+        family(NETWORKS["U-Net"]).on_load_checkpoint(checkpoint)
+    config = REPOSITORY / "experiments/unet/shapes_small.yaml"
+    for arguments in (["test"], ["predict", "--data.images=images"]):
+        small = ["--data.num_workers=0", "--data.dataset.init_args.size=[32, 32]", "--trainer.accelerator=cpu"]
+        assert segfolio(*arguments, "-c", config, "--ckpt_path", path, "--output=out", *small) == 2
+        (message,) = capsys.readouterr().err.strip().splitlines()
+        assert "trained without labels" in message
