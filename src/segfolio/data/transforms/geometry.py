@@ -133,11 +133,15 @@ def resize(pixels: Array, size: Size) -> Array:
 
 
 def by_four(pixels: Array, change: Callable[[Array], Array]) -> Array:
-    """`change` of `[H, W, C]`, at most four channels at a time: of more OpenCV has neither means nor border colours."""
-    if pixels.ndim == 2 or pixels.shape[2] <= 4:
+    """`change` of `[H, W, C]`, four, three or one channels at a time.
+
+    Of more OpenCV has neither means nor border colours, and two it interpolates more coarsely.
+    """
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels in (1, 3, 4):
         return change(pixels)
-    parts = [change(np.ascontiguousarray(pixels[..., c : c + 4])) for c in range(0, pixels.shape[2], 4)]
-    return np.dstack(parts)
+    ends = [*range(4, channels, 4), *([channels - 1] if channels % 4 == 2 else [])]
+    return np.dstack([change(part) for part in map(np.ascontiguousarray, np.split(pixels, ends, 2))])
 
 
 def resize_labels(plane: Array, size: Size) -> Array:
