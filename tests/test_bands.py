@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from segfolio.data.formats.images import read_id_map, read_image
+from segfolio.data.formats.images import read_id_map, read_image, write_image
 from segfolio.data.image_space import ImageSpace
 from tests.conftest import REPOSITORY
 from tests.fake import bands
@@ -131,3 +131,20 @@ def test_inspect_measures_mean_and_std_in_units_of_the_range(segfolio, capsys):
     images = np.concatenate([np.load(path).reshape(-1, 13) for path in Path("data/images/train").iterdir()]) / 10_000
     np.testing.assert_allclose(found["mean"], images.mean(0), rtol=1e-6)
     np.testing.assert_allclose(found["std"], images.std(0), rtol=1e-6)
+
+
+def test_a_checkpoint_older_than_image_spaces_is_of_grey_or_rgb(segfolio):
+    """One value of `mean` was one channel."""
+    bands.write(root := Path("data"), 1)
+    eight = {"--data.dataset.init_args.dtype": "uint8", "--data.dataset.init_args.value_range": "null"}
+    for path in (root / "images").rglob("*.tif"):
+        write_image(path, (read_image(path, ImageSpace(1, "uint16")) // 40).astype(np.uint8))
+    once = {"--data.dataset.init_args.shown": [0], "--trainer.max_steps": 1, "--trainer.limit_val_batches": 0}
+    assert segfolio("fit", *arguments(root, 1, **eight, **once)) == 0
+    checkpoint = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    del checkpoint["segfolio"]["image_space"]
+    torch.save(checkpoint, "run/checkpoints/old.ckpt")
+    for name in ("last", "old"):
+        images = ("--data.images", root / "images/test", f"--output={name}")
+        assert segfolio("predict", f"--ckpt_path=run/checkpoints/{name}.ckpt", *images) == 0
+    assert np.array_equal(read_image(Path("old/overlay/0.png")), read_image(Path("last/overlay/0.png")))
