@@ -140,6 +140,8 @@ def test_a_prediction_needs_the_run_and_no_dataset(segfolio, tmp_path):
             "did you mean 'UNet'",
         ),
         (["fit", *SMALL, "--model.init_args.architecture.init_args.padding=circular"], "circular"),
+        (["fit", *SMALL, "--model.init_args.test={protocl: slide}"], "did you mean 'test.protocol'"),
+        (["fit", *SMALL, "--model.init_args.init_form=a.ckpt"], "did you mean 'init_from'?; it takes labels, "),
         (["fit", *SMALL, "--seed_everything=true"], "give a number"),
     ],
 )

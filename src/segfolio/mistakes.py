@@ -1,9 +1,10 @@
 """A config's mistake, from jsonargparse's report of every attempt to the one sentence that a user needs."""
 
 import importlib
-import inspect
 import re
 from collections.abc import Iterable
+
+from jsonargparse import ArgumentParser
 
 from segfolio.errors import did_you_mean
 
@@ -20,18 +21,18 @@ def explain(report: str, keys: Iterable[str]) -> str:
         report: jsonargparse's message.
         keys: all keys that the command takes.
     """
+    place = ".".join(re.findall(r'Parser key "([\w.]+)"', report))
+    if match := re.search(r"(?:Group '(\w+)' does not accept option|Option) '([\w.]+)'", report):
+        before, after = report[: match.start()], report[match.end() :].split("\n", 1)[0]
+        if classes := _CLASS.findall(after) or _CLASS.findall(before):
+            wrong, accepted = ".".join(filter(None, match.groups())), _arguments(classes[-1])
+            return (
+                f"{place}: {classes[-1].rpartition('.')[2]} takes no {wrong!r}{did_you_mean(wrong, accepted)}; "
+                f"it takes {', '.join(dict.fromkeys(name.partition('.')[0] for name in accepted))}"
+            )
     if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", report):
         key = match[1] or match[2]
         return f"there is no key {key!r}{did_you_mean(key, keys)}"
-    place = ".".join(re.findall(r'Parser key "([\w.]+)"', report))
-    if match := re.search(r"Option '(\w+)' is not accepted", report):
-        before, after = report[: match.start()], report[match.end() :].split("\n", 1)[0]
-        cls = (_CLASS.findall(after) or _CLASS.findall(before) or [""])[-1]
-        accepted = _arguments(cls)
-        return (
-            f"{place}: {cls.rpartition('.')[2]} takes no {match[1]!r}{did_you_mean(match[1], accepted)}; "
-            f"it takes {', '.join(accepted)}"
-        )
     if match := re.search(r"Got value: ([\w.]+)$|Namespace\(class_path='([\w.]+)'", report):
         name = match[1] or match[2]
         if "." in name and not _exists(name):
@@ -48,11 +49,14 @@ def explain(report: str, keys: Iterable[str]) -> str:
 
 
 def _arguments(dotted: str) -> list[str]:
+    """What a class takes in a config, its parents' included; of a group of arguments `group.name` of each."""
     module, _, name = dotted.rpartition(".")
+    parser = ArgumentParser()
     try:
-        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+        parser.add_class_arguments(getattr(importlib.import_module(module), name), fail_untyped=False)
     except (ImportError, AttributeError, ValueError):
         return []
+    return list(parser.get_defaults().keys())
 
 
 def _names(module: str) -> list[str]:

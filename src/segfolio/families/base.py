@@ -70,12 +70,15 @@ class Family(Trained):
         return self.predict(batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
+        return self._measured(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
+        return self._measured(batch)
+
+    def _measured(self, batch: Batch) -> list[Prediction]:
         predictions = self.answer(batch)
         self.evaluation.update(predictions, batch.targets)
         return predictions
-
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
-        return self.validation_step(batch, batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         return self.predict(batch)
