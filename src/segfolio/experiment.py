@@ -24,10 +24,11 @@ from segfolio.callbacks.progress import ProgressBar
 from segfolio.callbacks.randomness import StepSeed
 from segfolio.callbacks.record import RunRecord
 from segfolio.data.checks.fingerprint import fingerprint
+from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
-from segfolio.families.checkpoint import labels_of, read_checkpoint
+from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
 from segfolio.families.trained import Trained
 from segfolio.figure import of_key
 from segfolio.files import write_atomically
@@ -43,8 +44,8 @@ from segfolio.tracking import build_loggers
 from segfolio.upgrade import upgrade
 from segfolio.viz.callback import PredictionPictures
 
-# a label space comes whole from the dataset; else its fields would be asked for in the config
-set_parsing_settings(subclasses_enabled=[LabelSpace])
+# they come whole from the dataset; else their fields would be asked for in the config
+set_parsing_settings(subclasses_enabled=[LabelSpace, ImageSpace])
 
 _RUN = "SEGFOLIO_RUN"
 """Tells the processes that a multi-process run starts which folder the first one made."""
@@ -74,7 +75,7 @@ class Experiment(LightningCLI):
     """`segfolio fit | validate | test | predict`.
 
     Adds to LightningCLI the `paper:` block, the run's folder with its loggers and callbacks, and the link that
-    carries the dataset's labels to the family.
+    carries labels and image space of the dataset to the family.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -121,7 +122,8 @@ class Experiment(LightningCLI):
             default="",
             help="Keys, divided by commas, that may differ from those of the checkpoint that a fit goes on from.",
         )
-        parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
+        for given in ("labels", "image_space"):
+            parser.link_arguments(f"data.{given}", f"model.init_args.{given}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
 
     def before_instantiate_classes(self) -> None:
@@ -139,12 +141,11 @@ class Experiment(LightningCLI):
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
             if config.data.images and config.ckpt_path:  # the checkpoint knows all that the dataset would tell
-                stored = labels_of(read_checkpoint(Path(config.ckpt_path)))
-                config.data.images_labels = {
-                    "class_path": "segfolio.data.labels.LabelSpace",
-                    "init_args": asdict(stored),
-                }
-                config.data.images_channels = len(config.model.init_args.mean)
+                checkpoint = read_checkpoint(Path(config.ckpt_path))
+                config.data.images_labels = _instance(labels_of(checkpoint))
+                config.data.images_space = _instance(
+                    image_space_of(checkpoint) or ImageSpace(channels=len(config.model.init_args.mean))
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if paper := self._get(self.config_init, "paper"):
@@ -286,6 +287,11 @@ def run(arguments: Sequence[str]) -> None:
     finally:
         if started_here:
             os.environ.pop(_RUN, None)
+
+
+def _instance(given: Any) -> dict[str, Any]:
+    """A dataclass as a config has it."""
+    return {"class_path": f"{type(given).__module__}.{type(given).__qualname__}", "init_args": asdict(given)}
 
 
 def _a_number(seed: int | bool) -> int:

@@ -19,6 +19,8 @@ HARMLESS = (
     "data.cache",
     "data.eval_batch_size",
     "data.test_split",
+    "data.dataset.init_args.dtype",  # younger than some runs; checkpoints say what images they are of,
+    "model.init_args.architecture.init_args.in_channels",  # and their weights are of as many channels
     "model.init_args.architecture.init_args.weights",
     "model.init_args.init_from",
     "trainer.max_steps",

@@ -47,6 +47,12 @@ def _nested_arguments(config: Config) -> None:
         arguments.setdefault(group, {})[key] = arguments.pop(name)
 
 
+def _images_space(config: Config) -> None:
+    """What images are made of is more than their number of channels, and of the checkpoint."""
+    if isinstance(data := config.get("data"), dict):
+        data.pop("images_channels", None)
+
+
 def _arguments(config: Config) -> Config:
     """Of the family; an empty one where the config does not choose it."""
     model = config.get("model")
@@ -54,5 +60,5 @@ def _arguments(config: Config) -> Config:
     return found if isinstance(found, dict) else {}
 
 
-_CHANGES: tuple[Callable[[Config], None], ...] = (_detection, _nested_arguments)
+_CHANGES: tuple[Callable[[Config], None], ...] = (_detection, _nested_arguments, _images_space)
 """In the order in which they were made; each does nothing to a config that has it."""

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate, logsigmoid
 import segfolio.architectures
 from segfolio.layers.outputs import MaskOutput, PixelOutput
 from segfolio.listing import architecture_classes
+from segfolio.weights.input_layer import first_convolution
 
 ROOT = Path(segfolio.architectures.__file__).parent
 PER_PIXEL = ("encoder_decoder", "dilated", "mask_classification")
@@ -81,6 +82,16 @@ def test_variants_are_built_without_memory(cls: type[nn.Module]) -> None:
         assert all(p.is_meta for p in network.parameters())
 
 
+@every_class
+def test_the_first_convolution_that_a_network_lists_sees_the_image(cls: type[nn.Module]) -> None:
+    """By which images of other channels are refused, and weights of RGB made to fit them."""
+    for arguments in cls.variants.values():
+        with torch.device("meta"):
+            found = first_convolution(cls(21, **arguments))
+        assert found
+        assert found[1].in_channels == arguments.get("in_channels", 3)
+
+
 def pixel_logits(output: Tensor | PixelOutput | MaskOutput) -> Tensor:
     """`[B, C, h, w]` of any network's output; of masks, the logarithm of MaskFormer's semantic inference."""
     if isinstance(output, Tensor):
@@ -94,6 +105,17 @@ def pixel_logits(output: Tensor | PixelOutput | MaskOutput) -> Tensor:
 def sizes(height: int, width: int) -> list[tuple[int, int]]:
     """That logits may have: the image's, or a part of it, rounded up."""
     return [(-(-height // stride), -(-width // stride)) for stride in (1, 4, 8, 16)]
+
+
+@every_network
+def test_a_network_that_takes_in_channels_reads_images_of_as_many(cls: type[nn.Module]) -> None:
+    if "in_channels" not in inspect.signature(cls).parameters:
+        pytest.skip("it takes RGB alone")
+    network = cls(4, **cls.tiny, in_channels=5).train()
+    images = torch.randn(2, 5, 64, 64, requires_grad=True)
+    pixel_logits(network(images)).square().mean().backward()
+    assert images.grad is not None
+    assert (images.grad.abs().amax((0, 2, 3)) > 0).all()
 
 
 @every_network

@@ -13,6 +13,7 @@ from segfolio.callbacks.predictions import PredictionWriter
 from segfolio.data.formats import label_studio, rle
 from segfolio.data.formats.images import read_id_map, read_image
 from segfolio.data.formats.panoptic import read_panoptic
+from segfolio.data.image_space import RGB
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Instances, Prediction, Segments, Target
 
@@ -31,7 +32,7 @@ def masks():
 def write(folder, predictions, number=None, labels=LABELS, **arguments):
     writer = PredictionWriter(**arguments)
     trainer = SimpleNamespace(default_root_dir=str(folder), world_size=1, is_global_zero=True, predict_dataloaders=None)
-    module = SimpleNamespace(labels=labels)
+    module = SimpleNamespace(labels=labels, image_space=RGB)
     images = torch.zeros(len(predictions), 3, *SIZE, dtype=torch.uint8)
     ids = [p.image_id for p in predictions]
     targets = [] if number is None else [Target(number=number)] * len(predictions)

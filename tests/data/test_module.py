@@ -15,6 +15,7 @@ from torch import Tensor
 
 from segfolio.data.datasets import CamVid, Shapes
 from segfolio.data.formats.images import write_image
+from segfolio.data.image_space import GREY
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule, workers_each
 from segfolio.data.sample import Batch, Sample
@@ -187,7 +188,7 @@ def test_plain_images_are_predicted_one_by_one_at_their_own_sizes(tmp_path: Path
 def test_with_labels_and_channels_plain_images_are_predicted_without_the_dataset(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.full((8, 9, 3), 7, np.uint8))
     labels = LabelSpace(("cell",))
-    data = module(dataset=None, images=str(tmp_path), images_labels=labels, images_channels=1)
+    data = module(dataset=None, images=str(tmp_path), images_labels=labels, images_space=GREY)
     data.setup("predict")
     (batch,) = data.predict_dataloader()
     assert data.labels is labels

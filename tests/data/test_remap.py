@@ -21,6 +21,7 @@ from segfolio.data.datasets.voc import VOC
 from segfolio.data.formats import rle
 from segfolio.data.formats.coco import read_json
 from segfolio.data.formats.images import read_id_map, write_id_map
+from segfolio.data.image_space import GREY
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.data.panoptic_truth import panoptic_truth
@@ -234,7 +235,7 @@ def test_panoptic_truth_has_one_segment_of_a_merged_stuff_class(tmp_path) -> Non
 def test_what_is_wrong_with_the_files_is_told_as_before(tmp_path) -> None:
     isbi2012.write(tmp_path)
     dataset = Remapped(ISBI2012(tmp_path, "train"), {"cell": "cell", "membrane": "membrane"})
-    assert dataset.channels == 1
+    assert dataset.image_space == GREY
     assert dataset.image_id(3) == "3"
     assert dataset.unlike_published("train") is None
     assert list(dataset.files()) == list(dataset.dataset.files())

@@ -14,6 +14,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from segfolio.data.datasets import Shapes
 from segfolio.data.formats.images import read_id_map, read_image
+from segfolio.data.image_space import RGB
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.data.sample import Batch, Prediction, Sample, Target
@@ -33,7 +34,7 @@ STEPS = ["step_00000004.png", "step_00000008.png"]
 class Constant(LightningModule):
     """Says `tree` everywhere, at the original size, whatever it sees."""
 
-    labels = LABELS
+    labels, image_space = LABELS, RGB
 
     def __init__(self) -> None:
         super().__init__()

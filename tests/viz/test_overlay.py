@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from segfolio.data.image_space import GREY as GREY_SPACE
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch
 from segfolio.viz.overlay import (
@@ -99,6 +100,6 @@ def test_padding_of_a_batch_is_not_shown() -> None:
 def test_image_of_a_batch_at_its_original_size() -> None:
     images = torch.zeros(2, 1, 4, 6, dtype=torch.uint8)
     images[1, :, :, 3:] = 200
-    pixels = at_original_size(Batch(images, ["a", "b"], [(4, 6), (8, 12)]), 1)
+    pixels = at_original_size(Batch(images, ["a", "b"], [(4, 6), (8, 12)]), 1, GREY_SPACE)
     assert pixels.shape == (8, 12, 3)
     assert pixels[:, [0, -1]].tolist() == [[[0] * 3, [200] * 3]] * 8

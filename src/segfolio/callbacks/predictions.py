@@ -69,7 +69,7 @@ class PredictionWriter(Callback):
                 name = f"{prediction.image_id}.png"
                 write_panoptic(self._folder.path("panoptic", name), prediction.panoptic.id_map.numpy())
                 self._parts["panoptic"].append(panoptic_annotation(prediction.panoptic, labels, known_as, name))
-            image = at_original_size(batch, i)
+            image = at_original_size(batch, i, pl_module.image_space)  # type: ignore[arg-type]
             for view in views(prediction, None, labels, self.min_score):
                 folder = "overlay" if view.name == "semantic" else f"overlay_{view.name}"
                 file = self._folder.path(folder, f"{prediction.image_id}.png")

@@ -14,12 +14,13 @@ from torchvision.tv_tensors import Mask
 from segfolio.data.checks.headers import FilePair, header_problems
 from segfolio.data.checks.problems import Problem, counted, raise_problems
 from segfolio.data.formats.images import read_id_map, read_image
+from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
 from segfolio.files import making_many
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
 
     info: DatasetInfo
     labels: LabelSpace
-    channels: int = 3
+    image_space: ImageSpace = RGB
     clips: Sequence[Sequence[int]] | None = None
 
     def __len__(self) -> int:
@@ -203,7 +204,7 @@ class PairedFiles(SegmentationDataset):
         return (path for pair in self.pairs for path in pair[1:] if path)
 
     def problems(self) -> Iterable[Problem]:
-        return header_problems(self.pairs, self.channels)
+        return header_problems(self.pairs, self.image_space)
 
     def read(self, index: int) -> Sample:
         """Decode one pair.
@@ -212,7 +213,7 @@ class PairedFiles(SegmentationDataset):
             SegfolioError: a file that cannot be decoded, sizes that differ, an id outside the label space.
         """
         pair = self.pairs[index]
-        image = to_image(read_image(pair.image, self.channels))
+        image = to_image(read_image(pair.image, self.image_space))
         size = (image.shape[-2], image.shape[-1])
         if pair.mask is None:
             return Sample(image, pair.image_id, size)
@@ -232,13 +233,14 @@ class PairedFiles(SegmentationDataset):
 
 @making_many()
 def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """The files below a folder in order, each under its relative path without suffix; hidden ones left out.
+    """The files below a folder in order, each under its relative path without suffix; what is hidden is left out.
 
     Raises:
         SegfolioError: two files that differ in their suffix alone.
     """
     files: dict[str, Path] = {}
-    for parent, _, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = (name for name in folders if not name.startswith("."))
         below = Path(parent)
         prefix = "" if below == folder else f"{below.relative_to(folder).as_posix()}/"
         for name in names:

@@ -46,7 +46,9 @@ class PairedInstances(PairedFiles):
 
     def problems(self) -> Iterable[Problem]:
         beside = [pair._replace(mask=path) for pair, path in zip(self.pairs, self.instance_maps, strict=False)]
-        return dict.fromkeys([*super().problems(), *header_problems(beside, self.channels)])  # an image's are told once
+        return dict.fromkeys(
+            [*super().problems(), *header_problems(beside, self.image_space)]
+        )  # an image's are told once
 
     def read(self, index: int) -> Sample:
         """As `PairedFiles`, and the segments of the instance map, stuff among them."""

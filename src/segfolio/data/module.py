@@ -18,6 +18,7 @@ from segfolio.data.checks.shared import shared_splits
 from segfolio.data.checks.truth import expect_truth
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets.image_folder import ImageFolder
+from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.remap import Remapped
 from segfolio.data.samplers import EvaluationSampler, TrainSampler
@@ -46,7 +47,7 @@ class DataModule(LightningDataModule):
         num_workers: processes of a machine that load, shared by those that train there, of which each has at least
             one; by default one per core but one, at most 8 each. 0 loads in the training process.
         images: a folder of plain images for `predict`; by default `test_split` is predicted.
-        images_labels, images_channels: of what was learned, so that `images` need no dataset; `segfolio predict`
+        images_labels, images_space: of what was learned, so that `images` need no dataset; `segfolio predict`
             takes them from the checkpoint.
         cache: keep the decoded images of the training split in memory (each process and worker its own).
         seed: of order and augmentation; `seed_everything` unless given.
@@ -72,7 +73,7 @@ class DataModule(LightningDataModule):
         test_split: str = "test",
         images: str | None = None,
         images_labels: LabelSpace | None = None,
-        images_channels: int | None = None,
+        images_space: ImageSpace | None = None,
         cache: bool = False,
         seed: int = 0,
     ) -> None:
@@ -84,20 +85,26 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.cache, self.seed = cache, seed
-        self.images_labels, self.images_channels = images_labels, images_channels
+        self.images_labels, self.images_space = images_labels, images_space
         self._checked: set[str] = set()
         self._compared: set[str] = set()
         self._splits: dict[str, SegmentationDataset] = {}
 
     @property
     def labels(self) -> LabelSpace:
-        if self.images_labels:
-            return self.images_labels
+        return self.images_labels or self._any_split.labels
+
+    @property
+    def image_space(self) -> ImageSpace:
+        return self.images_space or self._any_split.image_space
+
+    @property
+    def _any_split(self) -> SegmentationDataset:
         try:
-            return self.split(next(iter(self._splits), self.train_split)).labels
+            return self.split(next(iter(self._splits), self.train_split))
         except SegfolioError:  # what is tested or predicted need not have a training split
             with suppress(SegfolioError):
-                return self.split(self.test_split).labels
+                return self.split(self.test_split)
             raise
 
     def split(self, name: str) -> SegmentationDataset:
@@ -168,8 +175,7 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         if self.images is None:
             return self.test_dataloader()
-        channels = self.images_channels or self.split(self.train_split).channels
-        images = ImageFolder(Path(self.images), self.labels, channels)
+        images = ImageFolder(Path(self.images), self.labels, self.image_space)
         images.check()
         return self._evaluation(images, self.test_transforms, batch_size=1)  # sizes differ
 

@@ -41,7 +41,7 @@ class Remapped(SegmentationDataset):
     """
 
     def __init__(self, dataset: SegmentationDataset, remap: Remap | str) -> None:
-        self.dataset, self.channels, self.clips = dataset, dataset.channels, dataset.clips
+        self.dataset, self.image_space, self.clips = dataset, dataset.image_space, dataset.clips
         if hasattr(dataset, "info"):
             self.info = dataset.info
         of, old = type(dataset).__name__, dataset.labels

@@ -44,7 +44,7 @@ class Sample:
     """One image and its truth.
 
     Attributes:
-        image: `[C, H, W]` uint8, RGB or grey.
+        image: `[C, H, W]` of the channels and the type of the dataset's `ImageSpace`.
         image_id: unique within the dataset; names the files that a prediction is written to.
         original_size: of the image as stored, whatever transforms did since.
         target: None where there is no truth (prediction).
@@ -70,7 +70,7 @@ class Batch:
     """Samples of one size, stacked, or padded to one. In evaluation the targets keep the images' original sizes.
 
     Attributes:
-        images: `[B, C, H, W]` uint8.
+        images: `[B, C, H, W]`, see `ImageSpace`.
         targets: one per image, not padded; empty in prediction.
         sizes: of each image in `images`, at the upper left; below and right of it is padding. `[H, W]` if not given.
         prompts: one per image, or empty.
@@ -187,13 +187,13 @@ def on_host(found: Any) -> Any:
     return found
 
 
-def to_image(pixels: npt.NDArray[np.uint8]) -> Image:
+def to_image(pixels: npt.NDArray[Any]) -> Image:
     """`[H, W, C]` or `[H, W]` array to a `[C, H, W]` tensor over the same memory."""
     tensor = torch.from_numpy(np.ascontiguousarray(pixels))
     return Image(tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor[None])
 
 
-def to_pixels(image: Tensor) -> npt.NDArray[np.uint8]:
+def to_pixels(image: Tensor) -> npt.NDArray[Any]:
     """`[C, H, W]` tensor to a contiguous `[H, W, C]` array; no copy of what `to_image` made."""
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 

@@ -103,7 +103,7 @@ class Family(Trained):
         return self.evaluation.declared
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["segfolio"] = describe(self.network, self.labels)
+        checkpoint["segfolio"] = describe(self.network, self.image_space, self.labels)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_fits(checkpoint, self.network, self.labels)
+        check_fits(checkpoint, self.network, self.image_space, self.labels)

@@ -10,34 +10,49 @@ import torch
 from torch import Tensor, nn
 
 from segfolio import __version__
+from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 
 
-def describe(network: nn.Module, labels: LabelSpace | None = None) -> dict[str, Any]:
+def describe(network: nn.Module, image_space: ImageSpace, labels: LabelSpace | None = None) -> dict[str, Any]:
     """Plain values that a checkpoint carries beside the weights."""
     return {
         "version": __version__,
-        "architecture": f"{type(network).__module__}.{type(network).__qualname__}",
+        "architecture": architecture_of(network),
+        "image_space": asdict(image_space),
         **({} if labels is None else {"labels": asdict(labels)}),
     }
 
 
-def check_fits(checkpoint: dict[str, Any], network: nn.Module, labels: LabelSpace | None = None) -> None:
+def architecture_of(network: nn.Module) -> str:
+    return f"{type(network).__module__}.{type(network).__qualname__}"
+
+
+def check_fits(
+    checkpoint: dict[str, Any], network: nn.Module, image_space: ImageSpace, labels: LabelSpace | None = None
+) -> None:
     """Compare a checkpoint with the network that is to take its weights.
 
     Args:
         labels: None of a network without classes.
 
     Raises:
-        SegfolioError: another architecture, another label space or none, or parameters of other names or shapes.
+        SegfolioError: another architecture, other images, another label space or none, or parameters of other names
+            or shapes.
     """
     then = labels_of(checkpoint) if labels else None
-    here, there = describe(network, labels), checkpoint.get("segfolio", {})
-    if there.get("architecture", here["architecture"]) != here["architecture"]:
+    here, there = architecture_of(network), checkpoint.get("segfolio", {})
+    if there.get("architecture", here) != here:
         raise SegfolioError(
-            f"the checkpoint holds {there['architecture']} but the config builds {here['architecture']}; "
+            f"the checkpoint holds {there['architecture']} but the config builds {here}; "
             "use the config.yaml beside the checkpoint"
+        )
+    seen = image_space_of(checkpoint)
+    if seen and seen.words != image_space.words:
+        raise SegfolioError(
+            f"the checkpoint was trained on images of {seen.words}, but the dataset has {image_space.words}; "
+            "evaluate it on images like those"
         )
     if labels and then and list(then.names) != list(labels.names):
         raise SegfolioError(
@@ -71,6 +86,12 @@ def labels_of(checkpoint: dict[str, Any]) -> LabelSpace:
             "classes to evaluate or to predict; start a training with labels from it by --model.init_args.init_from"
         )
     return LabelSpace(**there["labels"])
+
+
+def image_space_of(checkpoint: dict[str, Any]) -> ImageSpace | None:
+    """The images that a checkpoint was trained on; None of one that is older than such images were."""
+    there = checkpoint.get("segfolio", {}).get("image_space")
+    return ImageSpace(**there) if there else None
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -161,7 +161,7 @@ class MaskClassification(Family):
 
     @property
     def reader(self) -> Network:
-        return Network(self.scores, logits=False, padding=self.mean)
+        return Network(self.scores, logits=False, padding=self.mean, picture=self.image_space.picture)
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
         return [partial(semantic_scores, classes, masks) for classes, masks, _ in self.queries(images)]

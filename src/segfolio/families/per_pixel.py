@@ -140,7 +140,7 @@ class PerPixel(Family):
 
     @property
     def reader(self) -> Network:
-        return Network(self.scores, logits=True, padding=self.mean)
+        return Network(self.scores, logits=True, padding=self.mean, picture=self.image_space.picture)
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
         with batch_statistics(self.network, enabled=self.bn_mode == "batch"):

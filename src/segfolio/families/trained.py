@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.sample import Batch
 from segfolio.families.checkpoint import check_fits, describe
+from segfolio.families.network_input import check_input
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
 from segfolio.families.schedules import planned_steps
 from segfolio.families.transfer import transfer
@@ -32,12 +34,14 @@ class Trained(LightningModule):
         network: what is trained.
         optimizer: called with parameter groups.
         scheduler: called with the optimiser; steps once per optimiser step. Constant if not given.
-        mean, std: of the network's input, per channel, in units of [0, 1].
+        mean, std: of the network's input, per channel, in units of the images' value range: 0 to 1 of it.
         parameters: which of the network's parameters are optimised otherwise than the rest.
         init_from: a checkpoint of another run, to start from the weights that fit; its classes may be others.
+        image_space: comes from the dataset.
 
     Raises:
-        SegfolioError: a checkpoint of which nothing fits, rules for parts that the network does not have.
+        SegfolioError: a checkpoint of which nothing fits, rules for parts that the network does not have; images,
+            network, mean and std of different channels.
     """
 
     main_metric: str = ""
@@ -53,11 +57,14 @@ class Trained(LightningModule):
         std: Sequence[float] = IMAGENET_STD,
         parameters: ParameterRules = ParameterRules(),  # noqa: B008  it is immutable
         init_from: str | None = None,
+        image_space: ImageSpace = RGB,
     ) -> None:
         super().__init__()
+        check_input(network, image_space, mean, std)
         self.network, self.optimizer, self.scheduler, self.rules = network, optimizer, scheduler, parameters
-        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
+        self.image_space, (low, high) = image_space, image_space.value_range
+        self.register_buffer("mean", low + (high - low) * torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", (high - low) * torch.tensor(std)[:, None, None], persistent=False)
         if init_from is not None:
             self.start_from(Path(init_from))
 
@@ -66,11 +73,11 @@ class Trained(LightningModule):
         transfer(checkpoint, self.network)
 
     def forward(self, images: Tensor) -> Any:
-        """The network's output for uint8 images `[B, C, H, W]`."""
+        """The network's output for images `[B, C, H, W]` as the dataset has them."""
         return self.network(self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """`[B, C, H, W]`, values 0 to 255, to the network's type and range."""
+        """Images `[B, C, H, W]` as the dataset has them, to the network's type and range."""
         return (images - self.mean).div_(self.std)
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -115,7 +122,7 @@ class Trained(LightningModule):
         """What the weights need at the end of training, before they are written for good."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["segfolio"] = describe(self.network)
+        checkpoint["segfolio"] = describe(self.network, self.image_space)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_fits(checkpoint, self.network)
+        check_fits(checkpoint, self.network, self.image_space)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
-from segfolio.families.checkpoint import describe, network_weights, read_checkpoint
+from segfolio.families.checkpoint import architecture_of, network_weights, read_checkpoint
 
 _NAMED = 3  # weights that a message names
 
@@ -78,7 +78,7 @@ def transfer(checkpoint: Path, network: nn.Module, classes: Classes | None = Non
     of_classes = heads | {name for name, value in taken.items() if old == new and len(new) in value.shape}
     if not any(value.ndim and name not in of_classes for name, value in taken.items()):
         raise SegfolioError(
-            f"nothing of {checkpoint} ({there['architecture']}) fits {describe(network)['architecture']}: "
+            f"nothing of {checkpoint} ({there['architecture']}) fits {architecture_of(network)}: "
             f"{told}; init_from takes a run of the same architecture, or of a part of it under the same names"
         )
     network.load_state_dict(taken, strict=False)

@@ -9,6 +9,7 @@ a `Resize` among `data.test_transforms` (or `eval_transforms`, where there are n
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -195,7 +196,9 @@ class MirroredExponentials(DenseProtocol):
             pairs = zip(network.scores(images), network.scores(images.flip(-1)), strict=True)
             return [partial(_exponentials, *pair) for pair in pairs]
 
-        return self.inner.tiles(Network(scores, False, torch.zeros_like(network.padding)), image, size)
+        return self.inner.tiles(
+            replace(network, read=scores, logits=False, padding=torch.zeros_like(network.padding)), image, size
+        )
 
 
 def _exponentials(one: Scores, mirrored: Scores, size: Size) -> Tiles:
@@ -206,8 +209,8 @@ def _exponentials(one: Scores, mirrored: Scores, size: Size) -> Tiles:
 class DenseCRF(DenseProtocol):
     """The probabilities of another protocol, refined by a fully connected CRF over the image's colours.
 
-    The image is the one that the data module hands over: if a `Resize` has reduced it, it is enlarged again, and its
-    edges are as coarse as that makes them.
+    The image is the one that the data module hands over, in the colours that pictures show: if a `Resize` has reduced
+    it, it is enlarged again, and its edges are as coarse as that makes them.
 
     Args:
         parameters: a preset of `inference.dense_crf.CRF_PRESETS`, or its numbers.
@@ -242,13 +245,13 @@ class DenseCRF(DenseProtocol):
 
     def tiles(self, network: Network, image: Tensor, size: Size) -> Tiles:
         found = probabilities(self.inner.tiles(network, image, size), self.inner.gives_logits(network))
-        colours = resize_image(image, size).round().byte().expand(3, -1, -1)
+        colours = network.picture(resize_image(image, size))
         refined = dense_crf(collect(found, size), colours, self.parameters, self.iterations, self.normalization)
         yield slice(0, size[0]), slice(0, size[1]), refined
 
 
 def resize_image(image: Tensor, size: Size) -> Tensor:
-    """`[3, h, w]` at that size, bilinear and antialiased as torchvision's, in float32: not rounded."""
+    """`[C, h, w]` at that size, bilinear and antialiased as torchvision's, in float32: not rounded."""
     if image.shape[-2:] == size:
         return image
     return interpolate(image[None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0]

@@ -146,7 +146,7 @@ def gaussian(window: Size) -> Tensor:
 
 
 def padded(image: Tensor, size: Size, pixel: Tensor) -> Tensor:
-    """`[3, h, w]` at the upper left of an image of that size, of which the rest is `pixel` `[3, 1, 1]`."""
+    """`[C, h, w]` at the upper left of an image of that size, of which the rest is `pixel` `[C, 1, 1]`."""
     if image.shape[-2:] == size:
         return image
     whole = pixel.expand(-1, *size).clone()

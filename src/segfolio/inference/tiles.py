@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from segfolio.data.image_space import RGB
 from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError
 
@@ -34,17 +35,19 @@ class Network:
     """What a protocol needs to know of a network.
 
     Attributes:
-        read: scores of each image of a batch `[B, 3, h, w]`, values 0 to 255.
+        read: scores of each image of a batch `[B, C, h, w]`, as the dataset has them.
         logits: whether scores are logits of a softmax; else they are probabilities.
-        padding: `[3, 1, 1]`, the pixel that an image is padded with: the mean, which is 0 after normalisation.
+        padding: `[C, 1, 1]`, the pixel that an image is padded with: the mean, which is 0 after normalisation.
+        picture: an image `[C, h, w]`, or floats between its values, for the eye: `[3, h, w]` uint8.
     """
 
     read: Callable[[Tensor], Sequence[Scores]]
     logits: bool
     padding: Tensor
+    picture: Callable[[Tensor], Tensor] = RGB.picture
 
     def scores(self, images: Tensor) -> Sequence[Scores]:
-        """Of each image of a batch `[B, 3, h, w]`, values 0 to 255.
+        """Of each image of a batch `[B, C, h, w]`, as the dataset has them.
 
         Raises:
             SegfolioError: images so small that nothing is left of them in the network.
@@ -77,12 +80,12 @@ class DenseProtocol:
         """Scores of one image at the size that is asked for.
 
         Args:
-            image: `[3, h, w]`, values 0 to 255.
+            image: `[C, h, w]`, as the dataset has them.
         """
         raise NotImplementedError
 
     def read(self, network: Network, images: Tensor, sizes: Sequence[Size]) -> Iterator[Tiles]:
-        """The `tiles` of each image of a batch `[B, 3, h, w]`."""
+        """The `tiles` of each image of a batch `[B, C, h, w]`."""
         for image, size in zip(images, sizes, strict=True):
             yield self.tiles(network, image, size)
 

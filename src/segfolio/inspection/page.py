@@ -14,7 +14,7 @@ from segfolio.data.sample import Target, to_pixels
 from segfolio.inspection.report import Report
 from segfolio.inspection.summary import Table, grouped, snippet, tables, verdict
 from segfolio.viz.objects import overlay_objects
-from segfolio.viz.overlay import Pixels, fit, fit_map, overlay, rgb
+from segfolio.viz.overlay import Pixels, fit, fit_map, overlay
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _WIDTH = 360  # of a picture, at most
@@ -77,7 +77,7 @@ def _examples(report: Report, labels: LabelSpace) -> Iterator[str]:
 
 def _figure(dataset: SegmentationDataset, index: int, name: str, pixels: int, split: str) -> str:
     sample = dataset[index]
-    image = rgb(to_pixels(sample.image))
+    image = to_pixels(dataset.image_space.picture(sample.image))
     assert sample.target is not None  # pixels were counted in it
     height, width = image.shape[:2]
     size = (_WIDTH, max(1, round(height * _WIDTH / width))) if width > _WIDTH else (width, height)

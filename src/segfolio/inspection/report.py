@@ -27,6 +27,8 @@ class Found(NamedTuple):
         pixels: `[C + 1]`, of each class and of none (void, or no object).
         objects, crowds: `[C]`, of thing classes, and regions that stand for a group of them.
         lost: what panoptic truth cannot keep, where the dataset has one.
+        values: `[2, channels]`, sums over the image's pixels of its values in units of their range, and of their
+            squares.
     """
 
     image_id: str
@@ -38,6 +40,7 @@ class Found(NamedTuple):
     objects: Counts
     crowds: Counts
     lost: list[Problem]
+    values: npt.NDArray[np.float64]
 
 
 class Split:
@@ -51,6 +54,7 @@ class Split:
         images_with: `[C + 1]`, images that hold such a pixel.
         pixels_around: `[C]`, all pixels of the images that hold the class.
         sizes: images of each height and width.
+        values: as of `Found`, over all images.
         empty: ids of the images whose truth is background or nothing.
         unknown: pixels and images of each id in the files that the label space lacks.
         most: of each class, (pixels, index) of the images with most of it.
@@ -63,6 +67,7 @@ class Split:
         self.pixels, self.images_with = np.zeros((2, c + 1), np.int64)
         self.pixels_around, self.objects, self.crowds = np.zeros((3, c), np.int64)
         self.sizes = Counter[Size]()
+        self.values = np.zeros((2, dataset.image_space.channels))
         self.empty: list[str] = []
         self.unknown: dict[int, tuple[int, int]] = {}
         self.most: list[list[tuple[int, int]]] = [[] for _ in range(c)]
@@ -72,6 +77,7 @@ class Split:
         self.read += 1
         self.has_truth |= found.has_truth
         self.sizes[found.size] += 1
+        self.values += found.values
         self.pixels += found.pixels
         self.images_with += held
         self.pixels_around += held[:-1] * found.pixels.sum()
@@ -95,6 +101,12 @@ class Split:
         return float(self.pixels[-1] / max(self.pixels.sum(), 1))
 
     @property
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Of each channel over all pixels, in units of the value range: the model's `mean` and `std`."""
+        mean, squares = self.values / max(1, sum(h * w * n for (h, w), n in self.sizes.items()))
+        return mean.tolist(), np.sqrt(np.maximum(squares - mean**2, 0)).tolist()
+
+    @property
     def by_area(self) -> list[Size]:
         """Every image size once, the smallest first."""
         return sorted(self.sizes, key=lambda size: (size[0] * size[1], size))
@@ -103,9 +115,13 @@ class Split:
         labels = self.dataset.labels
         columns = zip(self.pixels, self.images_with, self.objects, self.crowds, strict=False)
         per_class = zip(labels.names, columns, strict=True)
+        mean, std = self.mean_and_std
         return {
             "images": self.images,
             "read": self.read,
+            "image_space": self.dataset.image_space.words,
+            "mean": mean,
+            "std": std,
             "sizes": {
                 "smallest": list(self.by_area[0]) if self.sizes else None,
                 "largest": list(self.by_area[-1]) if self.sizes else None,

@@ -5,7 +5,9 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from segfolio.data.checks.problems import Problem
 from segfolio.data.checks.truth import has_truth
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.formats import coco
+from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace, UnknownIds
 from segfolio.data.panoptic_truth import panoptic_losses
 from segfolio.data.sample import Size, Target, to_pixels
@@ -145,8 +148,17 @@ def _look(dataset: SegmentationDataset, index: int) -> Found:
     lost = list(panoptic_losses(target, labels, sample.image_id)) if is_panoptic else []
     digest = hashlib.blake2b(to_pixels(sample.image).data, digest_size=16).digest()
     annotated = sample.target is not None
-    truth = has_truth(sample.target)
-    return Found(sample.image_id, sample.original_size, digest, annotated, truth, pixels, objects, crowds, lost)
+    truth, values = has_truth(sample.target), _values(to_pixels(sample.image), dataset.image_space)
+    return Found(sample.image_id, sample.original_size, digest, annotated, truth, pixels, objects, crowds, lost, values)
+
+
+def _values(pixels: npt.NDArray[Any], space: ImageSpace) -> npt.NDArray[np.float64]:
+    """See `Found.values`."""
+    (low, high), number = space.value_range, pixels.shape[0] * pixels.shape[1]
+    found = [cv2.meanStdDev(np.ascontiguousarray(pixels[..., c : c + 4])) for c in range(0, pixels.shape[2], 4)]
+    mean, std = np.concatenate(found, 1)[..., 0]
+    mean, std = (mean - low) / (high - low), std / (high - low)
+    return number * np.stack([mean, std**2 + mean**2])
 
 
 def _gaps(name: str, split: Split, needed: bool) -> Iterator[Problem]:

@@ -45,13 +45,21 @@ def tables(report: Report) -> list[Table]:
 
 
 def snippet(report: Report) -> str:
-    """YAML of the class weights, each method's to be pasted into a loss's `init_args`; empty where there are none."""
-    if report.labels is None or not report.class_weights:
-        return ""
-    lines = [f"# in the order {', '.join(report.labels.names)}"]
-    for method, weights in report.class_weights.items():
-        lines += [f"# {method}", f"weight: [{', '.join(f'{w:.4f}' for w in weights)}]"]
+    """YAML to be pasted: mean and standard deviation of what is trained on into the model's `init_args`, the class
+    weights of each method into those of a loss; empty where there are none."""
+    split, lines = report.splits.get(report.trained_on), list[str]()
+    if split and split.read:
+        lines += [f"# images of {split.dataset.image_space.words}, for a network without pretrained weights"]
+        lines += [_yaml(*pair) for pair in zip(("mean", "std"), split.mean_and_std, strict=True)]
+    if report.labels and report.class_weights:
+        lines += [f"# in the order {', '.join(report.labels.names)}"]
+        for method, weights in report.class_weights.items():
+            lines += [f"# {method}", _yaml("weight", weights)]
     return "\n".join(lines)
+
+
+def _yaml(key: str, values: Iterable[float]) -> str:
+    return f"{key}: [{', '.join(f'{value:.4f}' for value in values)}]"
 
 
 def grouped(problems: Iterable[Problem]) -> list[tuple[str, list[str]]]:

@@ -114,7 +114,7 @@ class PredictionPictures(Callback):
         i: int,
         queries: Queries | None,
     ) -> None:
-        image_id, image, labels = batch.image_ids[i], at_original_size(batch, i), family.labels
+        image_id, image, labels = batch.image_ids[i], at_original_size(batch, i, family.image_space), family.labels
         target = batch.targets[i] if batch.targets else None
         readings = views(found, target, labels, self.min_score)
         if not readings:

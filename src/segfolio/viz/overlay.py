@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import Color, LabelSpace
 from segfolio.data.sample import Batch, to_pixels
 
@@ -23,10 +24,10 @@ def rgb(image: Pixels) -> Pixels:
     return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
-def at_original_size(batch: Batch, index: int) -> Pixels:
-    """One image of a batch `[H, W, 3]` at the size it has on disk, whatever size the network saw."""
+def at_original_size(batch: Batch, index: int, space: ImageSpace = RGB) -> Pixels:
+    """One image of a batch for the eye, `[H, W, 3]` at the size it has on disk, whatever size the network saw."""
     height, width = batch.sizes[index]
-    pixels = rgb(to_pixels(batch.images[index, :, :height, :width].cpu()))
+    pixels = to_pixels(space.picture(batch.images[index, :, :height, :width]).cpu())
     height, width = batch.original_sizes[index]
     return fit(pixels, (width, height))
 

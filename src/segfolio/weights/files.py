@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from segfolio.errors import SegfolioError
+from segfolio.weights.input_layer import fitted
 
 NOT_FOUND = "{weights} is neither a file nor a name of {model}'s weights ({names})"
 NOT_DOWNLOADED = "{url} cannot be downloaded ({reason}); fetch it elsewhere and put {name} into {folder}"
@@ -36,7 +37,8 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: str, new: tuple[str, ...] = ()) -> None:
-    """Load `state_dict` into `module`; every key must match.
+    """Load `state_dict` into `module`; every key must match. For images of other channels than RGB the first
+    convolution's weights are made to fit, with a warning.
 
     Args:
         source: where the weights come from, for the error.
@@ -45,7 +47,7 @@ def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: st
     Raises:
         SegfolioError: missing or unexpected keys, shapes that differ, values that are not finite.
     """
-    own = module.state_dict()
+    own, state_dict = module.state_dict(), fitted(dict(state_dict), module, source)
     shared = own.keys() & state_dict.keys()
     problems = {
         "are missing": [k for k in own if k not in shared and not k.startswith(new)],

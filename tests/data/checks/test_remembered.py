@@ -101,7 +101,7 @@ def test_headers_are_read_once_until_a_file_changes(tmp_path, monkeypatch) -> No
     (before,) = dataset.problems()
     assert (before.what, before.image_id, before.fatal) == ("missing", "1", True)
     with monkeypatch.context() as patch:
-        patch.setattr(headers, "_read", lambda path: pytest.fail(f"{path} was read again"))
+        patch.setattr(headers, "read_header", lambda path: pytest.fail(f"{path} was read again"))
         assert list(dataset.problems()) == [before]
         with pytest.raises(pytest.fail.Exception):  # as grey it is another question
             MaskFolder(tmp_path, "val", channels=1).check()

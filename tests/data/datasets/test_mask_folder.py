@@ -4,6 +4,7 @@ import pytest
 from segfolio.data.datasets import ImageFolder, MaskFolder
 from segfolio.data.datasets.mask_folder import read_classes
 from segfolio.data.formats.images import write_id_map, write_image
+from segfolio.data.image_space import GREY
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from tests.fake import mask_folder
@@ -27,7 +28,7 @@ def test_folders_are_splits(root):
 
 def test_images_can_be_read_as_grey(root):
     dataset = MaskFolder(root, "train", channels=1)
-    assert (dataset.channels, dataset[0].image.shape) == (1, (1, 64, 96))
+    assert (dataset.image_space, dataset[0].image.shape) == (GREY, (1, 64, 96))
 
 
 def test_folders_below_a_split_are_part_of_the_name(root):
@@ -123,7 +124,7 @@ def test_a_mistake_in_the_classes_file_names_file_and_key(tmp_path, text, messag
 
 def test_an_image_folder_has_all_images_below_it_and_no_truth(root):
     labels = MaskFolder(root, "train").labels
-    dataset = ImageFolder(root / "images", labels, channels=1)
+    dataset = ImageFolder(root / "images", labels, GREY)
     assert [pair.image_id for pair in dataset.pairs] == [
         "test/0",
         "train/0",

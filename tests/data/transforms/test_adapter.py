@@ -24,7 +24,7 @@ def test_torchvision_pads_with_ignore_index_and_leaves_torchs_generator() -> Non
 
 def test_what_torchvision_may_not_do_is_an_error() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(SegfolioError, match=r"ToDtype made torch.float32 of blocks; images stay uint8"):
+    with pytest.raises(SegfolioError, match=r"ToDtype made torch.float32 of blocks; images stay torch.uint8"):
         TorchvisionV2(v2.ToDtype(torch.float32, scale=True))(blocks(), rng)
     with pytest.raises(SegfolioError, match="Pad pads masks with a value of its own; leave `fill`"):
         TorchvisionV2(v2.Pad(3, fill=255))(blocks(), rng)

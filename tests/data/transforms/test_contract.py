@@ -137,8 +137,8 @@ def test_mistakes_are_named() -> None:
             mistake()
     image = to_image(np.zeros((4, 4, 2), np.uint8))
     with pytest.raises(SegfolioError, match="two has 2 channels"):
-        ColorJitter(0.5)(Sample(image, "two", (4, 4)), np.random.default_rng(0))
-    with pytest.raises(SegfolioError, match="two has 2 channels; it needs RGB"):
+        ColorJitter(saturation=0.5)(Sample(image, "two", (4, 4)), np.random.default_rng(0))
+    with pytest.raises(SegfolioError, match="two has 2 channels of uint8; it needs RGB"):
         PhotometricDistortion()(Sample(image, "two", (4, 4)), np.random.default_rng(0))
     with pytest.raises(SegfolioError, match="two has neither segments nor a semantic map"):
         BorderWeight()(Sample(image, "two", (4, 4), Target()), np.random.default_rng(0))

@@ -46,6 +46,7 @@ class DeepLabV2(DilatedNetwork):
         scales: of the image, beside 1; none for the rows without MSC. In training there is then
             `auxiliary["scale_100"]` and, of scale 0.75, `auxiliary["scale_75"]`.
         weights: of the backbone or of all, see `DilatedNetwork.load`.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that cannot be dilated, weights that do not fit.
@@ -65,8 +66,9 @@ class DeepLabV2(DilatedNetwork):
         rates: Sequence[int] = ASPP_L,
         scales: Sequence[float] = (0.75, 0.5),
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [4], output_stride=8)
+        super().__init__(backbone, [4], output_stride=8, in_chans=in_channels)
         self.scales = scales
         self.classifier = nn.ModuleList(
             nn.Conv2d(self.channels[0], num_classes, 3, padding=rate, dilation=rate) for rate in rates

@@ -38,6 +38,7 @@ class DeepLabV3(DilatedNetwork):
         width: channels of the pyramid.
         weights: of the backbone or of all, see `DilatedNetwork.load`; of torchvision's for `deeplabv3_<backbone>`
             e.g. `COCO_WITH_VOC_LABELS_V1`.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that cannot be dilated so, weights that do not fit.
@@ -63,8 +64,9 @@ class DeepLabV3(DilatedNetwork):
         auxiliary: bool = False,
         width: int = 256,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [3, 4], output_stride, eval_output_stride, grid)
+        super().__init__(backbone, [3, 4], output_stride, eval_output_stride, grid, in_chans=in_channels)
         middle, top = self.channels
         self.rates = rates
         self.classifier = nn.Sequential(

@@ -41,6 +41,7 @@ class DeepLabV3Plus(DilatedNetwork):
         dropout: after the pyramid.
         projection: size of the kernel behind the branches of the pyramid; 3 in mmsegmentation.
         weights: of the backbone or of all, see `DilatedNetwork.load`.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that cannot be dilated so, weights that do not fit.
@@ -71,8 +72,9 @@ class DeepLabV3Plus(DilatedNetwork):
         dropout: float = 0.1,
         projection: int = 1,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [1, 3, 4], output_stride, eval_output_stride, grid)
+        super().__init__(backbone, [1, 3, 4], output_stride, eval_output_stride, grid, in_chans=in_channels)
         low, middle, top = self.channels
         self.rates = rates
         self.pyramid = self.make_pyramid(top, width, dropout, separable, projection)

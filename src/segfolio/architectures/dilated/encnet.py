@@ -33,6 +33,7 @@ class EncNet(DilatedNetwork):
         channels: D, of the features that are encoded.
         num_codes: K, codewords.
         weights: None; a tag of timm's weights for `backbone`; or a file with a state dict of it or of this network.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that does not exist or cannot be dilated, weights that do not fit.
@@ -50,8 +51,9 @@ class EncNet(DilatedNetwork):
         num_codes: int = 32,
         output_stride: int = 8,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (3, 4), output_stride)
+        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels)
         middle, last = self.channels
         self.reduce = Conv2dNormActivation(last, channels, 3)
         self.context = ContextEncoding(channels, num_codes)

@@ -25,6 +25,7 @@ class FCNResNet(DilatedNetwork):
         auxiliary: a second head on the stage before the last, in training: `auxiliary["aux"]`.
         weights: of the backbone or of all, see `DilatedNetwork.load`; of torchvision's for `fcn_<backbone>` e.g.
             `COCO_WITH_VOC_LABELS_V1`, which are with `auxiliary`.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that cannot be dilated, weights that do not fit.
@@ -44,8 +45,9 @@ class FCNResNet(DilatedNetwork):
         output_stride: int = 8,
         auxiliary: bool = True,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [3, 4], output_stride)
+        super().__init__(backbone, [3, 4], output_stride, in_chans=in_channels)
         middle, top = self.channels
         self.classifier = FCNHead(top, num_classes)
         self.aux_classifier = FCNHead(middle, num_classes) if auxiliary else None

@@ -38,6 +38,7 @@ class OCRNet(DilatedNetwork):
         channels: of the features that get a context.
         key_channels: of queries, keys and values.
         weights: None; a tag of timm's weights for `backbone`; or a file with a state dict of it or of this network.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that does not exist or cannot be dilated, weights that do not fit.
@@ -55,8 +56,9 @@ class OCRNet(DilatedNetwork):
         key_channels: int = 256,
         output_stride: int = 8,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (3, 4), output_stride)
+        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels)
         middle, last = self.channels
         self.regions = fcn_head(middle, channels, num_classes, nn.Dropout2d(0.05))
         self.reduce = Conv2dNormActivation(last, channels, 3)
@@ -79,7 +81,7 @@ class OCRHRNet(nn.Module):
 
     Args:
         backbone: timm's name of an HRNet.
-        channels, key_channels, weights: as of `OCRNet`.
+        channels, key_channels, weights, in_channels: as of `OCRNet`.
 
     Raises:
         SegfolioError: a backbone that is no HRNet, weights that do not fit.
@@ -96,13 +98,14 @@ class OCRHRNet(nn.Module):
         channels: int = 512,
         key_channels: int = 256,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         check_timm_name(backbone)
         if not backbone.startswith("hrnet"):
             raise SegfolioError(f"OCRHRNet: backbone {backbone} is no HRNet; take OCRNet for a ResNet")
         stages: dict[str, Any] = {"feature_location": "", "out_indices": (1, 2, 3, 4)}
-        self.backbone: Any = timm.create_model(backbone, features_only=True, **stages)
+        self.backbone: Any = timm.create_model(backbone, features_only=True, in_chans=in_channels, **stages)
         width = sum(self.backbone.feature_info.channels())
         self.regions = nn.Sequential(*Conv2dNormActivation(width, width, 1), nn.Conv2d(width, num_classes, 1))
         self.reduce = Conv2dNormActivation(width, channels, 3)

@@ -34,6 +34,7 @@ class PSPNet(DilatedNetwork):
         channels: of the head.
         auxiliary: whether the fourth stage is supervised.
         weights: None; a tag of timm's weights for `backbone`; or a file with a state dict of it or of this network.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that does not exist or cannot be dilated, weights that do not fit.
@@ -59,9 +60,10 @@ class PSPNet(DilatedNetwork):
         auxiliary: bool = True,
         output_stride: int = 8,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
         depth: dict[str, Any] = {"layers": tuple(blocks)} if blocks else {}
-        super().__init__(backbone, (3, 4), output_stride, **depth)
+        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels, **depth)
         first = getattr(self.backbone, "layer4", [None])[0]
         if not isinstance(getattr(first, "conv2", None), nn.Conv2d):
             raise SegfolioError(f"PSPNet: backbone {backbone} is no plain ResNet; take one, such as resnet50s")

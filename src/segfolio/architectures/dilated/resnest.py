@@ -29,6 +29,7 @@ class ResNeStDeepLab(DilatedNetwork):
         backbone: timm's name; the paper's plain ResNets are `resnet50s` and `resnet101s`.
         channels: of the head's layers.
         weights: None; a tag of timm's weights for `backbone`; or a file with a state dict of it or of this network.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that does not exist or cannot be dilated, weights that do not fit.
@@ -50,9 +51,10 @@ class ResNeStDeepLab(DilatedNetwork):
         channels: int = 256,
         output_stride: int = 8,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
         # a block's attention is normalised, and a lone image has one value of each of its channels
-        super().__init__(backbone, (3, 4), output_stride, norm_layer=PooledBatchNorm)
+        super().__init__(backbone, (3, 4), output_stride, norm_layer=PooledBatchNorm, in_chans=in_channels)
         middle, last = self.channels
         self.aspp = ASPP(last, (12, 24, 36), channels)
         self.aspp.project[-1] = nn.Dropout2d(0.5)

@@ -63,6 +63,7 @@ class DilatedResNet(DilatedNetwork):
         deep_stem: give that stem to a ResNet that timm has with a plain one alone, such as ResNet-18 and -34.
         channels: of the levels of pyramid pooling and of the convolution after it.
         weights: None; a tag of timm's weights for `backbone`; or a file with a state dict of it or of this network.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that does not exist or cannot be dilated, weights that do not fit.
@@ -88,8 +89,9 @@ class DilatedResNet(DilatedNetwork):
         deep_stem: bool = False,
         output_stride: int = 8,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (3, 4), output_stride, **(DEEP_STEM if deep_stem else {}))
+        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels, **(DEEP_STEM if deep_stem else {}))
         middle, last = self.channels
         if head == "c1":
             self.head = nn.Sequential(*Conv2dNormActivation(last, last // 4, 3), nn.Conv2d(last // 4, num_classes, 1))

@@ -32,6 +32,7 @@ class UPerNet(DilatedNetwork):
         channels: of every level.
         bins: of the levels of pyramid pooling.
         weights: None; a tag of timm's weights for `backbone`; or a file with a state dict of it or of this network.
+        in_channels: of the images.
 
     Raises:
         SegfolioError: a backbone that does not exist or is no such network, weights that do not fit.
@@ -48,8 +49,9 @@ class UPerNet(DilatedNetwork):
         channels: int = 512,
         bins: Sequence[int] = (1, 2, 3, 6),
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (1, 2, 3, 4), output_stride=32)
+        super().__init__(backbone, (1, 2, 3, 4), output_stride=32, in_chans=in_channels)
         *finer, last = self.channels
         pyramid = PyramidPooling(last, channels, bins, upsample_first=True)
         self.pyramid = nn.Sequential(pyramid, Conv2dNormActivation(pyramid.out_channels, channels, 3))

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from segfolio.errors import SegfolioError
+from segfolio.weights.input_layer import tell_fitted
 
 ENCODERS = smp.encoders.encoders
 DECODERS = smp.MODEL_ARCHITECTURES_MAPPING
@@ -46,6 +47,7 @@ class SMP(nn.Module):
         encoder: the library's name, or timm's; `tu-` before a name that both have means timm's.
         weights: of the encoder: a name such as `imagenet` for the library's, a tag such as `a1_in1k` for
             timm's. They are fetched from the Hugging Face hub once and then read from its cache.
+        in_channels: of the images; weights of RGB are made to fit others, with a warning.
         decoder_arguments: further arguments of the decoder's class, such as `decoder_channels`.
 
     Raises:
@@ -92,6 +94,9 @@ class SMP(nn.Module):
             arguments = f" with {decoder_arguments}" if decoder_arguments else ""
             raise SegfolioError(f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}") from error
         self.multiple, self.least = _sizes(self.model, in_channels, decoder, encoder)
+
+        if weights is not None and in_channels != 3:
+            tell_fitted(f"{encoder}'s {weights}", in_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, num_classes, H, W]`, for any H and W."""

@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from segfolio.data.checks.problems import counted
 from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.formats.images import read_image
+from segfolio.data.image_space import ImageSpace
 from segfolio.errors import SegfolioError
 
 SMALL = 256 * 2**20
@@ -51,7 +53,7 @@ def shared_images(ours: SegmentationDataset, theirs: SegmentationDataset) -> lis
     """
     if _are_small(chain(_files(ours), _files(theirs))):
         mine, others = dict(_files(ours)), dict(_files(theirs))
-        contents = _contents(sorted({*mine, *others}), ours.channels)
+        contents = _contents(sorted({*mine, *others}), ours.image_space)
         first = {contents[path]: image_id for path, image_id in reversed(others.items()) if path in contents}
         return [(image_id, first[contents[path]]) for path, image_id in mine.items() if contents.get(path) in first]
     names = {_name(ours, index) for index in range(len(ours))}
@@ -95,12 +97,12 @@ def _are_one(a: str, b: str) -> bool:
         return False
 
 
-def _contents(paths: Sequence[str], channels: int) -> dict[str, str]:
+def _contents(paths: Sequence[str], space: ImageSpace) -> dict[str, str]:
     """Size and hash of the pixels of each image that can be read."""
 
     def content(path: str) -> str | None:
         try:
-            pixels = read_image(Path(path), channels)
+            pixels = read_image(Path(path), space)
         except SegfolioError:  # told where it is read
             return None
         return f"{pixels.shape} {hashlib.blake2b(pixels.data, digest_size=16).hexdigest()}"
@@ -109,6 +111,6 @@ def _contents(paths: Sequence[str], channels: int) -> dict[str, str]:
         with ThreadPoolExecutor() as pool:
             return json.dumps(list(pool.map(content, paths))).encode()
 
-    key = ["pixels", channels, stamps(map(Path, [__file__, *paths]))]
+    key = ["pixels", asdict(space), stamps(map(Path, [__file__, *paths]))]
     found = json.loads(remembered(key, all_contents))
     return {path: pixels for path, pixels in zip(paths, found, strict=True) if pixels}

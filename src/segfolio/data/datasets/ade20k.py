@@ -113,7 +113,7 @@ class ADE20K(PairedFiles):
 
     def problems(self) -> Iterable[Problem]:
         yield from super().problems()
-        yield from header_problems([FilePair(path.stem, path, None) for path in self.objects], self.channels)
+        yield from header_problems([FilePair(path.stem, path, None) for path in self.objects], self.image_space)
 
     def read(self, index: int) -> Sample:
         """Decode an image, its annotation and its objects.

@@ -13,6 +13,7 @@ from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, PairedFiles
 from segfolio.data.formats.images import read_image
 from segfolio.data.formats.numbered import numbered_segments
+from segfolio.data.image_space import RGB
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
@@ -188,7 +189,7 @@ class ADE20KFull(PairedFiles):
 
     def problems(self) -> Iterable[Problem]:
         """Of images and annotations, which are images as well."""
-        return header_problems([FilePair(p.image_id, path, None) for p in self.pairs for path in p[1:] if path], 3)
+        return header_problems([FilePair(p.image_id, path, None) for p in self.pairs for path in p[1:] if path], RGB)
 
     def read(self, index: int) -> Sample:
         """Decode an image and its annotation.
@@ -211,7 +212,7 @@ class ADE20KFull(PairedFiles):
 def _pairs(folder: Path) -> Iterator[FilePair]:
     """The images below a folder; those of the masks of single objects, ADE_*/, are not looked through."""
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith("ADE_")]
+        folders[:] = [name for name in folders if not name.startswith(("ADE_", "."))]
         for path in (Path(parent, name) for name in names if name.endswith(".jpg")):
             yield FilePair(path.stem, path, _annotation(path))
 

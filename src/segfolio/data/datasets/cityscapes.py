@@ -84,7 +84,9 @@ class Cityscapes(PairedInstances):
         annotated = split != "test"
         root = self.expect_files(root, f"leftImg8bit/{split}", *([f"{kind}/{split}"] if annotated else []))
         folder = root / "leftImg8bit" / split
-        images = {path.name.removesuffix("_leftImg8bit.png"): path for path in folder.glob("*/[!.]*_leftImg8bit.png")}
+        images = {
+            path.name.removesuffix("_leftImg8bit.png"): path for path in folder.glob("[!.]*/[!.]*_leftImg8bit.png")
+        }
         if not images:
             raise SegfolioError(f"{folder} holds no image, expected {self.info.layout}")
         names = sorted(images)

@@ -1,6 +1,6 @@
 """COCO 2017 (Lin et al., 2014, arXiv 1405.0312), and whatever else is annotated in its format or in CVAT's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset, 
 from segfolio.data.formats import coco, coco_problems, cvat, rle
 from segfolio.data.formats.coco_problems import problems
 from segfolio.data.formats.images import read_image
+from segfolio.data.image_space import Dtype, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
@@ -44,6 +45,7 @@ class CocoInstances(SegmentationDataset):
             holds the first image that one of them has.
         background: the name of one more class, of the pixels outside all objects. With it there is a semantic
             map as well: of objects that overlap the smaller is on top, crowds are ignored.
+        channels, dtype, value_range, shown: of the images, see `ImageSpace`: 8-bit RGB if not given.
 
     Raises:
         SegfolioError: a file that is missing, is no JSON, or lacks what a COCO file has; no folder of images; a
@@ -75,11 +77,16 @@ class CocoInstances(SegmentationDataset):
         annotations: str = "annotations/instances_{split}2017.json",
         images: str | None = None,
         background: str | None = None,
+        channels: int = 3,
+        dtype: Dtype = "uint8",
+        value_range: tuple[float, float] | None = None,
+        shown: Sequence[int] = (),
     ) -> None:
         annotations = annotations.replace("{split}", split)
         root = self.expect_files(root, annotations)
         self.file = coco.load(root / annotations)
         self.labels = _label_space(self.file, background)
+        self.image_space = ImageSpace(channels, dtype, value_range or (), tuple(shown))
         folders = [".", "images", f"{split}2017", split] if images is None else [images.replace("{split}", split)]
         self.folder, self._by_name = self._find_images(root, folders)
         if background and (said := self.without_masks()):
@@ -126,7 +133,7 @@ class CocoInstances(SegmentationDataset):
             SegfolioError: an image that cannot be decoded, a segmentation that is none; which one.
         """
         image = self.file.images[index]
-        pixels = to_image(read_image(self.image_file(index)))
+        pixels = to_image(read_image(self.image_file(index), self.image_space))
         size = (pixels.shape[-2], pixels.shape[-1])
         segments = coco.segments(self.file, image, size, self.labels)
         semantic = None
@@ -145,7 +152,7 @@ class CocoInstances(SegmentationDataset):
     def problems(self) -> Iterator[Problem]:
         paths = self._image_files()
         pairs = [FilePair(image.stem, path, None) for image, path in zip(self.file.images, paths, strict=True)]
-        yield from header_problems(pairs, self.channels)
+        yield from header_problems(pairs, self.image_space)
         read_by = map(Path, (coco.__file__, coco_problems.__file__, cvat.__file__, rle.__file__))
         files = [*read_by, self.file.path, *paths]
         yield from remembered_problems(str(self.folder), files, lambda: problems(self.file, paths))

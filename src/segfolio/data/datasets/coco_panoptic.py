@@ -140,7 +140,7 @@ class CocoPanoptic(SegmentationDataset):
         """Faults of the JSON, missing and broken files, sizes that differ; no pixel is decoded."""
         yield from self._faults
         pairs = [FilePair(entry.image_id, self.images / entry.image, None) for entry in self._entries]
-        yield from header_problems(pairs, self.channels)
+        yield from header_problems(pairs, self.image_space)
         with ThreadPoolExecutor(8) as pool:
             for found in pool.map(lambda entry: list(self._inspect(entry)), self._entries):
                 yield from found

@@ -125,7 +125,7 @@ class COCOStuff10k(PairedFiles):
 
     def problems(self) -> Iterable[Problem]:
         """Of the images; annotations are looked at when they are read."""
-        return header_problems([pair._replace(mask=None) for pair in self.pairs], self.channels)
+        return header_problems([pair._replace(mask=None) for pair in self.pairs], self.image_space)
 
     def read_ids(self, path: Path) -> npt.NDArray[np.uint16]:
         found = "1.0" if is_hdf5(path) else "1.1"

@@ -58,7 +58,7 @@ class DSB2018(SegmentationDataset):
 
     def __init__(self, root: str | Path, split: str, val_every: int = 5) -> None:
         self.folder = self.expect_files(root, "stage1_train") / "stage1_train"
-        found = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
+        found = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and entry.name[0] != ".")
         lists = {path.stem: path for path in self.folder.parent.glob("splits/*.txt")}
         self.expect_split(split, self.info.splits.keys() | lists.keys())
         if split in lists:
@@ -94,7 +94,7 @@ class DSB2018(SegmentationDataset):
         return Sample(image, image_id, size, Target(semantic, segments))
 
     def _masks(self, image_id: str) -> list[Path]:
-        return sorted((self.folder / image_id / "masks").glob("*.png"))
+        return sorted((self.folder / image_id / "masks").glob("[!.]*.png"))
 
     def _segments(self, image_id: str, size: tuple[int, int], overlaps: list[str] | None = None) -> Segments:
         """The nuclei: an id map, or run lengths where some overlap, which `overlaps` is then told."""
@@ -132,7 +132,7 @@ class DSB2018(SegmentationDataset):
     def problems(self) -> Iterator[Problem]:
         """Faults of images as their headers show them, and of masks, which are decoded."""
         pairs = [FilePair(image_id, self.image_file(index), None) for index, image_id in enumerate(self.ids)]
-        yield from header_problems(pairs, self.channels)
+        yield from header_problems(pairs, self.image_space)
         with ThreadPoolExecutor() as pool:
             for found in pool.map(self._mask_problems, pairs):
                 yield from found

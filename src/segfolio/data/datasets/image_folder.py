@@ -4,6 +4,7 @@ from pathlib import Path
 
 from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import IMAGE_SUFFIXES, DatasetInfo, PairedFiles, files_by_id
+from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 
@@ -13,7 +14,7 @@ class ImageFolder(PairedFiles):
 
     Args:
         labels: the label space of the network that will see them.
-        channels: 3 to read the images as RGB, 1 as grey.
+        image_space: of the images that it has learned from.
 
     Raises:
         SegfolioError: no folder, no image in it, two images that differ in their suffix alone; a split in place of
@@ -28,14 +29,14 @@ class ImageFolder(PairedFiles):
         layout=f"images ({', '.join(IMAGE_SUFFIXES)}) in any folders",
     )
 
-    def __init__(self, root: str | Path, labels: LabelSpace, channels: int = 3) -> None:
+    def __init__(self, root: str | Path, labels: LabelSpace, image_space: ImageSpace = RGB) -> None:
         if not isinstance(labels, LabelSpace):
             raise SegfolioError(
                 "ImageFolder holds images without a truth, to be predicted by data.images; to train, to test and to "
                 "inspect take a dataset with a truth, as MaskFolder or CocoInstances"
             )
         root = Path(root)
-        self.labels, self.channels = labels, channels
+        self.labels, self.image_space = labels, image_space
         self.pairs = [FilePair(image_id, path, None) for image_id, path in files_by_id(root).items()]
         if not self.pairs:
             found = "there is no image in it" if root.is_dir() else "there is no such folder"

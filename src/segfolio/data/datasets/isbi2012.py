@@ -4,6 +4,7 @@ from pathlib import Path
 
 from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles
+from segfolio.data.image_space import GREY
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 
@@ -36,7 +37,7 @@ class ISBI2012(PairedFiles):
         access="The folder data/membrane/train/ of the page's repository is the root.",
     )
     labels = LabelSpace(names=("membrane", "cell"), ids=(0, 255))
-    channels = 1
+    image_space = GREY
 
     def __init__(self, root: str | Path, split: str, val: tuple[int, ...] = (24, 25, 26, 27, 28, 29)) -> None:
         self.expect_split(split, self.info.splits)

@@ -1,6 +1,6 @@
 """A user's own images and masks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from segfolio.data.checks.headers import FilePair, header_problems
 from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
 from segfolio.data.formats.colors import ColorTable, read_color_rows
+from segfolio.data.image_space import Dtype, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from segfolio.files import making_many
@@ -36,7 +37,9 @@ class MaskFolder(PairedFiles):
     Args:
         split: the folder or the list.
         classes: the file that names the classes, below `root`; in a table of colours `void` is no class.
-        channels: 3 to read the images as RGB, 1 as grey.
+        channels, dtype, value_range, shown: of the images, see `ImageSpace`: 8-bit RGB if not given. `channels: 1`
+            reads colour images as grey; satellite images of four bands may be `channels: 4, dtype: uint16,
+            value_range: [0, 10000], shown: [2, 1, 0]`. Files are PNG or TIFF, of more than four channels TIFF or NPY.
 
     Raises:
         SegfolioError: another layout, an unknown split, images without mask or masks without image, a mistake
@@ -50,12 +53,22 @@ class MaskFolder(PairedFiles):
         layout="classes.yaml or a table of colours, images/<split>/* and masks/<split>/*.png (or splits/<split>.txt)",
     )
 
-    def __init__(self, root: str | Path, split: str, classes: str = "classes.yaml", channels: int = 3) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        classes: str = "classes.yaml",
+        channels: int = 3,
+        dtype: Dtype = "uint8",
+        value_range: tuple[float, float] | None = None,
+        shown: Sequence[int] = (),
+    ) -> None:
         root = self.expect_files(root, classes, "images", "masks")
-        self.classes, self.channels = root / classes, channels
+        self.classes = root / classes
         self.labels = read_classes(self.classes)
-        lists = {path.stem: path for path in (root / "splits").glob("*.txt")}
-        folders = {path.name for path in (root / "images").iterdir() if path.is_dir()}
+        self.image_space = ImageSpace(channels, dtype, value_range or (), tuple(shown))
+        lists = {path.stem: path for path in (root / "splits").glob("[!.]*.txt")}
+        folders = {path.name for path in (root / "images").glob("[!.]*") if path.is_dir()}
         self.expect_split(split, lists.keys() | folders)
         below = "" if split in lists else split
         images = files_by_id(root / "images" / below)
@@ -88,7 +101,7 @@ class MaskFolder(PairedFiles):
         return [*([self.classes] if self.colors else []), *super().files()]  # what colours mean is data
 
     def problems(self) -> Iterable[Problem]:
-        return header_problems(self.pairs, self.channels, in_colors=self.colors is not None)
+        return header_problems(self.pairs, self.image_space, in_colors=self.colors is not None)
 
 
 def read_classes(path: Path) -> LabelSpace:

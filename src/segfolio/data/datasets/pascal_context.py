@@ -71,7 +71,7 @@ class PascalContext(PairedFiles):
 
     def problems(self) -> Iterable[Problem]:
         """Of the images; MATLAB files have no header to look at."""
-        return header_problems([pair._replace(mask=None) for pair in self.pairs], self.channels)
+        return header_problems([pair._replace(mask=None) for pair in self.pairs], self.image_space)
 
     def read_ids(self, path: Path) -> npt.NDArray[np.uint16]:
         """The ids of a file, those without a class as 0."""

@@ -120,7 +120,7 @@ class SBD(PairedInstances):
         """Of images and PNGs; MATLAB files have no header to look at."""
         beside = [pair._replace(mask=path) for pair, path in zip(self.pairs, self.instance_maps, strict=False)]
         readable = [p._replace(mask=None) if p.mask and p.mask.suffix == ".mat" else p for p in self.pairs + beside]
-        return dict.fromkeys(header_problems(readable, self.channels))  # an image's are told once
+        return dict.fromkeys(header_problems(readable, self.image_space))  # an image's are told once
 
 
 def _instance_map(pair: FilePair) -> Path:

@@ -82,7 +82,7 @@ class SUNRGBD(SegmentationDataset):
         return [self.root / _META, self.root / _SEG, *(pair.image for pair in self.pairs)]
 
     def problems(self) -> Iterable[Problem]:
-        return header_problems(self.pairs, self.channels)
+        return header_problems(self.pairs, self.image_space)
 
     def read(self, index: int) -> Sample:
         """Decode an image, and read its label map.

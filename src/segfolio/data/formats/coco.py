@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 import torch
 from torch import Tensor
 
 from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.formats import cvat, polygons, rle
+from segfolio.data.formats.image_header import read_header
 from segfolio.data.formats.json_outline import Entries, Irregular, outline
 from segfolio.data.formats.rle import RLE
 from segfolio.data.image_ids import id_of
@@ -232,9 +232,8 @@ def semantic(segments: Segments, labels: LabelSpace) -> npt.NDArray[np.integer]:
 def header_size(path: Path) -> Size | None:
     """Height and width that an image's header tells, None of what is no image."""
     try:
-        with PIL.Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        return read_header(path).size
+    except (OSError, ValueError):
         return None
 
 

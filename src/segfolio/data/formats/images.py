@@ -1,11 +1,15 @@
 """Images and id maps: files to arrays and back.
 
-Orientation tags are not applied, so that an image and its mask stay aligned.
+Orientation tags (EXIF's, TIFF's) are not applied, in no format, so that an image and its mask stay aligned; the check
+of headers names the files that have one. Gamma and colour profiles are not applied either.
 """
 
 import io
+import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,34 +17,39 @@ import numpy.typing as npt
 import pyspng
 from PIL import Image
 
+from segfolio.data.formats import tiff
+from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.errors import SegfolioError
 from segfolio.files import write_atomically
 
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
-_READ = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
+PNG_START, JPEG_START, NPY_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x93NUMPY"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
+_DAMAGED = "{path} cannot be decoded: it is damaged or no image; copy or export it again"
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length behind them: those in a scan, and the start
 
 
-def read_image(path: Path, channels: int = 3) -> npt.NDArray[np.uint8]:
-    """Decode an image to `[H, W, channels]` uint8, RGB or grey.
+def read_image(path: Path, space: ImageSpace = RGB) -> npt.NDArray[Any]:
+    """Decode an image to `[H, W, channels]` of the space's type, as it is stored; of a TIFF the first page.
 
-    Grey is repeated to three channels, colour becomes grey for one, alpha is dropped.
+    Grey is repeated to three channels, colour becomes grey for one, and the alpha of grey and of RGB is dropped where
+    it is not asked for. NPY files hold `[H, W]` or `[H, W, C]`.
 
     Raises:
-        SegfolioError: a file that is missing, cut short, no image, or of more than 8 bits per channel.
+        SegfolioError: a file that is missing, cut short, no image, or of another type or number of channels; values
+            that are no numbers.
     """
-    if channels not in _READ:
-        raise SegfolioError(f"channels is {channels}; images are read with 1 (grey) or 3 (RGB)")
     data = load(path)
-    pixels = _fast_png(data, kind=2) if channels == 3 else None
+    pixels = _fast_png(data, kind=2) if space.channels == 3 else None
     if pixels is None:
-        pixels = decode(path, data, _READ[channels] | cv2.IMREAD_ANYDEPTH)
-    if pixels.dtype != np.uint8:
-        raise SegfolioError(
-            f"{path} holds {pixels.dtype} values, expected uint8; which range to keep is yours to say: "
-            "scale the image to 0-255 and save it with 8 bits per channel"
-        )
-    return pixels.reshape(*pixels.shape[:2], channels)
+        pixels = _decoded(path, data, space.channels)
+    if wrong := space.misfit(pixels.shape[2], pixels.dtype.name):
+        raise SegfolioError(f"{path} is {wrong}")
+    pixels = _with_channels(pixels.astype(space.dtype, copy=False), space.channels)
+    if space.dtype == "float32" and not np.isfinite(pixels).all():
+        raise SegfolioError(f"{path} holds values that are no numbers or infinite; write others in their places")
+    return pixels
 
 
 def read_id_map(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
@@ -50,32 +59,39 @@ def read_id_map(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         SegfolioError: a file that is missing, cut short, no PNG, or that holds colours in place of ids.
     """
     data = load(path)
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG_START):
         raise SegfolioError(f"{path} is no PNG; id maps are PNG files, because lossy formats change the ids")
     bits, kind = data[24], data[25]  # of the header, PNG specification 11.2.2
-    if kind == 3:  # OpenCV would turn the indices of a palette into its colours
-        try:
-            return np.array(Image.open(io.BytesIO(data)))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise SegfolioError(f"{path} cannot be decoded ({error}); copy or export it again") from None
-    if kind != 0:
+    if kind not in (0, 3):
         raise SegfolioError(
             f"{path} has been converted to colours ({'RGB' if kind == 2 else 'with alpha'}), expected class "
             "ids in one channel; export it as a grey or palette PNG"
         )
+    if kind == 3 and _checksums_hold(data):  # decoders would turn the indices of a palette into its colours
+        data = _without_palette(data)
+    elif kind == 3:
+        raise SegfolioError(_DAMAGED.format(path=path))
     if (pixels := _fast_png(data, kind=0)) is not None:
-        return pixels
+        return pixels[..., 0]
     ids = decode(path, data, cv2.IMREAD_UNCHANGED)
     return ids // (255 // (2**bits - 1)) if bits < 8 else ids  # OpenCV stretches 1, 2 and 4 bits to 0-255
 
 
 def is_cut_short(data: bytes) -> bool:
     """Whether a PNG or JPEG lacks its end mark. Bytes after the mark are allowed."""
-    if data.startswith(_PNG):
+    if data.startswith(PNG_START):
         return not data.endswith(_PNG_END) and _PNG_END not in data
-    if data.startswith(_JPEG):  # a thumbnail in the header has an end mark of its own
-        return not data.endswith(_JPEG_END) and data.rfind(_JPEG_END) <= data.rfind(_JPEG_SCAN)
-    return False
+    return data.startswith(JPEG_START) and not data.endswith(_JPEG_END) and not _ends(data)
+
+
+def _ends(jpeg: bytes) -> bool:
+    """Whether the image itself comes to its end mark: a thumbnail in the header has one, what is appended any."""
+    place = 0
+    while (marker := _MARKER.search(jpeg, place)) and marker[0][-1:] != _JPEG_END[1:]:
+        place = marker.end()
+        if marker[1][0] not in _ALONE:
+            place += int.from_bytes(jpeg[place : place + 2])
+    return marker is not None
 
 
 def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
@@ -117,15 +133,55 @@ def load(path: Path) -> bytes:
     return data
 
 
-def decode(path: Path, data: bytes, flags: int) -> npt.NDArray[np.uint8]:
+def decode(path: Path, data: bytes, flags: int) -> npt.NDArray[Any]:
     """`data` of the file `path` by OpenCV, as it is stored; a `SegfolioError` where that fails."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # more pixels than OpenCV's limit
         pixels = None
     if pixels is None:
-        raise SegfolioError(f"{path} cannot be decoded: it is damaged or no image; copy or export it again")
+        raise SegfolioError(_DAMAGED.format(path=path))
     return pixels
+
+
+def _decoded(path: Path, data: bytes, channels: int) -> npt.NDArray[Any]:
+    """`[H, W, C]`, RGB before BGR: all channels of the file, or those three of a picture that are asked for."""
+    try:
+        if data.startswith(NPY_START):
+            values = np.load(io.BytesIO(data), allow_pickle=False)
+            if values.ndim not in (2, 3):
+                raise ValueError(f"its shape is {list(values.shape)}, expected [H, W] or [H, W, C]")
+            return np.ascontiguousarray(values.reshape(*values.shape[:2], -1))
+        if data.startswith(TIFF_STARTS):
+            page = next(tiff.pages(io.BytesIO(data)))
+            if page.is_plain:
+                return tiff.numbers(data, page)
+            data = tiff.upright(data, page)
+    except (ValueError, EOFError, StopIteration) as error:
+        reason = str(error) or "there is no image in it"
+        raise SegfolioError(f"{path} cannot be decoded: {reason}; copy or export it again") from None
+    if channels == 3:
+        return decode(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    if pixels.shape[2] == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
+    grey_and_alpha = data.startswith(PNG_START) and data[25] == 4
+    return pixels[..., [0, 3]] if grey_and_alpha else pixels
+
+
+def _with_channels(pixels: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
+    """`[H, W, C]` as grey or RGB where that is asked for and there is something else."""
+    if pixels.shape[2] == channels:
+        return pixels
+    pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]  # without alpha
+    if channels == 3:
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    if pixels.shape[2] == 3:
+        return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)[..., None]
+    return np.ascontiguousarray(pixels)
 
 
 def _fast_png(data: bytes, kind: int) -> npt.NDArray[np.uint8] | None:
@@ -133,26 +189,40 @@ def _fast_png(data: bytes, kind: int) -> npt.NDArray[np.uint8] | None:
 
     pyspng needs a quarter less time than OpenCV, but reads damaged files without a word.
     """
-    if not data.startswith(_PNG) or data[24:26] != bytes((8, kind)) or not _checksums_hold(data):
+    if not data.startswith(PNG_START) or data[24:26] != bytes((8, kind)) or not _checksums_hold(data):
         return None
     try:
         pixels = pyspng.load(data)
     except RuntimeError:
         return None
-    return pixels if pixels.ndim == 2 + kind // 2 and pixels.shape[2:] in ((), (3,)) else None
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return pixels if pixels.shape[2] == kind + 1 else None
 
 
 def _checksums_hold(data: bytes) -> bool:
     """Whether every chunk of a PNG is whole (PNG specification 5.3)."""
-    view, start = memoryview(data), len(_PNG)
-    while start + 12 <= len(data):
-        end = start + 8 + int.from_bytes(view[start : start + 4])
-        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+    view, last = memoryview(data), b""
+    for kind, start, end in _chunks(data):
+        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             return False
-        if view[start + 4 : start + 8] == b"IEND":
-            return True
-        start = end + 4
-    return False
+        last = kind
+    return last == b"IEND"
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each chunk of a PNG, to the one that ends it."""
+    end, kind = len(PNG_START), b""
+    while end + 12 <= len(png) and kind != b"IEND":
+        start, kind = end, png[end + 4 : end + 8]
+        end += 12 + int.from_bytes(png[start : start + 4])
+        yield kind, start, end
+
+
+def _without_palette(png: bytes) -> bytes:
+    """A palette PNG as the grey one of the same indices: they are packed alike."""
+    parts = [png[start:end] for kind, start, end in _chunks(png) if kind in (b"IDAT", b"IEND")]
+    header = png[12:25] + b"\0" + png[26:29]
+    return b"".join((png[:12], header, zlib.crc32(header).to_bytes(4), *parts))
 
 
 def _encode(path: Path, pixels: npt.NDArray[np.integer]) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation on uint8, on the CPU, one random stream per sample; normalisation is later, on the device."""
+"""Augmentation in the images' own type, on the CPU, one random stream per sample; they are normalised on the device."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -20,10 +20,10 @@ class TorchvisionV2:
     the masks with nothing, class indices travel relative to `ignore_index`. Leave `fill` of masks at 0.
 
     Args:
-        transform: one that keeps images uint8, such as `v2.RandomPerspective`.
+        transform: one that keeps the type of images, such as `v2.RandomPerspective`.
 
     Raises:
-        SegfolioError: an image that is no longer uint8, a semantic map that was padded with another value.
+        SegfolioError: an image of another type than before, a semantic map that was padded with another value.
     """
 
     def __init__(self, transform: v2.Transform) -> None:
@@ -40,9 +40,9 @@ class TorchvisionV2:
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
             image, planes = self.transform(sample.image, planes)
         name = type(self.transform).__name__
-        if image.dtype != torch.uint8:
+        if image.dtype != sample.image.dtype:
             raise SegfolioError(
-                f"TorchvisionV2: {name} made {image.dtype} of {sample.image_id}; images stay uint8, the "
+                f"TorchvisionV2: {name} made {image.dtype} of {sample.image_id}; images stay {sample.image.dtype}, the "
                 "model normalises them"
             )
         moved = replace(target, weight=planes["weight"])

@@ -1,6 +1,7 @@
 """What colour pixels have.
 
-The `adjust_*` functions are torchvision's, on `[H, W, C]` uint8; they round where torchvision truncates.
+The `adjust_*` functions are torchvision's, on `[H, W, C]` of any type; they round where torchvision truncates, and
+floats are not clipped.
 """
 
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from segfolio.data.sample import Sample, to_image, to_pixels
 from segfolio.errors import SegfolioError
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]
 
 _STRIP = 64  # rows whose floats stay in the cache: a quarter less time
 _SAME = np.arange(256)  # levels that stay
@@ -24,14 +25,15 @@ class ColorJitter:
     """Brightness, contrast, saturation and hue by random factors, in random order.
 
     Factors are torchvision's: uniform in [max(0, 1 - x), 1 + x], hue in [-x, x] turns of the colour circle.
-    Saturation and hue leave grey images as they are.
+    Saturation and hue leave grey images as they are; images of other bands have none.
 
     Args:
         brightness, contrast, saturation, hue: x of each.
         probability: of each of the four changes.
 
     Raises:
-        SegfolioError: a negative strength, a hue above 0.5, no probability, an image that is neither RGB nor grey.
+        SegfolioError: a negative strength, a hue above 0.5, no probability; saturation or hue of an image that is
+            neither RGB nor grey.
     """
 
     def __init__(
@@ -52,8 +54,11 @@ class ColorJitter:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
-        if pixels.shape[2] not in (1, 3):
-            raise SegfolioError(f"ColorJitter: {sample.image_id} has {pixels.shape[2]} channels; it needs RGB or grey")
+        if pixels.shape[2] not in (1, 3) and any(self.strengths[2:]):
+            raise SegfolioError(
+                f"ColorJitter: {sample.image_id} has {pixels.shape[2]} channels, and saturation and hue are of RGB; "
+                "leave them out: brightness and contrast are of any"
+            )
         *strengths, hue = self.strengths
         factors = [rng.uniform(max(0.0, 1 - x), 1 + x) for x in strengths] + [rng.uniform(-hue, hue)]
         steps = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
@@ -99,9 +104,10 @@ class PhotometricDistortion:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
-        if pixels.shape[2] != 3:
+        if pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise SegfolioError(
-                f"PhotometricDistortion: {sample.image_id} has {pixels.shape[2]} channels; it needs RGB"
+                f"PhotometricDistortion: {sample.image_id} has {pixels.shape[2]} channels of {pixels.dtype}; it needs "
+                "RGB of uint8"
             )
         changes = [self._brightness, self._saturation, self._hue]
         changes.insert(1 if rng.random() < 0.5 else 3, self._contrast)
@@ -132,9 +138,11 @@ def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
 
 
 def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
-    """Away from the mean of the image's luminance, or towards it."""
+    """Away from the mean of the image's luminance, or towards it; of other bands than RGB, each its own mean."""
     channels = pixels.shape[2]
-    mean = np.dot(cv2.mean(pixels)[:channels], _LUMA if channels == 3 else [1.0])
+    fours = (np.ascontiguousarray(pixels[..., c : c + 4]) for c in range(0, channels, 4))
+    means = np.concatenate([cv2.mean(four) for four in fours])[:channels]
+    mean = np.dot(means, _LUMA) if channels == 3 else means
     rows = factor * np.eye(channels, channels + 1)
     rows[:, -1] = (1 - factor) * mean
     return _affine(pixels, rows)
@@ -156,7 +164,10 @@ def adjust_hue(pixels: Pixels, turns: float) -> Pixels:
         cv2.cvtColor(buffer, cv2.COLOR_RGB2HSV, dst=buffer)
         cv2.add(buffer, shift, dst=buffer)
         cv2.cvtColor(buffer, cv2.COLOR_HSV2RGB, dst=buffer)
-        cv2.convertScaleAbs(buffer, dst=result[top : top + _STRIP])
+        if pixels.dtype == np.uint8:
+            cv2.convertScaleAbs(buffer, dst=result[top : top + _STRIP])
+        else:
+            result[top : top + _STRIP] = buffer if pixels.dtype == np.float32 else np.rint(buffer)
     return result
 
 

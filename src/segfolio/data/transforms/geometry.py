@@ -112,7 +112,7 @@ class ElasticDeformation:
         y, x = dy + np.arange(height, dtype=np.float32)[:, None], dx + np.arange(width, dtype=np.float32)
 
         def warp(plane: Array, interpolation: int) -> Array:
-            return cv2.remap(plane, x, y, interpolation, borderMode=cv2.BORDER_REFLECT_101)
+            return by_four(plane, lambda p: cv2.remap(p, x, y, interpolation, borderMode=cv2.BORDER_REFLECT_101))
 
         return moved(sample, warp(pixels, cv2.INTER_LINEAR), lambda plane, _: warp(plane, cv2.INTER_NEAREST))
 
@@ -122,12 +122,27 @@ def scaled(length: int, factor: float) -> int:
     return max(1, math.floor(length * factor + 0.5))
 
 
-def resize(pixels: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
+def resize(pixels: Array, size: Size) -> Array:
     """`[H, W, C]` to `[h, w, C]`, bilinear and antialiased: torchvision's `resize` to the bit."""
     if pixels.shape[:2] == tuple(size):
         return pixels
     tensor = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # in this order torch sees channels_last
-    return F.interpolate(tensor, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    if wide := tensor.dtype == torch.uint16:  # which torch does not interpolate
+        tensor = tensor.float()
+    resized = F.interpolate(tensor, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    return (resized.round().to(torch.uint16) if wide else resized).numpy()
+
+
+def by_four(pixels: Array, change: Callable[[Array], Array]) -> Array:
+    """`change` of `[H, W, C]`, four, three or one channels at a time.
+
+    Of more OpenCV has neither means nor border colours, and two it interpolates more coarsely.
+    """
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels in (1, 3, 4):
+        return change(pixels)
+    ends = [*range(4, channels, 4), *([channels - 1] if channels % 4 == 2 else [])]
+    return np.dstack([change(part) for part in map(np.ascontiguousarray, np.split(pixels, ends, 2))])
 
 
 def resize_labels(plane: Array, size: Size) -> Array:

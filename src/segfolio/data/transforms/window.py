@@ -8,7 +8,17 @@ import numpy as np
 
 from segfolio.data.formats.rle import Indices
 from segfolio.data.sample import Sample, to_pixels
-from segfolio.data.transforms.geometry import Array, Grid, moved, nearest, resize, resize_labels, scaled, touching
+from segfolio.data.transforms.geometry import (
+    Array,
+    Grid,
+    by_four,
+    moved,
+    nearest,
+    resize,
+    resize_labels,
+    scaled,
+    touching,
+)
 from segfolio.errors import SegfolioError
 
 
@@ -158,15 +168,23 @@ class _Window:
         top, left = self.rows.first, self.columns.first
         bottom, right = (s.size - s.first - s.length for s in (self.rows, self.columns))
         if top or bottom or left or right:
-            color = cv2.mean(part) if fill is None else fill
-            part = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_CONSTANT, value=color)
+
+            def bordered(part: Array) -> Array:
+                color = cv2.mean(part) if fill is None else fill
+                return cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_CONSTANT, value=color)
+
+            part = by_four(part, bordered)
         return self._flip(part)
 
     def _warp(self, pixels: Array, interpolation: int, fill: int | None = None) -> Array:
         """The whole image or map, or a reduction of it, rotated into the window."""
         matrix, size = self._matrix(*pixels.shape[:2]), (self.columns.size, self.rows.size)
-        color = cv2.mean(pixels) if fill is None else fill
-        return self._flip(cv2.warpAffine(pixels, matrix, size, None, interpolation, cv2.BORDER_CONSTANT, color))
+
+        def warped(part: Array) -> Array:
+            color = cv2.mean(part) if fill is None else fill
+            return cv2.warpAffine(part, matrix, size, None, interpolation, cv2.BORDER_CONSTANT, color)
+
+        return self._flip(by_four(pixels, warped))
 
     def _matrix(self, height: int, width: int) -> Array:
         """`[2, 3]`: places in an image of this height and width to places in the window, before flips."""
