@@ -19,7 +19,7 @@ from segfolio.data.formats.images import read_id_map, write_id_map, write_image,
 from segfolio.data.sample import Instances, Prediction
 from segfolio.data.transforms import RandomWindow
 from segfolio.errors import SegfolioError
-from segfolio.families.region_based import region_target
+from segfolio.families.detection import detection_target
 from segfolio.inspection import inspect_dataset
 from segfolio.metrics import InstanceMetric
 from tests.fake import coco_instances, dsb2018, mask_folder
@@ -87,7 +87,7 @@ def test_boxes_without_masks_make_no_semantic_map_and_no_pixels(tmp_path) -> Non
 def test_boxes_without_masks_follow_a_flip_and_are_no_masks_to_learn(tmp_path) -> None:
     boxes_alone(tmp_path)
     sample = RandomWindow(hflip=1.0)(CocoInstances(tmp_path, "train")[0], np.random.default_rng(0))
-    found = region_target("a", sample.target, torch.tensor([0, 1]))
+    found = detection_target("a", sample.target, torch.tensor([0, 1]))
     assert found.boxes.tolist() == [[32, 4, 60, 44], [28, 24, 58, 40]]  # the crowd is not learned
     assert found.masks is None
 

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, PolynomialLR
@@ -146,6 +147,15 @@ def planned_steps(schedule: object) -> int | None:
     """After which the learning rate of a decay to the end of training stays what it is."""
     decays = WarmupPoly | TwoStageWarmupPoly | PolynomialLR
     return schedule.total_iters if isinstance(schedule, decays) else None
+
+
+def tell_other_plan(schedule: object, steps: float) -> None:
+    """Warn of a decay that is planned for another number of steps than the trainer takes."""
+    if (planned := planned_steps(schedule)) not in (None, steps):
+        rank_zero_warn(
+            f"the learning rate is planned for {planned} steps (total_iters of model.scheduler), but the trainer ends "
+            f"after {steps}; give both the same number"
+        )
 
 
 def _check(schedule: LRScheduler, least: int, **numbers: float) -> None:

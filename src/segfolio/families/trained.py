@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,7 +15,7 @@ from segfolio.data.sample import Batch
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.network_input import check_input
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
-from segfolio.families.schedules import planned_steps
+from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer
 from segfolio.figure import Figure
 
@@ -101,22 +100,14 @@ class Trained(LightningModule):
         return self.declared.get(self.main_metric)
 
     def on_train_start(self) -> None:
-        planned, steps = planned_steps(self.lr_schedulers()), self.trainer.estimated_stepping_batches
-        if planned not in (None, steps):
-            rank_zero_warn(
-                f"the learning rate is planned for {planned} steps (total_iters of model.scheduler), but the trainer "
-                f"ends after {steps}; give both the same number"
-            )
+        tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.network, self.rules))
         apply_lr_factors(optimizer)
         if self.scheduler is None:
-            return {"optimizer": optimizer}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"},
-        }
+            return optimizer
+        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "step"}]
 
     def before_last_checkpoint(self) -> None:
         """What the weights need at the end of training, before they are written for good."""
