@@ -35,8 +35,14 @@ def real_data() -> Path:
     return REAL_DATA
 
 
+@pytest.fixture(scope="session")
+def _lightning() -> None:
+    """Imported before a test captures what is printed: its log would go on writing there."""
+    import lightning.pytorch  # noqa: F401
+
+
 @pytest.fixture
-def segfolio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def segfolio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _lightning: None) -> Callable[..., int]:
     """The `segfolio` command, run in this process from an empty folder; returns its exit status."""
     from segfolio.cli import main
 

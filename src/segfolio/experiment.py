@@ -4,6 +4,7 @@ import json
 import os
 from argparse import ArgumentError
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,8 @@ class Experiment(LightningCLI):
             print(text)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Run one of the loops.
+def run(loop: str, arguments: Sequence[str]) -> None:
+    """Run one of the loops: `fit`, `validate`, `test` or `predict`.
 
     Raises:
         SegfolioError: a user's mistake.
@@ -249,10 +250,13 @@ def run(arguments: Sequence[str]) -> None:
     quiet()
     torch.set_float32_matmul_precision("high")
     try:
-        Experiment(with_config_of_run(arguments))
+        Experiment(with_config_of_run([loop, *arguments]))
     finally:
         if started_here:
             os.environ.pop(_RUN, None)
+
+
+fit, validate, test, predict = (partial(run, loop) for loop in ("fit", "validate", "test", "predict"))
 
 
 def _cell(kind: str, value: float | None) -> str:
