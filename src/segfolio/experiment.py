@@ -54,6 +54,7 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self.loop = arguments[0]
         super().__init__(
             Family,
             DataModule,
@@ -71,10 +72,14 @@ class Experiment(LightningCLI):
             parser_kwargs={
                 "exit_on_error": False,
                 "allow_abbrev": False,  # --trainer.max_step is a mistake
-                **{loop: {"exit_on_error": False} for loop in self.subcommands()},
+                self.loop: {"exit_on_error": False},
             },
             args=list(arguments),
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The loop that is asked for: the parser of each takes as long as parsing."""
+        return {self.loop: super().subcommands()[self.loop]}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
@@ -101,7 +106,9 @@ class Experiment(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
 
     def before_instantiate_classes(self) -> None:
-        self.record = RunRecord(self.name, self._resolved())  # of what was asked for, the weights too
+        asked = json.loads(self.parser.dump(self.config, format="json", skip_unset=False))[self.loop]
+        self.resolved = {**asked, "output": None}  # with every default, as plain values, wherever it is written to
+        self.record = RunRecord(self.name, self.resolved)
         config = self.config[self.subcommand]
         if self.subcommand != "fit":
             self.save_config_callback = None
@@ -127,7 +134,7 @@ class Experiment(LightningCLI):
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
         if loggers is None or loggers is True:
-            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self._resolved())
+            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self.resolved)
         wanted = {
             ProgressBar: given.enable_progress_bar is not False,
             Checkpoints: given.enable_checkpointing is not False,
@@ -187,7 +194,7 @@ class Experiment(LightningCLI):
     def before_fit(self) -> None:
         self.datamodule.train_sampler(self.trainer)
         found = fingerprint(self.datamodule.split(self.datamodule.train_split))
-        now = {**self._resolved(), "processes": self.trainer.world_size, "data_fingerprint": found}
+        now = {**self.resolved, "processes": self.trainer.world_size, "data_fingerprint": found}
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 callback.run = now
@@ -199,10 +206,6 @@ class Experiment(LightningCLI):
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
                 if hasattr(logger, "rewind"):
                     logger.rewind(calls)
-
-    def _resolved(self) -> dict[str, Any]:
-        """The config with every default, as plain values."""
-        return json.loads(self.parser.dump(self.config, format="json", skip_unset=False))[str(self.subcommand)]
 
     def after_fit(self) -> None:
         self._say(f"run: {self.trainer.default_root_dir}")
