@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from segfolio.data.formats import coco, label_studio
@@ -56,7 +57,7 @@ class PredictionWriter(Callback):
     ) -> None:
         root = Path(trainer.default_root_dir)
         labels: LabelSpace = pl_module.labels  # type: ignore[assignment]
-        for i, prediction in enumerate(outputs):
+        for i, prediction in enumerate(move_data_to_device(outputs, torch.device("cpu"))):
             number = batch.targets[i].number if batch.targets else None
             known_as = prediction.image_id if number is None else number
             if prediction.semantic is not None:
@@ -65,7 +66,7 @@ class PredictionWriter(Callback):
                 self._write_instances(root, prediction, known_as, labels)
             if prediction.panoptic is not None:
                 name = f"{prediction.image_id}.png"
-                write_panoptic(root / "panoptic" / name, prediction.panoptic.id_map.cpu().numpy())
+                write_panoptic(root / "panoptic" / name, prediction.panoptic.id_map.numpy())
                 self._parts["panoptic"].append(panoptic_annotation(prediction.panoptic, labels, known_as, name))
             image = at_original_size(batch, i)
             for view in views(prediction, None, labels, self.min_score):
@@ -87,7 +88,7 @@ class PredictionWriter(Callback):
 
     def _write_semantic(self, root: Path, prediction: Prediction, labels: LabelSpace) -> None:
         assert prediction.semantic is not None
-        indices, name = prediction.semantic.cpu().numpy(), f"{prediction.image_id}.png"
+        indices, name = prediction.semantic.numpy(), f"{prediction.image_id}.png"
         ids: Any = labels.decode(indices)
         write_id_map(root / "ids" / name, ids)
         if ids.dtype == np.uint8:
