@@ -1,5 +1,6 @@
 """A run of each family that goes through all that it computes: for tests of devices and precisions."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +35,28 @@ class WholeRun:
 
     def __call__(self, folder: Path, **arguments: Any) -> dict[str, float]:
         """Two steps and a validation, the test, the prediction, with pictures and files; returns the test's figures."""
+        trainer, family, data = self._prepared(folder, **arguments)
+        trainer.fit(family, data)
+        trainer.test(family, data, verbose=False)
+        figures = {key: float(value) for key, value in trainer.callback_metrics.items() if "seconds" not in key}
+        trainer.predict(family, data, return_predictions=False)
+        return figures
+
+    def losses(self, folder: Path, **arguments: Any) -> dict[str, float]:
+        """Those of the second of two steps.
+
+        Raises:
+            AssertionError: one that is not finite.
+        """
+        trainer, family, data = self._prepared(folder, limit_val_batches=0, **arguments)
+        trainer.fit(family, data)
+        found = {key: float(value) for key, value in trainer.callback_metrics.items() if "loss" in key}
+        assert all(math.isfinite(loss) for loss in found.values()), found
+        return found
+
+    def _prepared(self, folder: Path, **arguments: Any) -> tuple[Trainer, Family, DataModule]:
         torch.manual_seed(0)
         family, dataset = self.make(), partial(Shapes, size=(64, 96), train=4, val=2, test=2)
-        data = DataModule(lambda root, split: dataset(root, split), batch_size=2, num_workers=0)
         trainer = Trainer(
             max_epochs=1,
             logger=False,
@@ -48,11 +68,7 @@ class WholeRun:
             callbacks=[PredictionPictures(count=1), PredictionWriter()],
             **arguments,
         )
-        trainer.fit(family, data)
-        trainer.test(family, data, verbose=False)
-        figures = {key: float(value) for key, value in trainer.callback_metrics.items() if "seconds" not in key}
-        trainer.predict(family, data, return_predictions=False)
-        return figures
+        return trainer, family, DataModule(lambda root, split: dataset(root, split), batch_size=2, num_workers=0)
 
 
 def per_pixel() -> Family:
