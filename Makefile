@@ -21,11 +21,21 @@ demo: $(READY) ## train, test and predict: a small U-Net on procedural shapes, m
 	$(SEGFOLIO) test --ckpt_path runs/unet/shapes_small/latest/checkpoints/last.ckpt
 	$(SEGFOLIO) predict --ckpt_path runs/unet/shapes_small/latest/checkpoints/last.ckpt
 
-test: $(READY) ## ruff, mypy and pytest
+PYTEST := $(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test: checked ## ruff, mypy and pytest
+	$(PYTEST)
+
+test-all: checked ## the same, with what takes minutes: the notebook learns, three processes
+	$(PYTEST) -m "not gpu and not network"
+
+test-gpu: $(READY) ## what needs a CUDA device
+	$(VENV)/bin/pytest -m gpu tests/gpu
+
+checked: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 bench: $(READY) ## ratios against peers, measured in the same run
 	$(PYTHON) -m benchmarks
@@ -39,4 +49,4 @@ lock: ## write requirements.lock from .venv
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test bench results lock clean
+.PHONY: help setup demo test test-all test-gpu checked bench results lock clean

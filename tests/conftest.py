@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
+os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1")
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, too: all share the cores
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are of the CPU, but for `pytest -m gpu`."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,8 +41,14 @@ def real_data() -> Path:
     return REAL_DATA
 
 
+@pytest.fixture(scope="session")
+def _lightning() -> None:
+    """Imported before a test captures what is printed: its log would go on writing there."""
+    import lightning.pytorch  # noqa: F401
+
+
 @pytest.fixture
-def segfolio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def segfolio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _lightning: None) -> Callable[..., int]:
     """The `segfolio` command, run in this process from an empty folder; returns its exit status."""
     from segfolio.cli import main
 

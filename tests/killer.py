@@ -1,4 +1,4 @@
-"""A callback that ends its process as a power cut would."""
+"""Callbacks that end a run before its end."""
 
 import os
 import signal
@@ -16,3 +16,11 @@ class KillAt(Callback):
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class RaiseAt(KillAt):
+    """The same for a run within the process that tests: an exception."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError(f"ended at step {self.step}")

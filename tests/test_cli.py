@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,6 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
+from segfolio.cli import COMMANDS, function_of
+from segfolio.data.checks import remembered
 from tests.conftest import REPOSITORY
 from tests.fake import camvid
 
@@ -194,11 +198,45 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(segfolio, c
     assert all(torch.isfinite(w).all() for w in weights.values())
 
 
-def test_listings(segfolio, capsys):
+def test_listings(segfolio, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert segfolio("architectures") == 0
     table = capsys.readouterr().out
     assert re.search(r"FCN-32s .* 134\.35 M +404 +32 ", table)
     assert segfolio("datasets") == 0
-    table = capsys.readouterr().out
-    assert re.search(r"CamVid +11 +train 367 / val 101 / test 233 +semantic ", table)
-    assert "licence: research use" in table
+    of_all = capsys.readouterr().out
+    assert re.search(r"CamVid +11 +train 367 / val 101 / test 233 +semantic ", of_all)
+    assert "licence: research use" in of_all
+
+    kept = answered_without_torch("architectures", "FCN-32s")
+    (shown,) = re.findall("FCN-32s .*", table)
+    assert shown.split() in [line.split() for line in kept.splitlines()]
+    assert "U-Net" not in kept
+    assert segfolio("architectures", "fcn-32s", "u-net") == 2
+    assert "nothing is described by 'fcn-32s u-net'" in capsys.readouterr().err
+
+
+def test_help_is_what_the_command_says_of_itself(segfolio, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(remembered, "_WORTH", 0.0)
+    assert segfolio("inspect", "--help") == 0
+    first = capsys.readouterr().out
+    assert "page with examples of each class" in first
+    assert answered_without_torch("inspect", "--help") == first
+    monkeypatch.setenv("COLUMNS", "60")
+    assert segfolio("inspect", "-h") == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < max(map(len, first.splitlines()))
+
+
+def test_every_command_is_where_the_table_says():
+    assert all(callable(function_of(name)) for name in COMMANDS)
+    listed = re.findall(r"^  segfolio (\w+) .+  \S", answered_without_torch("--help"), re.MULTILINE)
+    assert listed == list(COMMANDS)
+
+
+def answered_without_torch(*arguments: str) -> str:
+    """What a new process prints, in which torch cannot be imported."""
+    code = "import sys; sys.modules['torch'] = None; from segfolio.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -53,7 +53,7 @@ def test_two_processes_write_one_run(trained):
     assert pictures
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_metrics_of_several_processes_are_those_of_one(trained, devices):
     """Seven images, every figure to the last bit: none is counted twice, none is lost."""
     checkpoint = "--ckpt_path=run/checkpoints/last.ckpt"

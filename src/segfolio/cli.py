@@ -1,65 +1,59 @@
-"""The `segfolio` command."""
+"""The `segfolio` command: a table of names, of which only the one that is asked for is imported."""
 
+import importlib
 import re
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from typing import NamedTuple
 
 from segfolio import __version__
-from segfolio.errors import SegfolioError
+from segfolio.errors import SegfolioError, did_you_mean
 
-USAGE = f"""segfolio {__version__}: a folio of segmentation papers that run
 
-  segfolio fit -c CONFIG [--data.root DIR] [--trainer.max_steps N] ...
-  segfolio validate | test --ckpt_path RUN/checkpoints/last.ckpt
-  segfolio predict --ckpt_path RUN/checkpoints/last.ckpt [--data.images DIR] [--output DIR]
+class Command(NamedTuple):
+    """Where a command is, and its line in the help.
 
-  segfolio replicate CONFIG [--seeds 0 1 2] [--data.root DIR] ...       fit and test per seed, goes on where it stopped
-  segfolio results [WORD ...] [--state STATE] [--write] [--html FILE]   paper and ours
+    Attributes:
+        function: `module:name` of what is called with the arguments; it returns the exit status, None for 0.
+        takes: the arguments.
+        does: in few words.
+    """
 
-  segfolio inspect CONFIG [--data.root DIR] [--json] [--html FILE]      read all of a dataset: counts, weights, faults
+    function: str
+    takes: str
+    does: str
 
-  segfolio architectures       name, family, paper, parameters, receptive field, stride
-  segfolio datasets            classes, splits, licence, files and how to get them
-  segfolio download NAME --root DIR      what publishers serve to everyone; goes on where it stopped
 
-Every value of a config can be given on the command line (--model.init_args.optimizer.init_args.lr 0.01).
-`segfolio fit --help` lists them, `segfolio fit -c CONFIG --print_config` shows the whole.
-"""
-LOOPS = ("fit", "validate", "test", "predict")
+COMMANDS = {
+    "fit": Command("segfolio.experiment:fit", "-c CONFIG [--KEY VALUE ...]", "train"),
+    "validate": Command("segfolio.experiment:validate", "--ckpt_path FILE", "figures of the validation images"),
+    "test": Command("segfolio.experiment:test", "--ckpt_path FILE", "figures of the test, beside the paper's"),
+    "predict": Command("segfolio.experiment:predict", "--ckpt_path FILE [--data.images DIR]", "masks of your images"),
+    "replicate": Command("segfolio.replicate:replicate", "CONFIG [--seeds 0 1 2] [--KEY VALUE ...]", "fit and test"),
+    "results": Command("segfolio.ledger.command:results", "[WORD ...] [--state STATE]", "the papers' figures and ours"),
+    "inspect": Command("segfolio.inspection.command:inspect", "CONFIG [--html FILE]", "what a dataset holds; faults"),
+    "architectures": Command("segfolio.contents:architectures", "[WORD ...]", "papers, parameters, class paths"),
+    "datasets": Command("segfolio.contents:datasets", "[WORD ...]", "classes, images, licences, sources"),
+    "download": Command("segfolio.download.command:download", "NAME --root DIR", "a dataset, from its publisher"),
+}
+"""Every command, in the order of the help. One more is one more entry."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 where a seed failed or data are unfit, 2 after a user's mistake."""
-    command, *rest = arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        if command in LOOPS:
-            from segfolio.experiment import run  # here and below: a listing need not wait for lightning
-
-            run(arguments)
-        elif command == "replicate":
-            from segfolio.replicate import replicate
-
-            return replicate(rest)
-        elif command == "results":
-            from segfolio.ledger.command import results
-
-            results(rest)
-        elif command == "inspect":
-            from segfolio.inspection.command import inspect
-
-            return inspect(rest)
-        elif command == "download":
-            from segfolio.download.command import download
-
-            return download(rest)
-        elif command in ("architectures", "datasets"):
-            from segfolio import listing
-
-            print(getattr(listing, command)(rest))
-        elif command in ("-h", "--help", "--version"):
-            print(USAGE if command != "--version" else __version__)
+        if command in ("-h", "--help"):
+            print(usage())
+        elif command == "--version":
+            print(__version__)
+        elif rest in (["-h"], ["--help"]):
+            print(help_of(command), end="")
         else:
-            raise SegfolioError(f"there is no command {command!r}; `segfolio --help` lists them")
+            return function_of(command)(rest) or 0
     except Exception as error:
         mistake = mistake_within(error)
         if mistake is None:
@@ -67,6 +61,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"segfolio: {mistake}", file=sys.stderr)
         return 2
     return 0
+
+
+def usage() -> str:
+    """A line for each command, and what they have in common."""
+    rows = [(f"  segfolio {name} {command.takes}", command.does) for name, command in COMMANDS.items()]
+    width = max(len(typed) for typed, _ in rows)
+    lines = "\n".join(f"{typed:{width}}  {does}" for typed, does in rows)
+    return f"""segfolio {__version__}: a folio of segmentation papers that run
+
+{lines}
+
+FILE is RUN/checkpoints/last.ckpt or best.ckpt; `fit -c CONFIG --ckpt_path last` goes on with the latest run.
+Every value of a config can be given as well: --model.init_args.optimizer.init_args.lr 0.01.
+`segfolio fit --help` lists them, `segfolio fit -c CONFIG --print_config` shows the whole."""
+
+
+def function_of(command: str) -> Callable[[Sequence[str]], int | None]:
+    """Import what a command runs.
+
+    Raises:
+        SegfolioError: a name that is no command's.
+    """
+    if command not in COMMANDS:
+        raise SegfolioError(
+            f"there is no command {command!r}{did_you_mean(command, COMMANDS) or '; `segfolio --help` lists them'}"
+        )
+    module, _, name = COMMANDS[command].function.partition(":")
+    function: Callable[[Sequence[str]], int | None] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def help_of(command: str) -> str:
+    """What a command prints of itself, remembered until code changes: for some, torch and Lightning are imported.
+
+    Raises:
+        SegfolioError: a name that is no command's.
+    """
+    from segfolio.code_state import code_state
+    from segfolio.data.checks.remembered import remembered
+
+    def printed() -> bytes:
+        with redirect_stdout(StringIO()) as text, suppress(SystemExit):
+            function_of(command)(["--help"])
+        return text.getvalue().encode()
+
+    width = shutil.get_terminal_size().columns  # to which argparse fits its lines
+    return remembered(["help", command, width, code_state()], printed).decode()
 
 
 def mistake_within(error: BaseException | None) -> str | None:

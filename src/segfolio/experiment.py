@@ -5,6 +5,7 @@ import os
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self.loop = arguments[0]
         super().__init__(
             Trained,
             DataModule,
@@ -96,10 +98,14 @@ class Experiment(LightningCLI):
             parser_kwargs={
                 "exit_on_error": False,
                 "allow_abbrev": False,  # --trainer.max_step is a mistake
-                **{loop: {"exit_on_error": False} for loop in self.subcommands()},
+                self.loop: {"exit_on_error": False},
             },
             args=list(arguments),
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The loop that is asked for: the parser of each takes as long as parsing."""
+        return {self.loop: super().subcommands()[self.loop]}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
@@ -127,7 +133,9 @@ class Experiment(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
 
     def before_instantiate_classes(self) -> None:
-        self.record = RunRecord(self.name, self._resolved())  # of what was asked for, the weights too
+        asked = json.loads(self.parser.dump(self.config, format="json", skip_unset=False))[self.loop]
+        self.resolved = {**asked, "output": None}  # with every default, as plain values, wherever it is written to
+        self.record = RunRecord(self.name, self.resolved)
         config = self.config[self.subcommand]
         if self.subcommand != "fit":
             self.save_config_callback = None
@@ -154,7 +162,7 @@ class Experiment(LightningCLI):
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
         if loggers is None or loggers is True:
-            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self._resolved())
+            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self.resolved)
         wanted = {
             ProgressBar: given.enable_progress_bar is not False,
             Checkpoints: given.enable_checkpointing is not False,
@@ -214,7 +222,7 @@ class Experiment(LightningCLI):
     def before_fit(self) -> None:
         self.datamodule.train_sampler(self.trainer)
         found = fingerprint(self.datamodule.split(self.datamodule.train_split))
-        now = {**self._resolved(), "processes": self.trainer.world_size, "data_fingerprint": found}
+        now = {**self.resolved, "processes": self.trainer.world_size, "data_fingerprint": found}
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 callback.run = now
@@ -228,10 +236,6 @@ class Experiment(LightningCLI):
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
                 if hasattr(logger, "rewind"):
                     logger.rewind(calls)
-
-    def _resolved(self) -> dict[str, Any]:
-        """The config with every default, as plain values."""
-        return json.loads(self.parser.dump(self.config, format="json", skip_unset=False))[str(self.subcommand)]
 
     def after_fit(self) -> None:
         self._say(f"run: {self.trainer.default_root_dir}")
@@ -273,8 +277,8 @@ class Experiment(LightningCLI):
             print(text)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Run one of the loops.
+def run(loop: str, arguments: Sequence[str]) -> None:
+    """Run one of the loops: `fit`, `validate`, `test` or `predict`.
 
     Raises:
         SegfolioError: a user's mistake.
@@ -283,7 +287,7 @@ def run(arguments: Sequence[str]) -> None:
     quiet()
     torch.set_float32_matmul_precision("high")
     try:
-        Experiment(with_config_of_run(arguments))
+        Experiment(with_config_of_run([loop, *arguments]))
     finally:
         if started_here:
             os.environ.pop(_RUN, None)
@@ -292,6 +296,9 @@ def run(arguments: Sequence[str]) -> None:
 def _instance(given: Any) -> dict[str, Any]:
     """A dataclass as a config has it."""
     return {"class_path": f"{type(given).__module__}.{type(given).__qualname__}", "init_args": asdict(given)}
+
+
+fit, validate, test, predict = (partial(run, loop) for loop in ("fit", "validate", "test", "predict"))
 
 
 def _a_number(seed: int | bool) -> int:

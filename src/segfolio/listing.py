@@ -1,21 +1,18 @@
-"""What the folio holds: `segfolio architectures` and `segfolio datasets`."""
+"""What the folio holds, by discovery: every architecture and every dataset."""
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
-
-import torch
 
 from segfolio import architectures as _architectures
 from segfolio.data import datasets as _datasets
 from segfolio.data.dataset import SegmentationDataset
-from segfolio.errors import SegfolioError
-from segfolio.table import table
+from segfolio.layers.hollow import hollow
 
 
 def architecture_classes() -> Iterator[Any]:
-    """Every class with `variants` in a file under `architectures/`, by discovery."""
+    """Every class with `variants` in a file under `architectures/`."""
     for module_info in pkgutil.walk_packages(_architectures.__path__, _architectures.__name__ + "."):
         module = importlib.import_module(module_info.name)
         for value in vars(module).values():
@@ -23,21 +20,16 @@ def architecture_classes() -> Iterator[Any]:
                 yield value
 
 
-def architectures(arguments: Sequence[str] = ()) -> str:
-    """A table of every variant of every architecture, counted at 21 classes without allocating a weight."""
-    _none_expected("architectures", arguments)
-    rows = []
+def architecture_rows() -> Iterator[tuple[str, ...]]:
+    """Of every variant: name, paper, parameters at 21 classes, receptive field, stride, class path in the package."""
     for cls in architecture_classes():
         for name, variant in cls.variants.items():
-            with torch.device("meta"):
+            with hollow():
                 network = cls(21, **variant)
             parameters = sum(p.numel() for p in network.parameters())
-            field, stride = network.geometry() if hasattr(network, "geometry") else ("-", "-")
+            field, stride = map(str, network.geometry()) if hasattr(network, "geometry") else ("-", "-")
             path = class_path(cls).removeprefix(_architectures.__name__ + ".")
-            rows.append((name, cls.paper, f"{parameters / 1e6:.2f} M", field, stride, path))
-    header = ("name", "paper", "parameters", "receptive field", "stride", "family.file.class")
-    note = f"Parameters at 21 classes. class_path: {_architectures.__name__}.<family.file.class>"
-    return f"{table(header, rows, right=(2, 3, 4))}\n\n{note}"
+            yield name, cls.paper, f"{parameters / 1e6:.2f} M", field, stride, path
 
 
 def class_path(cls: Any) -> str:
@@ -50,16 +42,13 @@ def dataset_classes() -> dict[str, type[SegmentationDataset]]:
     return {name: cls for name, cls in classes.items() if hasattr(cls, "info")}
 
 
-def datasets(arguments: Sequence[str] = ()) -> str:
-    """A table of every dataset; below it, where its files come from and are expected."""
-    _none_expected("datasets", arguments)
-    rows, notes = [], []
+def dataset_rows() -> Iterator[tuple[str, ...]]:
+    """Of every dataset: name, classes, images, tasks, size on disk, how its files come; last, a note on all of it."""
     for name, cls in sorted(dataset_classes().items(), key=lambda item: item[0].lower()):
         info = cls.info
-        classes = cls.labels.num_classes if hasattr(cls, "labels") else "yours"
+        classes = str(cls.labels.num_classes) if hasattr(cls, "labels") else "yours"
         splits = " / ".join(f"{split} {n}" for split, n in info.splits.items()) or "yours"
         files = "download" if info.files else "by hand" if info.access else "-"
-        rows.append((name, classes, splits, ", ".join(info.tasks), info.disk or "-", files))
         said = {
             "licence": info.licence,
             "from": info.url,
@@ -67,11 +56,5 @@ def datasets(arguments: Sequence[str] = ()) -> str:
             "get": f"segfolio download {name} --root DIR" if info.files else "",
             "access": info.access,
         }
-        notes.append("\n".join([f"{name}: {info.title}", *(f"  {key}: {text}" for key, text in said.items() if text)]))
-    header = ("name", "classes", "images", "tasks", "disk", "files")
-    return "\n\n".join((table(header, rows, right=(1, 4)), *notes))
-
-
-def _none_expected(command: str, arguments: Sequence[str]) -> None:
-    if arguments:
-        raise SegfolioError(f"`segfolio {command}` takes no arguments, but got {' '.join(arguments)}")
+        note = "\n".join([f"{name}: {info.title}", *(f"  {key}: {text}" for key, text in said.items() if text)])
+        yield name, classes, splits, ", ".join(info.tasks), info.disk or "-", files, note

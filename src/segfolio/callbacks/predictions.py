@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from segfolio.data.formats import coco, label_studio
 from segfolio.data.formats.images import write_id_map, write_image, write_palette
 from segfolio.data.formats.panoptic import panoptic_annotation, panoptic_json, write_panoptic
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction, Segments, on_host
+from segfolio.data.sample import Batch, Prediction, Segments
 from segfolio.files import OutputFolder, write_atomically
 from segfolio.viz.overlay import at_original_size
 from segfolio.viz.regions import draw_regions
@@ -58,7 +59,7 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         labels: LabelSpace = pl_module.labels  # type: ignore[assignment]
-        for i, prediction in enumerate(map(on_host, outputs)):
+        for i, prediction in enumerate(move_data_to_device(outputs, torch.device("cpu"))):
             number = batch.targets[i].number if batch.targets else None
             known_as = prediction.image_id if number is None else number
             if prediction.semantic is not None:

@@ -178,15 +178,6 @@ class Queries(NamedTuple):
     boxes: Tensor | None = None
 
 
-def on_host(found: Any) -> Any:
-    """A `Prediction`, or a part of one, with all its tensors in host memory."""
-    if isinstance(found, Tensor):
-        return found.cpu()
-    if is_dataclass(found) and not isinstance(found, type):
-        return replace(found, **{f.name: on_host(getattr(found, f.name)) for f in fields(found)})
-    return found
-
-
 def to_image(pixels: npt.NDArray[Any]) -> Image:
     """`[H, W, C]` or `[H, W]` array to a `[C, H, W]` tensor over the same memory."""
     tensor = torch.from_numpy(np.ascontiguousarray(pixels))

@@ -2,14 +2,15 @@
 
 import difflib
 import re
+from functools import cache
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.hollow import hollow
 
 STRIDES = (4, 8, 16, 32)
 SWINS = {  # channels of the first stage, blocks, heads
@@ -42,14 +43,19 @@ def backbone_config(backbone: str) -> Any:
             drop_path_rate=0.3,
             out_features=["stage1", "stage2", "stage3", "stage4"],  # type: ignore[call-arg]
         )
+    return TimmBackboneConfig(backbone=backbone, out_indices=list(_feature_indices(backbone)))  # type: ignore[call-arg]
+
+
+@cache
+def _feature_indices(backbone: str) -> tuple[int, ...]:
+    """Which of the features of timm's `backbone` have the strides 4, 8, 16 and 32."""
     check_timm_name(backbone)
     try:
-        with torch.device("meta"):
+        with hollow():
             strides = timm.create_model(backbone, features_only=True).feature_info.reduction()
-        indices = [strides.index(stride) for stride in STRIDES]
+        return tuple(strides.index(stride) for stride in STRIDES)
     except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
         raise SegfolioError(f"backbone {backbone} has no features of strides 4, 8, 16 and 32; take another") from error
-    return TimmBackboneConfig(backbone=backbone, out_indices=indices)  # type: ignore[call-arg]
 
 
 def check_timm_name(backbone: str) -> None:

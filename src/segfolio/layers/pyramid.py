@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import timm
@@ -12,6 +13,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import STRIDES, check_timm_name
+from segfolio.layers.hollow import hollow
 
 Norm = Literal["frozen", "batch", "group"]
 HeadNorm = Literal["none", "batch", "group"]
@@ -73,8 +75,16 @@ def timm_features(backbone: str, strides: tuple[int, ...], **options: Any) -> An
     Raises:
         SegfolioError: an unknown name, or one without such features or for images of one size.
     """
+    indices, accepted = _probed(backbone, strides, tuple(options.items()))
+    return timm.create_model(backbone, features_only=True, out_indices=indices, **accepted)
+
+
+@cache
+def _probed(backbone: str, strides: tuple[int, ...], given: tuple[tuple[str, Any], ...]) -> tuple[tuple[int, ...], Any]:
+    """The features of these strides, and the options with which timm makes a network for images of any size."""
     check_timm_name(backbone)
-    with torch.device("meta"):
+    options = dict(given)
+    with hollow():
         try:
             try:
                 probe = timm.create_model(backbone, features_only=True, strict_img_size=False, **options)
@@ -82,14 +92,14 @@ def timm_features(backbone: str, strides: tuple[int, ...], **options: Any) -> An
             except TypeError:  # has windows of no fixed number, or none
                 probe = timm.create_model(backbone, features_only=True, **options)
             found = probe.feature_info.reduction()
-            indices = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
+            indices = tuple(len(found) - 1 - found[::-1].index(stride) for stride in strides)
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise SegfolioError(f"backbone {backbone} has no features of strides {strides}; take another") from error
         try:
-            probe(torch.zeros(1, 3, 96, 160))
+            probe.eval()(torch.zeros(1, 3, 96, 160))
         except (AssertionError, RuntimeError) as error:
             raise SegfolioError(f"backbone {backbone} does not take images of any size; take another") from error
-    return timm.create_model(backbone, features_only=True, out_indices=indices, **options)
+    return indices, options
 
 
 def feature_maps(body: Any, images: Tensor) -> list[Tensor]:

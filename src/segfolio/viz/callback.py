@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from segfolio.data.formats.images import write_image
-from segfolio.data.sample import Batch, Prediction, Queries, on_host
+from segfolio.data.sample import Batch, Prediction, Queries
 from segfolio.errors import SegfolioError
 from segfolio.files import OutputFolder
 from segfolio.tracking import Wandb
@@ -102,7 +104,8 @@ class PredictionPictures(Callback):
                 queries = family.queries(batch.images)
         with self._never_ending_a_run():
             for i in places:
-                self._draw(stage, trainer, family, on_host(outputs[i]), batch, i, queries[i])
+                found = move_data_to_device(outputs[i], torch.device("cpu"))
+                self._draw(stage, trainer, family, found, batch, i, queries[i])
 
     def _draw(
         self,

@@ -1,0 +1,103 @@
+"""A run of each family that goes through all that it computes: for tests of devices and precisions."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from segfolio.architectures.dilated.pspnet import PSPNet
+from segfolio.architectures.mask_classification.mask2former import Mask2Former
+from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
+from segfolio.callbacks.predictions import PredictionWriter
+from segfolio.data.datasets import Shapes
+from segfolio.data.module import DataModule
+from segfolio.families import MaskClassification, PerPixel, RegionBased
+from segfolio.families.base import Family
+from segfolio.inference.protocols import MultiScale
+from segfolio.losses import OHEM, CrossEntropy, Dice, Focal, MaskClassificationLoss
+from segfolio.metrics import BoundaryF1, BoundaryIoU, Hausdorff95
+from segfolio.viz.callback import PredictionPictures
+
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
+
+
+@dataclass
+class WholeRun:
+    """A family on Shapes, by the name that a test shows."""
+
+    name: str
+    make: Callable[[], Family]
+
+    def __call__(self, folder: Path, **arguments: Any) -> dict[str, float]:
+        """Two steps and a validation, the test, the prediction, with pictures and files; returns the test's figures."""
+        trainer, family, data = self._prepared(folder, **arguments)
+        trainer.fit(family, data)
+        trainer.test(family, data, verbose=False)
+        figures = {key: float(value) for key, value in trainer.callback_metrics.items() if "seconds" not in key}
+        trainer.predict(family, data, return_predictions=False)
+        return figures
+
+    def losses(self, folder: Path, **arguments: Any) -> dict[str, float]:
+        """Those of the second of two steps.
+
+        Raises:
+            AssertionError: one that is not finite.
+        """
+        trainer, family, data = self._prepared(folder, limit_val_batches=0, **arguments)
+        trainer.fit(family, data)
+        found = {key: float(value) for key, value in trainer.callback_metrics.items() if "loss" in key}
+        assert all(math.isfinite(loss) for loss in found.values()), found
+        return found
+
+    def _prepared(self, folder: Path, **arguments: Any) -> tuple[Trainer, Family, DataModule]:
+        torch.manual_seed(0)
+        family, dataset = self.make(), partial(Shapes, size=(64, 96), train=4, val=2, test=2)
+        trainer = Trainer(
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+            callbacks=[PredictionPictures(count=1), PredictionWriter()],
+            **arguments,
+        )
+        return trainer, family, DataModule(lambda root, split: dataset(root, split), batch_size=2, num_workers=0)
+
+
+def per_pixel() -> Family:
+    losses = {"ce": CrossEntropy(), "dice": Dice(), "focal": Focal(), "ohem": OHEM()}
+    return PerPixel(
+        Shapes.labels,
+        partial(PSPNet, **PSPNet.tiny),
+        losses,
+        {"aux": CrossEntropy()},
+        optimizer=OPTIMIZER,
+        metrics=[BoundaryF1, BoundaryIoU, Hausdorff95],
+        also_test={"scales": MultiScale([0.5, 1.0])},
+    )
+
+
+def mask_classification(task: Any, matching: Any = "bipartite", points: int | None = 64) -> Family:
+    criterion = MaskClassificationLoss(points=points, matching=matching)
+    return MaskClassification(
+        Shapes.labels, partial(Mask2Former, **Mask2Former.tiny), task, criterion, optimizer=OPTIMIZER
+    )
+
+
+def region_based() -> Family:
+    return RegionBased(Shapes.labels, partial(MaskRCNN, **MaskRCNN.tiny), optimizer=OPTIMIZER)
+
+
+WHOLE_RUNS = [
+    WholeRun("per_pixel", per_pixel),
+    WholeRun("semantic", partial(mask_classification, "semantic", points=None)),
+    WholeRun("panoptic", partial(mask_classification, "panoptic")),
+    WholeRun("region_based", region_based),
+]
