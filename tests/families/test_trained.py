@@ -94,7 +94,7 @@ def test_its_losses_are_logged_by_name_and_fall() -> None:
 def test_its_checkpoint_names_the_network_and_no_classes_and_fits_it_alone(tmp_path: Path) -> None:
     path = saved(reconstruction(), tmp_path / "a.ckpt")
     checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint["segfolio"].keys() == {"version", "architecture"}
+    assert checkpoint["segfolio"].keys() == {"version", "architecture", "image_space"}
     assert checkpoint["segfolio"]["architecture"].endswith("test_trained.Autoencoder")
     reconstruction().on_load_checkpoint(checkpoint)
     other = Reconstruction(partial(nn.Conv2d, 3, 3, 1), optimizer=partial(torch.optim.SGD, lr=0.05))
