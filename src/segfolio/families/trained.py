@@ -95,7 +95,7 @@ class Trained(LightningModule):
 
     def on_train_start(self) -> None:
         planned, steps = planned_steps(self.lr_schedulers()), self.trainer.estimated_stepping_batches
-        if planned not in (None, steps):
+        if planned not in (None, steps) and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
                 f"the learning rate is planned for {planned} steps (total_iters of model.scheduler), but the trainer "
                 f"ends after {steps}; give both the same number"

@@ -1,0 +1,83 @@
+"""Commands that people type: each does what it says, or answers with a sentence and leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import SMALL
+from tests.tiny import logged
+
+FIT = ("fit", *SMALL, "--data.batch_size=2", "--trainer.limit_val_batches=1")
+QUICK = (*FIT, "--trainer.logger=false", "--trainer.max_steps=1")
+"""One step, and checkpoints alone."""
+LAST = "run/checkpoints/last.ckpt"
+
+
+def files(folder: str = ".") -> set[str]:
+    return {path.as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(segfolio) -> Path:
+    assert segfolio(*QUICK, "--output=run") == 0
+    return Path("run")
+
+
+# A dry run, n 18.
+
+
+@pytest.mark.parametrize("batches", ["true", "2"])
+def test_a_dry_run_ends_well_and_leaves_nothing(segfolio, capsys, batches):
+    assert segfolio(*FIT, "--trainer.fast_dev_run", batches) == 0
+    assert "a dry run: nothing is kept" in capsys.readouterr().out
+    assert files() == set()
+
+
+@pytest.mark.parametrize("loop", ["validate", "test", "predict"])
+def test_a_dry_evaluation_leaves_what_the_run_has(segfolio, run, capsys, loop):
+    before = files()
+    assert segfolio(loop, "--ckpt_path", LAST, "--trainer.fast_dev_run=1") == 0
+    assert "a dry run: nothing is kept" in capsys.readouterr().out
+    assert files() == before
+
+
+def test_a_dry_run_of_a_run_that_goes_on_is_refused(segfolio, run, capsys):
+    assert segfolio("fit", "--ckpt_path", LAST, "--trainer.fast_dev_run=1") == 2
+    assert "starts anew; leave out --ckpt_path" in capsys.readouterr().err
+
+
+# The same batches again and again, n 19.
+
+
+@pytest.mark.parametrize(("batches", "accumulate"), [("1", 1), ("2", 1), ("0.5", 1), ("2", 2)])
+def test_overfit_batches_are_the_same_in_every_epoch(segfolio, batches, accumulate):
+    """With a learning rate of 0 equal batches, augmentation included, have equal losses."""
+    arguments = ("--trainer.log_every_n_steps=1", "--trainer.max_steps=6", "--output=run")
+    still = ("--model.init_args.optimizer.init_args.lr=0", f"--trainer.accumulate_grad_batches={accumulate}")
+    validation = ("--trainer.limit_val_batches=0", "--data.eval_batch_size=1")
+    assert segfolio(*FIT, *arguments, *still, *validation, f"--trainer.overfit_batches={batches}") == 0
+    losses = logged(Path("run"), "train/loss")
+    period = {"1": 1, "2": 2, "0.5": 2}[batches] // accumulate
+    assert len(losses) == 6
+    assert losses[period:] == losses[:-period]
+    assert len(set(losses)) == period
+
+
+# A start that failed, n 33.
+
+
+@pytest.mark.parametrize("mistake", ["--trainer.strategy=foo", "--trainer.devices=-5"])
+def test_a_start_that_failed_leaves_no_folder(segfolio, mistake):
+    with pytest.raises(Exception, match="strategy|devices"):
+        segfolio(*QUICK, mistake)
+    assert not list(Path("runs/unet/shapes_small").iterdir())
+    with pytest.raises(Exception, match="strategy|devices"):
+        segfolio(*QUICK, mistake, "--output=mine")
+    assert not Path("mine").exists()
+
+
+def test_a_folder_that_was_there_stays(segfolio):
+    Path("mine").mkdir()
+    with pytest.raises(ValueError, match="strategy"):
+        segfolio(*QUICK, "--trainer.strategy=foo", "--output=mine")
+    assert Path("mine").is_dir()
