@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.test_cli import SMALL
 from tests.tiny import logged
 
@@ -63,15 +64,38 @@ def test_overfit_batches_are_the_same_in_every_epoch(segfolio, batches, accumula
     assert len(set(losses)) == period
 
 
+# True half and double precision, n 20.
+
+
+@pytest.mark.parametrize(
+    ("experiment", "precision"),
+    [
+        ("unet/shapes_small", "bf16-true"),
+        ("unet/shapes_small", "16-true"),
+        ("unet/shapes_small", "64-true"),
+        ("maskformer/shapes_panoptic", "bf16-true"),
+        ("mask_rcnn/shapes_small", "bf16-true"),
+    ],
+)
+def test_every_family_is_trained_and_tested_in_every_precision(segfolio, experiment, precision):
+    """That each architecture is, `architectures/test_contract.py` says."""
+    small = [argument for argument in SMALL if "width" not in str(argument)]
+    small[1] = REPOSITORY / f"experiments/{experiment}.yaml"
+    limits = ("--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1")
+    arguments = (*limits, "--data.batch_size=2", "--trainer.logger=false", "--trainer.precision", precision)
+    assert segfolio("fit", *small, *arguments, "--output=run") == 0
+    assert segfolio("test", "--ckpt_path", LAST) == 0
+
+
 # A start that failed, n 33.
 
 
 @pytest.mark.parametrize("mistake", ["--trainer.strategy=foo", "--trainer.devices=-5"])
 def test_a_start_that_failed_leaves_no_folder(segfolio, mistake):
-    with pytest.raises(Exception, match="strategy|devices"):
+    with pytest.raises(Exception, match=r"strategy|devices"):
         segfolio(*QUICK, mistake)
     assert not list(Path("runs/unet/shapes_small").iterdir())
-    with pytest.raises(Exception, match="strategy|devices"):
+    with pytest.raises(Exception, match=r"strategy|devices"):
         segfolio(*QUICK, mistake, "--output=mine")
     assert not Path("mine").exists()
 

@@ -71,7 +71,7 @@ class Trained(LightningModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]`, values 0 to 255, to the network's type and range."""
-        return (images - self.mean).div_(self.std)
+        return (images - self.mean).div_(self.std).to(self.mean.dtype)
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
