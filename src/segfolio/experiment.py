@@ -35,6 +35,7 @@ from segfolio.ledger.paper import Paper
 from segfolio.ledger.results import whole_split
 from segfolio.mistakes import explain
 from segfolio.quiet import quiet
+from segfolio.replaced import drop_arguments_of_replaced_classes
 from segfolio.resume import check_resumable, of_whole_steps
 from segfolio.runs import Place, experiment_name, run_of
 from segfolio.table import table
@@ -55,6 +56,7 @@ def _todays(text: str) -> Any:
 
 
 set_loader("yaml", _todays, (yaml.YAMLError,))
+drop_arguments_of_replaced_classes()
 
 
 class RunConfig(SaveConfigCallback):

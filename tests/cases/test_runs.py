@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import REPOSITORY
 from tests.test_cli import SMALL
@@ -85,6 +86,61 @@ def test_every_family_is_trained_and_tested_in_every_precision(segfolio, experim
     arguments = (*limits, "--data.batch_size=2", "--trainer.logger=false", "--trainer.precision", precision)
     assert segfolio("fit", *small, *arguments, "--output=run") == 0
     assert segfolio("test", "--ckpt_path", LAST) == 0
+
+
+# A class in the place of another, n 23.
+
+OPTIMIZER = "--model.init_args.optimizer"
+
+
+def resolved(segfolio, capsys, *arguments):
+    capsys.readouterr()
+    assert segfolio("fit", *SMALL[:2], *arguments, "--print_config") == 0, capsys.readouterr().err
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (OPTIMIZER, "torch.optim.SGD", f"{OPTIMIZER}.init_args.lr", "0.01"),
+        (f"{OPTIMIZER}.class_path=torch.optim.SGD", f"{OPTIMIZER}.init_args.lr=0.01"),
+        (OPTIMIZER + '={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}',),
+        ("-c", "sgd.yaml"),
+    ],
+    ids=["name", "class_path", "braces", "config"],
+)
+def test_a_class_takes_nothing_from_the_one_that_it_replaces(segfolio, capsys, monkeypatch, arguments):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.replaced.rank_zero_warn", said.append)
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}
+    Path("sgd.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"optimizer": sgd}}}))
+    found = resolved(segfolio, capsys, *arguments)["model"]["init_args"]
+    assert found["optimizer"]["init_args"] | {"lr": 0.01, "weight_decay": 0.0} == found["optimizer"]["init_args"]
+    assert found["scheduler"]["init_args"]["total_iters"] == 600
+    gone = "torch.optim.SGD takes the place of torch.optim.AdamW, whose arguments go: lr: 0.003, weight_decay: 0.01"
+    assert set(said) == {gone}
+
+
+@pytest.mark.parametrize(
+    ("key", "cls", "argument", "default"),
+    [
+        ("model.init_args.architecture", "segfolio.architectures.encoder_decoder.segnet.SegNetBasic", "width", 64),
+        ("model.init_args.scheduler", "segfolio.families.schedules.WarmupPoly", "power", 0.9),
+        ("data.dataset", "segfolio.data.datasets.CamVid", "size", None),
+    ],
+)
+def test_so_does_every_class(segfolio, capsys, key, cls, argument, default):
+    first = ("--model.init_args.scheduler.init_args.power=3", "--data.dataset.init_args.size=[48, 64]")
+    found = resolved(segfolio, capsys, *first, f"--{key}={cls}")
+    for name in key.split("."):
+        found = found[name]
+    assert found["class_path"] == cls
+    assert found.get("init_args", {}).get(argument) == default
+
+
+def test_the_same_class_by_another_path_keeps_its_arguments(segfolio, capsys):
+    found = resolved(segfolio, capsys, f"{OPTIMIZER}=torch.optim.adamw.AdamW")["model"]["init_args"]["optimizer"]
+    assert found["init_args"]["lr"] == 0.003
 
 
 # A start that failed, n 33.
