@@ -18,6 +18,7 @@ from segfolio.architectures.encoder_decoder.segnet import SegNetBasic
 from segfolio.data.datasets import Shapes
 from segfolio.data.module import DataModule
 from segfolio.experiment import Experiment
+from segfolio.runs import Place
 
 AIMS = {"trainer / bare loop": "<= 1.03"}
 STEPS, WARM_UP, BATCH, SIZE = 24, 4, 2, (120, 160)
@@ -62,9 +63,9 @@ def through_the_trainer(network: type[nn.Module], folder: Path, steps: int) -> l
         def callbacks(self) -> list[Callback]:
             return [*super().callbacks(), clock]
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), Place() as place:
         warnings.simplefilter("ignore")
-        Timed(["fit", "-c", str(config), "--output", str(folder / "run")])
+        Timed(["fit", "-c", str(config), "--output", str(folder / "run")], place)
     return seconds(clock.ends)
 
 

@@ -13,7 +13,7 @@ def experiment(folder: Path, masks: bool = True, **dataset: Any) -> Path:
     network |= {"head_channels": 32, "roi": {"score_threshold": 0.0}}
     content = {
         "model": {
-            "class_path": "segfolio.families.RegionBased",
+            "class_path": "segfolio.families.Detection",
             "init_args": {
                 "architecture": {
                     "class_path": f"segfolio.architectures.region_based.{name}",

@@ -1,7 +1,6 @@
 """One experiment: a config, the loop that it asks for, and the folder that the run leaves."""
 
 import json
-import os
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,8 +37,9 @@ from segfolio.ledger.paper import Paper
 from segfolio.ledger.results import whole_split
 from segfolio.mistakes import explain
 from segfolio.quiet import quiet
+from segfolio.replaced import drop_arguments_of_replaced_classes
 from segfolio.resume import check_resumable, of_whole_steps
-from segfolio.runs import experiment_name, is_first_process, new_run, run_of
+from segfolio.runs import Place, experiment_name, run_of
 from segfolio.table import table
 from segfolio.tracking import build_loggers
 from segfolio.upgrade import upgrade
@@ -47,10 +47,6 @@ from segfolio.viz.callback import PredictionPictures
 
 # they come whole from the dataset; else their fields would be asked for in the config
 set_parsing_settings(subclasses_enabled=[LabelSpace, ImageSpace])
-
-_RUN = "SEGFOLIO_RUN"
-"""Tells the processes that a multi-process run starts which folder the first one made."""
-
 
 _yaml = get_loader("yaml")
 
@@ -62,6 +58,7 @@ def _todays(text: str) -> Any:
 
 
 set_loader("yaml", _todays, (yaml.YAMLError,))
+drop_arguments_of_replaced_classes()
 
 
 class RunConfig(SaveConfigCallback):
@@ -77,10 +74,14 @@ class Experiment(LightningCLI):
 
     Adds to LightningCLI the `paper:` block, the run's folder with its loggers and callbacks, and the link that
     carries labels and image space of the dataset to the family.
+
+    Args:
+        arguments: of the command line.
+        place: where it writes.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self.loop = arguments[0]
+    def __init__(self, arguments: Sequence[str], place: Place) -> None:
+        self.loop, self.place = arguments[0], place
         super().__init__(
             Trained,
             DataModule,
@@ -198,26 +199,24 @@ class Experiment(LightningCLI):
         return experiment_name(Path(str(files[0])) if files else None)
 
     def _folder(self) -> Path:
-        if _RUN in os.environ:
-            return Path(os.environ[_RUN])
+        if self.place.inherited:
+            return self.place.inherited
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
         run = run_of(Path(checkpoint)) if checkpoint else None
-        if config.output:
-            folder = Path(config.output)
+        output, config.output = config.output, None  # of this command, and not of those that read the config it leaves
+        if config.trainer.fast_dev_run:
+            return self.place.of_dry_run()
+        if output:
+            folder = Path(output)
             if self.subcommand == "fit" and not checkpoint and (folder / "config.yaml").exists():
                 raise SegfolioError(
                     f"{folder} holds a run; go on with it by --ckpt_path last, or choose another --output"
                 )
-        elif self.subcommand == "fit" or run is None:
-            folder = run or new_run(self.name)
-        else:
-            folder = run / {"predict": "predictions"}.get(str(self.subcommand), str(self.subcommand))
-        if is_first_process():
-            folder.mkdir(parents=True, exist_ok=True)
-        config.output = None  # of this command, and not of those that read the config it leaves
-        os.environ[_RUN] = str(folder)
-        return folder
+            return self.place.take(folder)
+        if self.subcommand == "fit" or run is None:
+            return self.place.take(run) if run else self.place.of_new_run(self.name)
+        return self.place.take(run / {"predict": "predictions"}.get(str(self.subcommand), str(self.subcommand)))
 
     def before_fit(self) -> None:
         self.datamodule.train_sampler(self.trainer)
@@ -227,6 +226,8 @@ class Experiment(LightningCLI):
             if isinstance(callback, Checkpoints):
                 callback.run = now
         config = self.config["fit"]
+        if config.ckpt_path and config.trainer.fast_dev_run:
+            raise SegfolioError("a dry run (trainer.fast_dev_run) starts anew; leave out --ckpt_path")
         if config.ckpt_path:
             checkpoint = read_checkpoint(Path(config.ckpt_path))
             version = checkpoint.get("segfolio", {}).get("version", "0")
@@ -238,7 +239,7 @@ class Experiment(LightningCLI):
                     logger.rewind(calls)
 
     def after_fit(self) -> None:
-        self._say(f"run: {self.trainer.default_root_dir}")
+        self._say_where("run")
 
     def after_validate(self) -> None:
         self._report("val")
@@ -247,7 +248,7 @@ class Experiment(LightningCLI):
         self._report("test")
 
     def after_predict(self) -> None:
-        self._say(f"predictions: {self.trainer.default_root_dir}")
+        self._say_where("predictions")
 
     def _report(self, stage: str) -> None:
         """Print and keep what the evaluation found."""
@@ -270,7 +271,12 @@ class Experiment(LightningCLI):
         self._say(table(("class", *labels), rows, right=range(1, len(kinds) + 1)))
         paper = self._get(self.config_init, "paper")
         self._say("\n" + paper_and_ours(self.name, paper, figures, declared, self.record.caveat))
-        self._say(f"\npictures and figures: {folder}")
+        self._say("")
+        self._say_where("pictures and figures")
+
+    def _say_where(self, what: str) -> None:
+        dry = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        self._say("a dry run: nothing is kept" if dry else f"{what}: {self.trainer.default_root_dir}")
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
@@ -283,14 +289,10 @@ def run(loop: str, arguments: Sequence[str]) -> None:
     Raises:
         SegfolioError: a user's mistake.
     """
-    started_here = _RUN not in os.environ
     quiet()
     torch.set_float32_matmul_precision("high")
-    try:
-        Experiment(with_config_of_run([loop, *arguments]))
-    finally:
-        if started_here:
-            os.environ.pop(_RUN, None)
+    with Place() as place:
+        Experiment(with_config_of_run([loop, *arguments]), place)
 
 
 def _instance(given: Any) -> dict[str, Any]:

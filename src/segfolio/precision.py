@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -22,6 +23,12 @@ def full_float32(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before)
         torch.set_default_dtype(made)
+
+
+def as_weights(x: Tensor, part: nn.Module) -> Tensor:
+    """What was computed in float32, in the type of the weights of the part that takes it: bfloat16 in `bf16-true`."""
+    weights = next(part.parameters(), None)
+    return x if weights is None else x.to(weights.dtype)
 
 
 def float32_in_words() -> str:

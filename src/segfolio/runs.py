@@ -2,9 +2,56 @@
 
 import os
 import re
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _NUMBERED = re.compile(r"(seed)?\d+")
+_RUN = "SEGFOLIO_RUN"
+"""Tells the processes that a multi-process run starts which folder the first one made."""
+
+
+class Place:
+    """The folder of a command, while it works: in `with`. The processes that it starts write to the same one.
+
+    At the end nothing is left of a dry run, nor an empty folder of a run that did not come to start.
+    """
+
+    def __init__(self) -> None:
+        self.inherited = Path(os.environ[_RUN]) if _RUN in os.environ else None
+        self._made: Path | None = None
+        self._dry: Path | None = None
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.inherited is None:
+            os.environ.pop(_RUN, None)
+        if self._dry:
+            shutil.rmtree(self._dry, ignore_errors=True)
+        if self._made:
+            with suppress(OSError):  # it holds something
+                self._made.rmdir()
+
+    def of_dry_run(self) -> Path:
+        """A folder for what is not kept."""
+        self._dry = Path(tempfile.mkdtemp(prefix="segfolio-dry-run-"))
+        return self.take(self._dry)
+
+    def of_new_run(self, name: str) -> Path:
+        """The next numbered folder of an experiment."""
+        folder = new_run(name)
+        self._made = folder if is_first_process() else None
+        return self.take(folder)
+
+    def take(self, folder: Path) -> Path:
+        if is_first_process() and not folder.exists():
+            folder.mkdir(parents=True)
+            self._made = folder
+        os.environ[_RUN] = str(folder)
+        return folder
 
 
 def experiment_name(config: Path | None) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segfolio.layers.regions import RegionTarget
+from segfolio.layers.detection import DetectionTarget
 from segfolio.listing import architecture_classes
 from tests.devices import DEVICE, PretendedDevice
 
@@ -21,7 +21,7 @@ def inputs(cls: Any, training: bool) -> tuple[Any, ...]:
         return (images,)
     masks = torch.zeros(1, *SIZE, dtype=torch.bool)
     masks[:, 8:60, 5:40] = True
-    one = RegionTarget(torch.tensor([[5.0, 8, 40, 60]]).to(DEVICE), torch.tensor([0]).to(DEVICE), masks.to(DEVICE))
+    one = DetectionTarget(torch.tensor([[5.0, 8, 40, 60]]).to(DEVICE), torch.tensor([0]).to(DEVICE), masks.to(DEVICE))
     return images, [SIZE] * 2, [one] * 2 if training else None
 
 

@@ -16,7 +16,7 @@ from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.callbacks.predictions import PredictionWriter
 from segfolio.data.datasets import Shapes
 from segfolio.data.module import DataModule
-from segfolio.families import MaskClassification, PerPixel, RegionBased
+from segfolio.families import Detection, MaskClassification, PerPixel
 from segfolio.families.base import Family
 from segfolio.inference.protocols import MultiScale
 from segfolio.losses import OHEM, CrossEntropy, Dice, Focal, MaskClassificationLoss
@@ -92,7 +92,7 @@ def mask_classification(task: Any, matching: Any = "bipartite", points: int | No
 
 
 def region_based() -> Family:
-    return RegionBased(Shapes.labels, partial(MaskRCNN, **MaskRCNN.tiny), optimizer=OPTIMIZER)
+    return Detection(Shapes.labels, partial(MaskRCNN, **MaskRCNN.tiny), optimizer=OPTIMIZER)
 
 
 WHOLE_RUNS = [

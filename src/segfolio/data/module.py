@@ -21,7 +21,7 @@ from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.remap import Remapped
-from segfolio.data.samplers import EvaluationSampler, TrainSampler
+from segfolio.data.samplers import EvaluationSampler, OverfitSampler, TrainSampler
 from segfolio.data.transforms import Mixing, Transform
 from segfolio.errors import SegfolioError
 
@@ -153,12 +153,13 @@ class DataModule(LightningDataModule):
 
     def train_sampler(self, trainer: Trainer | None) -> TrainSampler:
         """Who draws what, from where the trainer is; raises a `SegfolioError` where a step cannot be drawn."""
-        accumulate, done = 1, (0, 0)
+        sampler, accumulate, done = TrainSampler, 1, (0, 0)
         if trainer:
             accumulate = trainer.accumulate_grad_batches
+            sampler = OverfitSampler if trainer.overfit_batches else TrainSampler  # type: ignore[attr-defined]
             done = (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
         length = self.split(self.train_split).clip_count
-        return TrainSampler(length, self.batch_size, self.seed, *_rank(trainer), accumulate, done)
+        return sampler(length, self.batch_size, self.seed, *_rank(trainer), accumulate, done)
 
     def statistics_dataloader(self) -> DataLoader[Any]:
         """The training images once, as in evaluation but in whole batches of a step; all of one size."""

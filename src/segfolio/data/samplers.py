@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 from segfolio.errors import SegfolioError
 
@@ -74,15 +74,28 @@ class TrainSampler(Sampler[Draw]):
         """Draws of this process in a whole epoch, resumed or not: an epoch keeps its length."""
         return self.epoch_length // self.world_size
 
+    @property
+    def shuffle(self) -> int:
+        """Which one this epoch has, of order and random streams."""
+        return self.epoch
+
     def __iter__(self) -> Iterator[Draw]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        order = np.random.default_rng([self.seed, self.shuffle]).permutation(self.length)
         done = self.resume[1] if self.epoch == self.resume[0] else 0
         for start in range(done * self.pass_size + self.rank * self.share, self.epoch_length, self.pass_size):
             for position in range(start, start + self.share):
-                yield Draw(int(order[position]), (self.seed, self.epoch, position))
+                yield Draw(int(order[position]), (self.seed, self.shuffle, position))
 
 
-class EvaluationSampler(Sampler[int]):
+class OverfitSampler(TrainSampler, SequentialSampler):  # type: ignore[misc]  # as which Lightning leaves it as it is
+    """In every epoch the draws of the first: `trainer.overfit_batches` trains on the same batches again and again."""
+
+    @property
+    def shuffle(self) -> int:
+        return 0
+
+
+class EvaluationSampler(SequentialSampler):
     """Every image, or clip, exactly once over all processes, which take turns; shares differ by at most one turn.
 
     Args:

@@ -77,7 +77,7 @@ class Trained(LightningModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images `[B, C, H, W]` as the dataset has them, to the network's type and range."""
-        return (images - self.mean).div_(self.std)
+        return (images - self.mean).div_(self.std).to(self.mean.dtype)
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -100,7 +100,8 @@ class Trained(LightningModule):
         return self.declared.get(self.main_metric)
 
     def on_train_start(self) -> None:
-        tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.network, self.rules))

@@ -1,7 +1,7 @@
 """Region proposals (Ren et al., 2015, arXiv 1506.01497): torchvision's stage made robust and typed.
 
 Differences from `torchvision.models.detection.rpn`, under whose names all weights are: boxes and scores are in float32
-under mixed precision, no table grows with (anchors x objects), and no loss is NaN where nothing was sampled.
+whatever the precision, no table grows with (anchors x objects), and no loss is NaN where nothing was sampled.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ from torchvision.ops import box_iou
 from segfolio.layers.detection import DetectionTarget, Size
 from segfolio.layers.region_pool import BUDGET
 from segfolio.losses.regions import proposal_losses
+from segfolio.precision import as_weights
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class ProposalRecipe:
 
 
 class ProposalHead(RPNHead):
-    """torchvision's, in float32 whatever the precision of its convolutions."""
+    """torchvision's; what it takes and gives is float32 whatever the precision of its convolutions."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        logits, deltas = super().forward(x)
+        logits, deltas = super().forward([as_weights(level, self) for level in x])
         return [level.float() for level in logits], [level.float() for level in deltas]
 
 

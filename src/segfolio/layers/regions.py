@@ -1,7 +1,7 @@
 """The second stage of region-based networks: torchvision's made robust and typed.
 
 Differences from `torchvision.models.detection.roi_heads`, under whose names all weights are: boxes and scores are in
-float32 under mixed precision, masks become float and detections pass the mask head in parts, and no loss is NaN where
+float32 whatever the precision, masks become float and detections pass the mask head in parts, and no loss is NaN where
 nothing was sampled.
 """
 
@@ -18,6 +18,7 @@ from segfolio.errors import SegfolioError
 from segfolio.layers.detection import Detections, DetectionTarget, Size
 from segfolio.layers.region_pool import mask_targets
 from segfolio.losses.regions import box_losses, mask_loss
+from segfolio.precision import as_weights
 
 MASKS_AT_ONCE = 100
 """Detections in the mask head at one time: one image's in COCO's protocol."""
@@ -122,7 +123,7 @@ class RegionHeads(RoIHeads):
     ) -> dict[str, Tensor]:
         """`cls` and `box`, and `mask` where masks are predicted."""
         proposals, matched, labels, encoded = self.select_training_samples(proposals, as_torchvision(targets))
-        regions = self.box_head(self.box_roi_pool(features, proposals, sizes))
+        regions = run_head(self.box_head, self.box_roi_pool(features, proposals, sizes))
         logits, deltas = self.box_predictor(regions)
         losses = box_losses(logits, deltas, torch.cat(labels), torch.cat(encoded), self.recipe.beta)
         if self.mask_predictor is not None:
@@ -131,7 +132,7 @@ class RegionHeads(RoIHeads):
 
     def detect(self, features: dict[str, Tensor], proposals: list[Tensor], sizes: list[Size]) -> list[Detections]:
         """The detections of each image, with masks where they are predicted."""
-        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, sizes)))
+        logits, deltas = self.box_predictor(run_head(self.box_head, self.box_roi_pool(features, proposals, sizes)))
         found = self.postprocess_detections(logits, deltas, proposals, sizes)
         return self.with_masks(features, sizes, *found)
 
@@ -157,7 +158,7 @@ class RegionHeads(RoIHeads):
         if self.mask_roi_pool is None:
             regions = regions[torch.cat(positive)]
         else:
-            regions = self.mask_head(self.mask_roi_pool(features, boxes, sizes))
+            regions = run_head(self.mask_head, self.mask_roi_pool(features, boxes, sizes))
         logits = self.mask_predictor(regions).float()
         label = torch.cat(labels)[torch.cat(positive)]
         wanted = [
@@ -184,13 +185,18 @@ class RegionHeads(RoIHeads):
             parts = (torch.cat(columns).split(MASKS_AT_ONCE) for columns in (boxes, labels, [owner]))
             for box, label, place in zip(*parts, strict=True):
                 regions = pool(features, [box[place == image] for image in range(len(boxes))], sizes)
-                logits = self.mask_predictor(head(regions)).float()
+                logits = self.mask_predictor(run_head(head, regions)).float()
                 found.append(logits[torch.arange(len(label), device=label.device), label].sigmoid())
             masks = torch.cat(found).split([len(box) for box in boxes])
         return [
             Detections(box, label - 1, score, mask)
             for box, label, score, mask in zip(boxes, labels, scores, masks, strict=True)
         ]
+
+
+def run_head(head: nn.Module, regions: Tensor) -> Tensor:
+    """What a head makes of regions, which are pooled in float32."""
+    return head(as_weights(regions, head))
 
 
 def as_torchvision(targets: Sequence[DetectionTarget]) -> list[dict[str, Any]]:

@@ -64,6 +64,24 @@ def test_every_parameter_gets_a_gradient_with_and_without_objects(cls: Any) -> N
 
 
 @every_class
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_trains_and_predicts_in_every_precision(cls: Any, dtype: torch.dtype) -> None:
+    """As Lightning's `bf16-true`, `16-true` and `64-true`: weights and what is made are of that type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        network = cls(2, **cls.tiny, roi=FEW).to(dtype)
+        losses = step(network, torch.randn(2, 3, 70, 97), [target((70, 97), (5, 8, 40, 60, 1)), target((70, 97))])
+        with torch.no_grad():
+            detections = network.eval()(torch.randn(2, 3, 70, 97), [(70, 97), (41, 50)])
+    finally:
+        torch.set_default_dtype(before)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+    assert all(found.scores.dtype == torch.float32 and len(found.scores) for found in detections)
+
+
+@every_class
 def test_detections_lie_in_the_valid_part_best_first(cls: Any) -> None:
     network = cls(3, **cls.tiny).eval()
     sizes = [(64, 96), (41, 50)]

@@ -27,7 +27,7 @@ from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.errors import SegfolioError
 from segfolio.layers.detection import Detections, DetectionTarget, Size
-from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe, as_torchvision
+from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe, as_torchvision, run_head
 from segfolio.losses.regions import box_losses
 
 
@@ -68,7 +68,7 @@ class CascadeHeads(nn.Module):
             pooled = stage.box_roi_pool(features, boxes, sizes)
             if pooled.requires_grad:
                 pooled.register_hook(lambda gradient: gradient * self.recipe.gradient_scale)
-            regions = stage.box_head(pooled)
+            regions = run_head(stage.box_head, pooled)
             logits, deltas = stage.box_predictor(regions)
             own = box_losses(logits, deltas, torch.cat(labels), torch.cat(encoded), self.recipe.beta)
             losses |= {f"{name}_{number}" if number > 1 else name: weight * own[name] for name in own}
@@ -82,7 +82,7 @@ class CascadeHeads(nn.Module):
         first, last = self.stages[0], self.stages[-1]
         boxes, scores = proposals, []
         for stage in self.stages:
-            logits, deltas = stage.box_predictor(stage.box_head(stage.box_roi_pool(features, boxes, sizes)))
+            logits, deltas = stage.box_predictor(run_head(stage.box_head, stage.box_roi_pool(features, boxes, sizes)))
             scores.append(logits.softmax(-1))
             if stage is not last:
                 boxes = refine(stage, deltas, boxes, sizes)

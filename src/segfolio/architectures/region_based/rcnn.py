@@ -24,7 +24,7 @@ from segfolio.architectures.region_based.fast_rcnn import searched
 from segfolio.layers.backbones import check_timm_name
 from segfolio.layers.detection import Detections, DetectionTarget, Size
 from segfolio.layers.pyramid import Norm, normalised
-from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe
+from segfolio.layers.regions import Predictor, RegionHeads, RegionRecipe, run_head
 from segfolio.weights.backbones import load_body, load_classifier
 
 
@@ -101,12 +101,9 @@ class WarpedRegions(nn.Module):
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]) -> Tensor:
         """Of images `[B, 3, H, W]` and boxes `[N, 4]` of each, features `[sum of N, D]`."""
         regions = torch.cat([pad(self.enlarged(box), (1, 0), value=place) for place, box in enumerate(boxes)])
-        return torch.cat(
-            [
-                self.classifier(roi_align(features["0"], part, self.size, aligned=True)).float()
-                for part in regions.split(self.chunk)
-            ]
-        )
+        images = features["0"].float()
+        warped = (roi_align(images, part, self.size, aligned=True) for part in regions.split(self.chunk))
+        return torch.cat([run_head(self.classifier, part) for part in warped])
 
     def enlarged(self, boxes: Tensor) -> Tensor:
         """The boxes with what the warped region shows around them; outside the image there is its mean, 0."""

@@ -1,0 +1,163 @@
+"""Commands that people type: each does what it says, or answers with a sentence and leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.test_cli import SMALL
+from tests.tiny import logged
+
+FIT = ("fit", *SMALL, "--data.batch_size=2", "--trainer.limit_val_batches=1")
+QUICK = (*FIT, "--trainer.logger=false", "--trainer.max_steps=1")
+"""One step, and checkpoints alone."""
+LAST = "run/checkpoints/last.ckpt"
+
+
+def files(folder: str = ".") -> set[str]:
+    return {path.as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(segfolio) -> Path:
+    assert segfolio(*QUICK, "--output=run") == 0
+    return Path("run")
+
+
+# A dry run, n 18.
+
+
+@pytest.mark.parametrize("batches", ["true", "2"])
+def test_a_dry_run_ends_well_and_leaves_nothing(segfolio, capsys, batches):
+    assert segfolio(*FIT, "--trainer.fast_dev_run", batches) == 0
+    assert "a dry run: nothing is kept" in capsys.readouterr().out
+    assert files() == set()
+
+
+@pytest.mark.parametrize("loop", ["validate", "test", "predict"])
+def test_a_dry_evaluation_leaves_what_the_run_has(segfolio, run, capsys, loop):
+    before = files()
+    assert segfolio(loop, "--ckpt_path", LAST, "--trainer.fast_dev_run=1") == 0
+    assert "a dry run: nothing is kept" in capsys.readouterr().out
+    assert files() == before
+
+
+def test_a_dry_run_of_a_run_that_goes_on_is_refused(segfolio, run, capsys):
+    assert segfolio("fit", "--ckpt_path", LAST, "--trainer.fast_dev_run=1") == 2
+    assert "starts anew; leave out --ckpt_path" in capsys.readouterr().err
+
+
+# The same batches again and again, n 19.
+
+
+@pytest.mark.parametrize(("batches", "accumulate"), [("1", 1), ("2", 1), ("0.5", 1), ("2", 2)])
+def test_overfit_batches_are_the_same_in_every_epoch(segfolio, batches, accumulate):
+    """With a learning rate of 0 equal batches, augmentation included, have equal losses."""
+    arguments = ("--trainer.log_every_n_steps=1", "--trainer.max_steps=6", "--output=run")
+    still = ("--model.init_args.optimizer.init_args.lr=0", f"--trainer.accumulate_grad_batches={accumulate}")
+    validation = ("--trainer.limit_val_batches=0", "--data.eval_batch_size=1")
+    assert segfolio(*FIT, *arguments, *still, *validation, f"--trainer.overfit_batches={batches}") == 0
+    losses = logged(Path("run"), "train/loss")
+    period = {"1": 1, "2": 2, "0.5": 2}[batches] // accumulate
+    assert len(losses) == 6
+    assert losses[period:] == losses[:-period]
+    assert len(set(losses)) == period
+
+
+# True half and double precision, n 20.
+
+
+@pytest.mark.parametrize(
+    ("experiment", "precision"),
+    [
+        ("unet/shapes_small", "bf16-true"),
+        ("unet/shapes_small", "16-true"),
+        ("unet/shapes_small", "64-true"),
+        ("maskformer/shapes_panoptic", "bf16-true"),
+        ("mask_rcnn/shapes_small", "bf16-true"),
+    ],
+)
+def test_every_family_is_trained_and_tested_in_every_precision(segfolio, experiment, precision):
+    """That each architecture is, `architectures/test_contract.py` says."""
+    small = [argument for argument in SMALL if "width" not in str(argument)]
+    small[1] = REPOSITORY / f"experiments/{experiment}.yaml"
+    limits = ("--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1")
+    arguments = (*limits, "--data.batch_size=2", "--trainer.logger=false", "--trainer.precision", precision)
+    assert segfolio("fit", *small, *arguments, "--output=run") == 0
+    assert segfolio("test", "--ckpt_path", LAST) == 0
+
+
+# A class in the place of another, n 23.
+
+OPTIMIZER = "--model.init_args.optimizer"
+
+
+def resolved(segfolio, capsys, *arguments):
+    capsys.readouterr()
+    assert segfolio("fit", *SMALL[:2], *arguments, "--print_config") == 0, capsys.readouterr().err
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (OPTIMIZER, "torch.optim.SGD", f"{OPTIMIZER}.init_args.lr", "0.01"),
+        (f"{OPTIMIZER}.class_path=torch.optim.SGD", f"{OPTIMIZER}.init_args.lr=0.01"),
+        (OPTIMIZER + '={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}',),
+        ("-c", "sgd.yaml"),
+    ],
+    ids=["name", "class_path", "braces", "config"],
+)
+def test_a_class_takes_nothing_from_the_one_that_it_replaces(segfolio, capsys, monkeypatch, arguments):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.replaced.rank_zero_warn", said.append)
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}
+    Path("sgd.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"optimizer": sgd}}}))
+    found = resolved(segfolio, capsys, *arguments)["model"]["init_args"]
+    assert found["optimizer"]["init_args"] | {"lr": 0.01, "weight_decay": 0.0} == found["optimizer"]["init_args"]
+    assert found["scheduler"]["init_args"]["total_iters"] == 600
+    gone = "torch.optim.SGD takes the place of torch.optim.AdamW, whose arguments go: lr: 0.003, weight_decay: 0.01"
+    assert set(said) == {gone}
+
+
+@pytest.mark.parametrize(
+    ("key", "cls", "argument", "default"),
+    [
+        ("model.init_args.architecture", "segfolio.architectures.encoder_decoder.segnet.SegNetBasic", "width", 64),
+        ("model.init_args.scheduler", "segfolio.families.schedules.WarmupPoly", "power", 0.9),
+        ("data.dataset", "segfolio.data.datasets.CamVid", "size", None),
+    ],
+)
+def test_so_does_every_class(segfolio, capsys, key, cls, argument, default):
+    first = ("--model.init_args.scheduler.init_args.power=3", "--data.dataset.init_args.size=[48, 64]")
+    found = resolved(segfolio, capsys, *first, f"--{key}={cls}")
+    for name in key.split("."):
+        found = found[name]
+    assert found["class_path"] == cls
+    assert found.get("init_args", {}).get(argument) == default
+
+
+def test_the_same_class_by_another_path_keeps_its_arguments(segfolio, capsys):
+    found = resolved(segfolio, capsys, f"{OPTIMIZER}=torch.optim.adamw.AdamW")["model"]["init_args"]["optimizer"]
+    assert found["init_args"]["lr"] == 0.003
+
+
+# A start that failed, n 33.
+
+
+@pytest.mark.parametrize("mistake", ["--trainer.strategy=foo", "--trainer.devices=-5"])
+def test_a_start_that_failed_leaves_no_folder(segfolio, mistake):
+    with pytest.raises(Exception, match=r"strategy|devices"):
+        segfolio(*QUICK, mistake)
+    assert not list(Path("runs/unet/shapes_small").iterdir())
+    with pytest.raises(Exception, match=r"strategy|devices"):
+        segfolio(*QUICK, mistake, "--output=mine")
+    assert not Path("mine").exists()
+
+
+def test_a_folder_that_was_there_stays(segfolio):
+    Path("mine").mkdir()
+    with pytest.raises(ValueError, match="strategy"):
+        segfolio(*QUICK, "--trainer.strategy=foo", "--output=mine")
+    assert Path("mine").is_dir()
