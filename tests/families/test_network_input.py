@@ -97,7 +97,12 @@ def test_a_network_may_say_itself_what_it_takes() -> None:
     of_bands(architecture=NoConvolution)
 
 
-@pytest.mark.parametrize("protocol", [Slide(40, 30), MultiScale((0.5, 1.0)), DenseCRF("v1")], ids=str)
+@pytest.mark.parametrize(
+    "protocol",
+    [Slide(40, 30), MultiScale((0.5, 1.0)), DenseCRF("v1")],
+    ids=str,
+    ids=lambda protocol: type(protocol).__name__,
+)
 def test_test_protocols_read_bands(protocol) -> None:
     size = (24, 32)
     model = of_bands(test=Protocols(protocol)).eval()
