@@ -100,7 +100,6 @@ def test_a_network_may_say_itself_what_it_takes() -> None:
 @pytest.mark.parametrize(
     "protocol",
     [Slide(40, 30), MultiScale((0.5, 1.0)), DenseCRF("v1")],
-    ids=str,
     ids=lambda protocol: type(protocol).__name__,
 )
 def test_test_protocols_read_bands(protocol) -> None:
