@@ -7,6 +7,7 @@ from pathlib import Path
 from segfolio.errors import SegfolioError
 from segfolio.families.checkpoint import read_checkpoint
 from segfolio.runs import experiment_name, run_of
+from segfolio.yaml_file import read_yaml
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
@@ -20,6 +21,8 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     checkpoint, config = _given(arguments, "--ckpt_path"), _given(arguments, "-c", "--config")
     if not {"-c", "--config", "--ckpt_path", "--model", "-h", "--help"} & {a.partition("=")[0] for a in arguments}:
         raise SegfolioError(f"`segfolio {arguments[0]}` needs an experiment: -c CONFIG, or --ckpt_path of a run")
+    if config:
+        read_yaml(Path(config), "paper, model, data, trainer")
     if checkpoint in (None, "null"):
         return arguments
     path = Path(str(checkpoint))

@@ -35,7 +35,8 @@ from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
 from segfolio.ledger.results import whole_split
-from segfolio.mistakes import explain
+from segfolio.mistakes import check_numbers, explain, told_of
+from segfolio.monitors import check_monitors
 from segfolio.quiet import quiet
 from segfolio.replaced import drop_arguments_of_replaced_classes
 from segfolio.resume import check_resumable, of_whole_steps
@@ -157,6 +158,7 @@ class Experiment(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        check_numbers(self.config[self.subcommand])
         if paper := self._get(self.config_init, "paper"):
             paper.check_declared(self.model.declared)
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
@@ -173,7 +175,9 @@ class Experiment(LightningCLI):
         for callback in self.callbacks():
             if wanted.get(type(callback), True) and not any(isinstance(c, type(callback)) for c in callbacks):
                 callbacks.append(callback)
-        return super().instantiate_trainer(default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs)
+        check_monitors(callbacks, self.model.declared)
+        with told_of("trainer"):
+            return super().instantiate_trainer(default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs)
 
     def callbacks(self) -> list[Callback]:
         """What comes with every run, unless the config has its own of the kind or turns it off."""

@@ -1,17 +1,51 @@
-"""A config's mistake, from jsonargparse's report of every attempt to the one sentence that a user needs."""
+"""What libraries say of a user's mistake, turned into the one sentence that a user needs."""
 
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from segfolio.errors import did_you_mean
+from segfolio.errors import SegfolioError, did_you_mean
 
 _NOISE = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but"
+    r"|Expected a dot import path"
 )
+_LEAST = {
+    "seed_everything": 0,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.val_check_interval": 1e-9,
+    "trainer.check_val_every_n_epoch": 1,
+}
+"""What numbers are at least that Lightning does not look at before it counts with them."""
 _CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Raises the one sentence on a number of a loop's config that nothing can be done with."""
+    for key, least in _LEAST.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < least:
+            raise SegfolioError(f"{key} is {value:g}; give {'more than 0' if 0 < least < 1 else f'at least {least}'}")
+
+
+@contextmanager
+def told_of(key: str) -> Iterator[None]:
+    """What is made of a part of the config says in its own words what is wrong with it: a sentence of that part."""
+    try:
+        yield
+    except (ValueError, TypeError, MisconfigurationException, ModuleNotFoundError) as error:
+        if isinstance(error, SegfolioError) or isinstance(error.__cause__, SegfolioError):
+            raise
+        sentence = re.split(r"(?<=[.!]) (?=[A-Z])", " ".join(str(error).split()))[0]
+        raise SegfolioError(f"{key}: {sentence.rstrip('.')}") from error
 
 
 def explain(report: str, keys: Iterable[str]) -> str:
@@ -38,11 +72,14 @@ def explain(report: str, keys: Iterable[str]) -> str:
         if "." in name and not _exists(name):
             module, _, cls = name.rpartition(".")
             return f"{place}: there is no class {name}{did_you_mean(cls, _names(module))}"
+    if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", report):
+        return f"{place}: there is no class {match[1]}.{match[2]}{did_you_mean(match[2], _names(match[1]))}"
     lines = [
         re.sub(r"Type \S*Callable\[.*?expects a function or a callable class: ", "", line)
         for line in report.splitlines()
     ]
     lines = [re.sub(r"\. Got value: Namespace\(.*", "", line).strip(" -") for line in lines]
+    lines = [re.sub(r"Problem with given class_path '[\w.]+':\s*", "", line) for line in lines]
     told = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines if line and not _NOISE.search(line)]
     reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(line for line in told if line)).replace(":;", ":")
     return f"{place}: {reason}" if place else reason

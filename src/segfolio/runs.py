@@ -7,6 +7,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from segfolio.errors import SegfolioError
+
 _NUMBERED = re.compile(r"(seed)?\d+")
 _RUN = "SEGFOLIO_RUN"
 """Tells the processes that a multi-process run starts which folder the first one made."""
@@ -47,6 +49,8 @@ class Place:
         return self.take(folder)
 
     def take(self, folder: Path) -> Path:
+        if folder.exists() and not folder.is_dir():
+            raise SegfolioError(f"{folder} is a file; give a folder to write to (--output)")
         if is_first_process() and not folder.exists():
             folder.mkdir(parents=True)
             self._made = folder

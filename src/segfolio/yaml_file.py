@@ -19,8 +19,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     """
     try:
         content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SegfolioError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise SegfolioError(f"{path} holds {content!r}, expected the keys {expected}")
+        raise SegfolioError(f"{path} holds {str(content)[:60]!r}, expected the keys {expected}")
     return content

@@ -79,6 +79,12 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.dataset, self.root, self.remap, self.images = dataset, root, remap, images
+        for name, value, least in (
+            *(("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1)),
+            ("num_workers", num_workers or 0, 0),
+        ):
+            if value < least:
+                raise SegfolioError(f"data.{name} is {value}; give at least {least}")
         self.batch_size, self.eval_batch_size, self.pad_batches = batch_size, eval_batch_size, pad_batches
         self.train_transforms, self.eval_transforms = train_transforms, eval_transforms
         self.test_transforms = eval_transforms if test_transforms is None else test_transforms

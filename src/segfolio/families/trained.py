@@ -18,6 +18,7 @@ from segfolio.families.optimization import ParameterRules, apply_lr_factors, par
 from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer
 from segfolio.figure import Figure
+from segfolio.mistakes import told_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -104,7 +105,8 @@ class Trained(LightningModule):
             tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.network, self.rules))
+        with told_of("model.optimizer"):
+            optimizer = self.optimizer(parameter_groups(self.network, self.rules))
         apply_lr_factors(optimizer)
         if self.scheduler is None:
             return optimizer

@@ -2,9 +2,10 @@
 
 import json
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -21,19 +22,23 @@ from segfolio.yaml_file import read_yaml
 
 
 def inspect(arguments: Sequence[str]) -> int:
-    """`CONFIG [--json] [--html FILE] [--data.root DIR] ...`; returns the exit status, 1 where training would fail
-    or be wrong.
+    """`CONFIG | --data DATASET [--json] [--html FILE] [--data.root DIR] ...`; returns the exit status, 1 where
+    training would fail or be wrong.
 
     Raises:
         SegfolioError: a mistake in the arguments or in the config.
     """
     parser = Parser("inspect")
-    parser.add_argument("config", type=Path, help="YAML with a data: block, or with its keys alone")
+    parser.add_argument("config", type=Path, nargs="?", help="YAML with a data: block, or with its keys alone")
+    parser.add_argument("--data", metavar="DATASET", help="in place of a config, the class of a dataset: CocoInstances")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with examples of each class")
     parser.epilog = "Every key of the data block can be given as well: --data.root DIR"
     given, overrides = parser.parse_known_args(arguments)
-    report = _report(data_module(given.config, overrides))
+    if (given.config is None) == (given.data is None):
+        raise SegfolioError("`segfolio inspect` needs CONFIG, or --data DATASET and --data.root DIR")
+    config = _of_dataset(given.data) if given.data else read_yaml(given.config, "data: or dataset:")
+    report = _report(data_module(config, given.config or given.data, overrides))
     print(json.dumps(report.as_dict(), indent=2) if given.json else text(report))
     if given.html:
         from segfolio.inspection.page import page
@@ -42,22 +47,29 @@ def inspect(arguments: Sequence[str]) -> int:
     return 1 if report.fatal else 0
 
 
-def data_module(config: Path, overrides: Sequence[str] = ()) -> DataModule:
+def _of_dataset(name: str) -> dict[str, Any]:
+    """The config of a dataset alone, by its class path or its name in `segfolio.data.datasets`."""
+    return {"dataset": {"class_path": name if "." in name else f"segfolio.data.datasets.{name}"}}
+
+
+def data_module(content: Mapping[str, Any], source: Path | str, overrides: Sequence[str] = ()) -> DataModule:
     """The data module of a config, its dataset not yet opened.
 
+    Args:
+        source: of the config, for errors.
+
     Raises:
-        SegfolioError: a mistake in either, in one sentence.
+        SegfolioError: a mistake in it or in the overrides, in one sentence.
     """
-    content = read_yaml(config, "data: or dataset:")
     block = content.get("data", content)
     if not isinstance(block, dict) or not {"data", "dataset"} & content.keys():
-        raise SegfolioError(f"{config} holds neither data: with keys below it nor dataset:; give one that `fit` takes")
+        raise SegfolioError(f"{source} holds neither data: with keys below it nor dataset:; give one that `fit` takes")
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(DataModule, "data")
     try:
         parsed = parser.parse_args(list(overrides), namespace=parser.parse_object({"data": block}))
     except ArgumentError as error:
-        raise SegfolioError(f"{config}: {explain(str(error), (a.dest for a in parser._actions))}") from error
+        raise SegfolioError(f"{source}: {explain(str(error), (a.dest for a in parser._actions))}") from error
     return parser.instantiate(parsed).data
 
 

@@ -20,6 +20,12 @@ from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
 
 _SERVER = "http://images.cocodataset.org"
+USUAL = (  # COCO's own, those of exports for one's own data, Roboflow's
+    "annotations/instances_{split}2017.json",
+    "annotations/instances_{split}.json",
+    "instances_{split}.json",
+    "{split}/_annotations.coco.json",
+)
 IMAGES = (  # checksums as in tensorflow/datasets, url_checksums/coco.txt
     RemoteFile(
         f"{_SERVER}/zips/train2017.zip", "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"
@@ -40,7 +46,8 @@ class CocoInstances(SegmentationDataset):
     Args:
         root: the folder below which the files are.
         split: takes the place of `{split}` in `annotations` and `images`.
-        annotations: the annotation file: COCO's JSON, or CVAT's XML (`formats.cvat`).
+        annotations: the annotation file: COCO's JSON, or CVAT's XML (`formats.cvat`). If not given, the first of the
+            `USUAL` ones that is there.
         images: the folder of the images. If not given, that of `.`, `images`, `{split}2017` and `{split}` which
             holds the first image that one of them has.
         background: the name of one more class, of the pixels outside all objects. With it there is a semantic
@@ -74,7 +81,7 @@ class CocoInstances(SegmentationDataset):
         self,
         root: str | Path,
         split: str,
-        annotations: str = "annotations/instances_{split}2017.json",
+        annotations: str | None = None,
         images: str | None = None,
         background: str | None = None,
         channels: int = 3,
@@ -82,9 +89,10 @@ class CocoInstances(SegmentationDataset):
         value_range: tuple[float, float] | None = None,
         shown: Sequence[int] = (),
     ) -> None:
-        annotations = annotations.replace("{split}", split)
-        root = self.expect_files(root, annotations)
-        self.file = coco.load(root / annotations)
+        names = [name.replace("{split}", split) for name in ([annotations] if annotations else USUAL)]
+        found = next((name for name in names if root is not None and (Path(root) / name).is_file()), names[0])
+        root = self.expect_files(root, found)
+        self.file = coco.load(root / found)
         self.labels = _label_space(self.file, background)
         self.image_space = ImageSpace(channels, dtype, value_range or (), tuple(shown))
         folders = [".", "images", f"{split}2017", split] if images is None else [images.replace("{split}", split)]

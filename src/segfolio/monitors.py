@@ -1,0 +1,35 @@
+"""What callbacks watch, as EarlyStopping and ModelCheckpoint do: whether it will be there, and which way is better."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from segfolio.errors import SegfolioError, did_you_mean
+from segfolio.figure import Figure, of_key
+
+
+def check_monitors(callbacks: Iterable[Any], declared: Mapping[str, Figure]) -> None:
+    """Before training: a callback that watches a figure of validation finds one that is logged, in its direction.
+
+    Args:
+        declared: the figures of validation, by name.
+
+    Raises:
+        SegfolioError: a figure that is not logged; a mode that takes the worst for the best.
+    """
+    for callback in callbacks:
+        monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+        if not isinstance(monitor, str) or monitor.startswith(("train/", "lr")):
+            continue
+        name, figure = type(callback).__name__, of_key(monitor, declared)
+        if figure is None or not monitor.startswith("val/"):
+            known = [f"val/{each}" for each, one in declared.items() if not one.per_class]
+            raise SegfolioError(
+                f"{name} watches {monitor!r}, which is not logged{did_you_mean(monitor, known)}; it can watch "
+                f"{', '.join(known) or 'train/loss'}"
+            )
+        if mode in ("min", "max") and figure.higher_is_better != (mode == "max"):
+            better = "higher" if figure.higher_is_better else "lower"
+            raise SegfolioError(
+                f"{name} takes the {mode}imum of {monitor}, which is better {better}; give it "
+                f"mode: {'max' if figure.higher_is_better else 'min'}"
+            )

@@ -1,0 +1,100 @@
+"""What a user mistypes: one sentence that names the key, what is wrong and what would be right; exit status 2."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import SMALL
+
+FIT = ("fit", *SMALL, "--trainer.logger=false", "--trainer.max_steps=1", "--output=run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--data.batch_size=0"], "data.batch_size is 0; give at least 1"),
+        (["--data.batch_size=-3"], "data.batch_size is -3; give at least 1"),
+        (["--data.eval_batch_size=0"], "data.eval_batch_size is 0; give at least 1"),
+        (["--data.num_workers=-1"], "data.num_workers is -1; give at least 0"),
+        (["--data.batch_size=null"], "data.batch_size: Expected a int"),
+        (["--model.init_args.optimizer.init_args.lr=-0.1"], "model.optimizer: Invalid learning rate: -0.1"),
+        (
+            ["--model.init_args.optimizer.init_args.weight_decay=-1"],
+            "Invalid weight_decay value: -1.0",
+        ),
+        (["--model.init_args.optimizer.init_args.lr=abc"], "model.optimizer.lr: Expected a float"),
+        (["--trainer.max_steps=-5"], "trainer: `max_steps` must be a non-negative integer or -1"),
+        (["--trainer.max_epochs=-7"], "trainer: `max_epochs` must be a non-negative integer or -1"),
+        (["--trainer.devices=0"], "trainer: `Trainer(devices='0')` value is not a valid input using cpu accelerator"),
+        (["--trainer.strategy=foo"], "trainer: You selected an invalid strategy name: `strategy='foo'`"),
+        (["--trainer.gradient_clip_algorithm=foo"], "trainer: `gradient_clip_algorithm` foo is invalid"),
+        (["--trainer.limit_val_batches=-1"], "trainer: You have passed invalid value -1 for limit_val_batches"),
+        (["--trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches is 0; give at least 1"),
+        (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0; give more than 0"),
+        (["--trainer.log_every_n_steps=0"], "trainer.log_every_n_steps is 0; give at least 1"),
+        (["--seed_everything=-1"], "seed_everything is -1; give at least 0"),
+        (["--model.init_args.architecture.init_args.in_channels=4"], "but the images have 3 channels"),
+        (["--model.init_args.optimzer=x"], "PerPixel takes no 'optimzer'; did you mean 'optimizer'?; it takes labels"),
+        (
+            ["--model.init_args.losses.ce.class_path=segfolio.losses.Crosentropy"],
+            "model.losses: there is no class segfolio.losses.Crosentropy; did you mean 'CrossEntropy'?",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mIou"],
+            "EarlyStopping watches 'val/mIou', which is not logged; did you mean 'val/mIoU'?",
+        ),
+        (
+            ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=foo"],
+            "ModelCheckpoint watches 'foo', which is not logged; it can watch val/",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mIoU"],
+            "EarlyStopping takes the minimum of val/mIoU, which is better higher; give it mode: max",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be(segfolio, capsys, arguments, says):
+    assert segfolio(*FIT, *arguments) == 2
+    *_, sentence = capsys.readouterr().err.strip().splitlines()
+    assert says in sentence
+    assert not Path("run/checkpoints").exists()
+
+
+def test_what_early_stopping_watches_is_logged(segfolio, capsys):
+    watched = ("--trainer.callbacks.monitor=val/mIoU", "--trainer.callbacks.mode=max")
+    assert segfolio(*FIT, "--trainer.callbacks+=EarlyStopping", *watched) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "x.yaml cannot be read as YAML"),
+        (b"a: [", "x.yaml cannot be read as YAML"),
+        (b"text", "x.yaml holds 'text', expected the keys paper, model, data, trainer"),
+        (None, "x.yaml cannot be read as YAML: [Errno 2] No such file or directory"),
+    ],
+    ids=["a picture", "broken", "a text", "nothing"],
+)
+@pytest.mark.parametrize("command", ["fit", "replicate", "inspect"])
+def test_a_config_that_is_none(segfolio, capsys, command, content, says):
+    if content is not None:
+        Path("x.yaml").write_bytes(content)
+    assert segfolio(command, *(["-c"] if command == "fit" else []), "x.yaml") == 2
+    *_, sentence = capsys.readouterr().err.strip().splitlines()
+    assert says.partition(",")[0] in sentence
+
+
+def test_an_output_that_is_a_file_stays_as_it_is(segfolio, capsys):
+    Path("afile").write_text("mine")
+    assert segfolio("fit", *SMALL, "--output=afile") == 2
+    assert "afile is a file; give a folder to write to (--output)" in capsys.readouterr().err
+    assert Path("afile").read_text() == "mine"
+
+
+@pytest.mark.parametrize("dataset", ["CocoInstances", "segfolio.data.datasets.CocoInstances"])
+def test_a_dataset_is_inspected_without_a_config(segfolio, real_data, capsys, dataset):
+    root = real_data / "dsb2018"
+    assert segfolio("inspect", "--data", dataset, "--data.root", root) == 0, capsys.readouterr()
+    assert "nucle" in capsys.readouterr().out
+    assert segfolio("inspect") == 2
+    assert "needs CONFIG, or --data DATASET and --data.root DIR" in capsys.readouterr().err
