@@ -154,8 +154,9 @@ class Experiment(LightningCLI):
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
-        if loggers is None or loggers is True:
-            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self._resolved())
+        if loggers is None or loggers is True or isinstance(loggers, list):
+            own = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self._resolved())
+            loggers = own + (loggers if isinstance(loggers, list) else [])
         wanted = {
             ProgressBar: given.enable_progress_bar is not False,
             Checkpoints: given.enable_checkpointing is not False,

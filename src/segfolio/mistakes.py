@@ -1,8 +1,10 @@
-"""A config's mistake, from jsonargparse's report of every attempt to the one sentence that a user needs."""
+"""A mistake in one sentence: a config's, of which jsonargparse reports every attempt, and what the machine lacks."""
 
+import errno
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
@@ -11,6 +13,7 @@ from segfolio.errors import did_you_mean
 _NOISE = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but"
 )
+_PACKAGE = re.compile(r"No module named '([\w.]+)'|Neither `([\w-]+)` nor|Requirement '([\w-]+)\S*' not met")
 _CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
 
 
@@ -46,6 +49,39 @@ def explain(report: str, keys: Iterable[str]) -> str:
     told = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines if line and not _NOISE.search(line)]
     reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(line for line in told if line)).replace(":;", ":")
     return f"{place}: {reason}" if place else reason
+
+
+def lacking(error: BaseException | None) -> str | None:
+    """What an exception says the machine lacks, and what to do: room on a disk or in shared memory, a package; None of
+    others."""
+    for each in _origins(error):
+        if isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _full_disk(Path(each.filename) if each.filename else None)
+        if package := _PACKAGE.search(str(each)):  # the parser keeps the text alone
+            name = next(filter(None, package.groups())).partition(".")[0]
+            return f"{name} is not installed, which the config asks for: pip install {name}"
+        if "shared memory" in str(each) or "unable to write to file </torch" in str(each):
+            return (
+                "the shared memory by which loading processes hand over their batches is full; lower data.num_workers "
+                "(0 needs none), or enlarge /dev/shm (of a container: --shm-size)"
+            )
+    return None
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    """What an exception came from, then it; the first is the root."""
+    if error is not None:
+        yield from _origins(error.__cause__ or error.__context__)
+        yield error
+
+
+def _full_disk(file: Path | None) -> str:
+    if file is None:
+        return "a disk is full; make room and start again"
+    run = file.parent.parent if file.parent.name in ("checkpoints", "wandb") else file.parent
+    last = run / "checkpoints" / "last.ckpt"
+    again = f"go on with `segfolio fit --ckpt_path {last}`" if last.is_file() else "start again"
+    return f"the disk is full: {file} could not be written; make room and {again}"
 
 
 def _arguments(dotted: str) -> list[str]:

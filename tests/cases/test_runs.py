@@ -1,10 +1,15 @@
 """Commands that people type: each does what it says, or answers with a sentence and leaves nothing behind."""
 
+import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
+from segfolio.mistakes import lacking
 from tests.conftest import REPOSITORY
 from tests.test_cli import SMALL
 from tests.tiny import logged
@@ -141,6 +146,85 @@ def test_so_does_every_class(segfolio, capsys, key, cls, argument, default):
 def test_the_same_class_by_another_path_keeps_its_arguments(segfolio, capsys):
     found = resolved(segfolio, capsys, f"{OPTIMIZER}=torch.optim.adamw.AdamW")["model"]["init_args"]["optimizer"]
     assert found["init_args"]["lr"] == 0.003
+
+
+# Other loggers, n 24.
+
+STEP = (*FIT, "--trainer.max_steps=1", "--trainer.log_every_n_steps=1", "--output=run")
+
+
+@pytest.mark.parametrize(
+    ("loggers", "own"),
+    [
+        (("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=other"), False),
+        (("--trainer.logger=false",), False),
+        (("--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=other"), True),
+        (('--trainer.logger=[{"class_path": "CSVLogger", "init_args": {"save_dir": "other"}}]',), True),
+    ],
+    ids=["another", "none", "a further", "a list"],
+)
+def test_whatever_the_loggers_a_run_is_tested_from_its_checkpoint_alone(segfolio, loggers, own):
+    assert segfolio(*STEP, *loggers) == 0
+    assert Path("run/metrics.csv").is_file() == own
+    assert bool(list(Path("run").glob("wandb/offline-run-*"))) == own
+    assert len(list(Path().glob("other/**/metrics.csv"))) == ("CSVLogger" in str(loggers))
+    assert segfolio("test", "--ckpt_path", LAST, "--trainer.logger=false") == 0
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_a_logger_whose_package_is_not_there(segfolio, capsys, monkeypatch, plus):
+    for package in ("tensorboard", "tensorboardX"):
+        monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard._{package.upper()}_AVAILABLE", False)
+    arguments = (f"--trainer.logger{plus}=TensorBoardLogger", "--trainer.logger.save_dir=other")
+    assert segfolio(*FIT, *arguments, "--output=run") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == "segfolio: tensorboard is not installed, which the config asks for: pip install tensorboard"
+    assert not Path("run").exists()
+
+
+# A disk that is full, n 26.
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_metrics_on_a_full_disk(segfolio, capsys, monkeypatch):
+    """/dev/full takes no byte, which shows when the file is closed."""
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode="r", **how: opened(Path("/dev/full") if mode == "a" else path, mode, **how)
+    )
+    assert segfolio(*STEP) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == "segfolio: the disk is full: run/metrics.csv could not be written; make room and start again"
+    assert json.loads(Path("run/record.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_checkpoint_on_a_full_disk(segfolio, capsys, monkeypatch, resumed):
+    if resumed:
+        assert segfolio(*QUICK, "--output=run") == 0
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    more = ("--trainer.max_steps=2", *(("--ckpt_path", LAST) if resumed else ()))
+    assert segfolio(*QUICK, "--output=run", *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    again = "go on with `segfolio fit --ckpt_path run/checkpoints/last.ckpt`" if resumed else "start again"
+    assert said == f"segfolio: the disk is full: {LAST} could not be written; make room and {again}"
+    assert {path.name for path in Path("run/checkpoints").glob("*")} == ({"last.ckpt"} if resumed else set())
+
+
+def test_figures_on_a_full_disk(segfolio, run, capsys, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert segfolio("test", "--ckpt_path", LAST) == 2
+    assert "run/test/record.json could not be written; make room and start again" in capsys.readouterr().err
+
+
+def test_shared_memory_that_is_full_is_told_apart():
+    said = lacking(RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)"))
+    assert said
+    assert "lower data.num_workers" in said
+    assert lacking(RuntimeError("shapes differ")) is None
 
 
 # A start that failed, n 33.
