@@ -54,9 +54,10 @@ def explain(report: str, keys: Iterable[str]) -> str:
 def lacking(error: BaseException | None) -> str | None:
     """What an exception says the machine lacks, and what to do: room on a disk or in shared memory, a package; None of
     others."""
-    for each in _origins(error):
-        if isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _full_disk(Path(each.filename) if each.filename else None)
+    origins = list(_origins(error))
+    if full := [each for each in origins if isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)]:
+        return _full_disk(next((Path(each.filename) for each in full if each.filename), None))
+    for each in origins:
         if package := _PACKAGE.search(str(each)):  # the parser keeps the text alone
             name = next(filter(None, package.groups())).partition(".")[0]
             return f"{name} is not installed, which the config asks for: pip install {name}"
