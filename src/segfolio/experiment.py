@@ -118,6 +118,9 @@ class Experiment(LightningCLI):
             help="Folder to write to; by default runs/<paper>/<variant>/<n>, and test/ or predictions/ inside it.",
         )
         parser.add_argument(
+            "--skip", action="store_true", help="Leave out those data.images that cannot be read, and name them."
+        )
+        parser.add_argument(
             "--resume.allow",
             type=str,
             default="",
@@ -151,6 +154,7 @@ class Experiment(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if paper := self._get(self.config_init, "paper"):
             paper.check_declared(self.model.declared)
+        self.datamodule.skip_unreadable = self._skips()
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
@@ -167,6 +171,12 @@ class Experiment(LightningCLI):
             if wanted.get(type(callback), True) and not any(isinstance(c, type(callback)) for c in callbacks):
                 callbacks.append(callback)
         return super().instantiate_trainer(default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs)
+
+    def _skips(self) -> bool:
+        config = self.config[self.subcommand]
+        if config.skip and (self.subcommand != "predict" or not config.data.images):
+            raise SegfolioError("--skip is of `segfolio predict --data.images FOLDER`: it leaves out unreadable images")
+        return bool(config.skip)
 
     def callbacks(self) -> list[Callback]:
         """What comes with every run, unless the config has its own of the kind or turns it off."""

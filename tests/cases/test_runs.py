@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Trainer
+from PIL import Image
 
 from segfolio.mistakes import lacking
 from tests.conftest import REPOSITORY
@@ -225,6 +227,108 @@ def test_shared_memory_that_is_full_is_told_apart():
     assert said
     assert "lower data.num_workers" in said
     assert lacking(RuntimeError("shapes differ")) is None
+
+
+# Which checkpoint, which images, n 30.
+
+VALIDATED = (*QUICK[:-1], "--trainer.max_steps=2", "--trainer.val_check_interval=1", "--output=run")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Four images, and among them one that is none and one that is cut short."""
+    (folder := tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.new("RGB", (70, 50)).save(folder / f"{i}.png")
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:-20])
+    (folder / "text.jpg").write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("loop", "has_best", "name"), [("predict", True, "best"), ("predict", False, "last"), ("test", True, "best")]
+)
+def test_of_a_run_the_best_checkpoint_is_taken_or_else_the_last(segfolio, photos, monkeypatch, loop, has_best, name):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.arguments.rank_zero_info", said.append)
+    assert segfolio(*(VALIDATED if has_best else (*QUICK, "--output=run"))) == 0
+    images = ("--data.images", photos / "0.png", "--output=out") if loop == "predict" else ()
+    assert segfolio(loop, "--ckpt_path=run", *images) == 0
+    assert said == [f"checkpoint: run/checkpoints/{name}.ckpt"]
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(segfolio, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.arguments.rank_zero_info", said.append)
+    assert segfolio(*VALIDATED) == 0
+    assert segfolio("fit", "--ckpt_path=run", "--trainer.max_steps=3") == 0
+    assert said == ["checkpoint: run/checkpoints/last.ckpt"]
+    assert torch.load(LAST, weights_only=True)["global_step"] == 3
+
+
+def test_the_best_checkpoint_of_the_latest_run(segfolio):
+    assert segfolio(*VALIDATED[:-1]) == 0
+    assert segfolio("test", *SMALL[:2], *SMALL[2:], "--ckpt_path=best", "--trainer.logger=false") == 0
+    assert segfolio("test", *SMALL, "--ckpt_path", "best", "--output=nowhere") == 2
+
+
+def test_beside_a_truncated_checkpoint_the_whole_one_is_named(segfolio, capsys):
+    assert segfolio(*VALIDATED) == 0
+    with Path(LAST).open("r+b") as file:
+        file.truncate(1000)
+    assert segfolio("fit", "--ckpt_path=run", "--trainer.max_steps=3") == 2
+    assert "run/checkpoints/best.ckpt can be: give it to --ckpt_path" in capsys.readouterr().err
+    assert segfolio("fit", "--ckpt_path=run/checkpoints/best.ckpt", "--trainer.max_steps=3") == 0
+    with Path("run/checkpoints/best.ckpt").open("r+b") as file:
+        file.truncate(1000)
+    assert segfolio("test", "--ckpt_path=run") == 2
+    assert "last.ckpt can be: give it" in capsys.readouterr().err
+
+
+def test_a_single_image_is_predicted(segfolio, run, photos):
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos / "2.png", "--output=out") == 0
+    assert files("out") == {"out/ids/2.png", "out/palette/2.png", "out/overlay/2.png"}
+
+
+def test_a_single_file_that_is_no_image(segfolio, run, photos, capsys):
+    Path("notes.txt").write_text("no image")
+    for path, says in (("notes.txt", "it is no image"), (photos / "text.jpg", "text.jpg")):
+        assert segfolio("predict", "--ckpt_path", LAST, "--data.images", path, "--output=out") == 2
+        assert says in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_read_are_refused_before_one_is_predicted(segfolio, run, photos, capsys):
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos, "--output=out") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"2 images empty, cut short or of no known format (copy again): {photos}/cut.png, {photos}/text.jpg" in said
+    assert "`--skip` goes on without them" in said
+    assert files("out") == set()
+
+
+def test_images_that_cannot_be_read_are_skipped_where_that_is_asked_for(segfolio, run, photos, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.data.datasets.image_folder.rank_zero_warn", said.append)
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos, "--output=out", "--skip") == 0
+    assert {path.name for path in Path("out/ids").iterdir()} == {f"{i}.png" for i in range(4)}
+    assert len(said) == 1
+    assert said[0].startswith("2 images left out: ")
+    assert "cut.png" in said[0]
+    assert "text.jpg" in said[0]
+
+
+def test_skipping_is_of_predicted_images(segfolio, run, photos, capsys):
+    assert segfolio("test", "--ckpt_path", LAST, "--skip") == 2
+    assert "`segfolio predict --data.images FOLDER`" in capsys.readouterr().err
+    for path in photos.glob("?.png"):
+        path.write_bytes(b"")
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos, "--output=out", "--skip") == 2
+    assert "none of 6 images can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("--model.help", "segfolio.families.PerPixel"), ("--model.help=PerPixel",)])
+def test_help_on_a_class_needs_no_experiment(segfolio, capsys, arguments):
+    assert segfolio("fit", *arguments) == 0
+    assert "--model.architecture" in capsys.readouterr().out
 
 
 # A start that failed, n 33.
