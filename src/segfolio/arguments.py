@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
 from segfolio.errors import SegfolioError
 from segfolio.families.checkpoint import read_checkpoint
 from segfolio.runs import experiment_name, run_of
@@ -11,24 +13,33 @@ from segfolio.yaml_file import read_yaml
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
-    """Put the path of the run's newest checkpoint in place of `--ckpt_path last`, and add
-    `-c <run>/config.yaml` where a checkpoint of a run is given and no config.
+    """Put a path in place of `--ckpt_path last`, `best` and of a run's folder, and add `-c <run>/config.yaml` where a
+    checkpoint of a run is given and no config.
+
+    `last` and `best` are of the run in `--output`, or of the latest of the config's. Of a folder `fit` takes the last
+    checkpoint, as going on does, and the others the best, if there is one.
 
     Raises:
         SegfolioError: no such checkpoint, or one that cannot be read.
     """
     arguments = _null_in_braces(arguments)
     checkpoint, config = _given(arguments, "--ckpt_path"), _given(arguments, "-c", "--config")
-    if not {"-c", "--config", "--ckpt_path", "--model", "-h", "--help"} & {a.partition("=")[0] for a in arguments}:
+    names = {argument.partition("=")[0] for argument in arguments}
+    asks = any(name == "-h" or name.split(".")[-1] in ("--help", "help") for name in names)
+    if not asks and not {"-c", "--config", "--ckpt_path", "--model"} & names:
         raise SegfolioError(f"`segfolio {arguments[0]}` needs an experiment: -c CONFIG, or --ckpt_path of a run")
     if config:
         read_yaml(Path(config), "paper, model, data, trainer")
     if checkpoint in (None, "null"):
         return arguments
     path = Path(str(checkpoint))
-    if checkpoint == "last":
+    if checkpoint in ("last", "best"):
         latest = Path("runs", experiment_name(Path(config or "config.yaml")), "latest")
-        path = Path(_given(arguments, "--output") or latest) / "checkpoints" / "last.ckpt"
+        path = Path(_given(arguments, "--output") or latest) / "checkpoints" / f"{checkpoint}.ckpt"
+        arguments += ["--ckpt_path", str(path)]
+    elif path.is_dir():
+        path = _of_run(path, arguments[0])
+        rank_zero_info(f"checkpoint: {path}")
         arguments += ["--ckpt_path", str(path)]
     read_checkpoint(path)
     if config:
@@ -38,6 +49,12 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
         raise SegfolioError(f"there is no config.yaml above {path}; give the experiment with -c CONFIG")
     # its `output` was the folder of the training
     return [arguments[0], "-c", str(above / "config.yaml"), "--output=null", *arguments[1:]]
+
+
+def _of_run(folder: Path, loop: str) -> Path:
+    """The checkpoint of a run that a loop works with."""
+    best = folder / "checkpoints" / "best.ckpt"
+    return best if loop != "fit" and best.is_file() else best.with_name("last.ckpt")
 
 
 def _null_in_braces(arguments: Sequence[str]) -> list[str]:

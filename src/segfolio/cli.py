@@ -114,16 +114,19 @@ def mistake_within(error: BaseException | None) -> str | None:
     """The sentence of the `SegfolioError` that an exception is, or came from; None if there is none.
 
     A config's parser wraps what a constructor raises; a loader's worker sends it with its stack trace. The
-    operation at which `trainer.deterministic` makes torch stop is told as a mistake, too.
+    operation at which `trainer.deterministic` makes torch stop is told as a mistake, too; so is what `lacking` knows.
     """
+    from segfolio.mistakes import lacking
+
     if match := re.match(r"(\S+) does not have a deterministic implementation", str(error)):
         return (
             f"torch has no deterministic form of {match[1]} on this device, which trainer.deterministic asks for; "
             "go on without it by --trainer.deterministic=warn, or compute on --trainer.accelerator=cpu"
         )
-    while error is not None and not isinstance(error, SegfolioError):
-        error = error.__cause__
-    return None if error is None else str(error).rpartition("segfolio.errors.SegfolioError: ")[2].strip()
+    own = error
+    while own is not None and not isinstance(own, SegfolioError):
+        own = own.__cause__
+    return lacking(error) if own is None else str(own).rpartition("segfolio.errors.SegfolioError: ")[2].strip()
 
 
 if __name__ == "__main__":

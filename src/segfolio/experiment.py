@@ -125,6 +125,9 @@ class Experiment(LightningCLI):
             help="Folder to write to; by default runs/<paper>/<variant>/<n>, and test/ or predictions/ inside it.",
         )
         parser.add_argument(
+            "--skip", action="store_true", help="Leave out those data.images that cannot be read, and name them."
+        )
+        parser.add_argument(
             "--resume.allow",
             type=str,
             default="",
@@ -161,11 +164,13 @@ class Experiment(LightningCLI):
         check_numbers(self.config[self.subcommand])
         if paper := self._get(self.config_init, "paper"):
             paper.check_declared(self.model.declared)
+        self.datamodule.skip_unreadable = self._skips()
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger
-        if loggers is None or loggers is True:
-            loggers = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self.resolved)
+        if loggers is None or loggers is True or isinstance(loggers, list):
+            own = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self.resolved)
+            loggers = own + (loggers if isinstance(loggers, list) else [])
         wanted = {
             ProgressBar: given.enable_progress_bar is not False,
             Checkpoints: given.enable_checkpointing is not False,
@@ -178,6 +183,12 @@ class Experiment(LightningCLI):
         check_monitors(callbacks, self.model.declared)
         with told_of("trainer"):
             return super().instantiate_trainer(default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs)
+
+    def _skips(self) -> bool:
+        config = self.config[self.subcommand]
+        if config.skip and (self.subcommand != "predict" or not config.data.images):
+            raise SegfolioError("--skip is of `segfolio predict --data.images FOLDER`: it leaves out unreadable images")
+        return bool(config.skip)
 
     def callbacks(self) -> list[Callback]:
         """What comes with every run, unless the config has its own of the kind or turns it off."""

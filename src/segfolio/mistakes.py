@@ -1,9 +1,11 @@
-"""What libraries say of a user's mistake, turned into the one sentence that a user needs."""
+"""A mistake in one sentence: a config's, of which jsonargparse reports every attempt, and what the machine lacks."""
 
+import errno
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -23,6 +25,7 @@ _LEAST = {
     "trainer.check_val_every_n_epoch": 1,
 }
 """What numbers are at least that Lightning does not look at before it counts with them."""
+_PACKAGE = re.compile(r"No module named '([\w.]+)'|Neither `([\w-]+)` nor|Requirement '([\w-]+)\S*' not met")
 _CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
 
 
@@ -41,7 +44,7 @@ def told_of(key: str) -> Iterator[None]:
     """What is made of a part of the config says in its own words what is wrong with it: a sentence of that part."""
     try:
         yield
-    except (ValueError, TypeError, MisconfigurationException, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, MisconfigurationException) as error:
         if isinstance(error, SegfolioError) or isinstance(error.__cause__, SegfolioError):
             raise
         sentence = re.split(r"(?<=[.!]) (?=[A-Z])", " ".join(str(error).split()))[0]
@@ -83,6 +86,40 @@ def explain(report: str, keys: Iterable[str]) -> str:
     told = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines if line and not _NOISE.search(line)]
     reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(line for line in told if line)).replace(":;", ":")
     return f"{place}: {reason}" if place else reason
+
+
+def lacking(error: BaseException | None) -> str | None:
+    """What an exception says the machine lacks, and what to do: room on a disk or in shared memory, a package; None of
+    others."""
+    origins = list(_origins(error))
+    if full := [each for each in origins if isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)]:
+        return _full_disk(next((Path(each.filename) for each in full if each.filename), None))
+    for each in origins:
+        if package := _PACKAGE.search(str(each)):  # the parser keeps the text alone
+            name = next(filter(None, package.groups())).partition(".")[0]
+            return f"{name} is not installed, which the config asks for: pip install {name}"
+        if "shared memory" in str(each) or "unable to write to file </torch" in str(each):
+            return (
+                "the shared memory by which loading processes hand over their batches is full; lower data.num_workers "
+                "(0 needs none), or enlarge /dev/shm (of a container: --shm-size)"
+            )
+    return None
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    """What an exception came from, then it; the first is the root."""
+    if error is not None:
+        yield from _origins(error.__cause__ or error.__context__)
+        yield error
+
+
+def _full_disk(file: Path | None) -> str:
+    if file is None:
+        return "a disk is full; make room and start again"
+    run = file.parent.parent if file.parent.name in ("checkpoints", "wandb") else file.parent
+    last = run / "checkpoints" / "last.ckpt"
+    again = f"go on with `segfolio fit --ckpt_path {last}`" if last.is_file() else "start again"
+    return f"the disk is full: {file} could not be written; make room and {again}"
 
 
 def _arguments(dotted: str) -> list[str]:

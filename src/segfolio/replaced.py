@@ -26,8 +26,10 @@ def _drop(parser: Any, before: Any, now: Any) -> None:
         )
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two import paths lead to one class."""
+def _same(one: str | None, other: str | None) -> bool:
+    """Whether two import paths lead to one class; a dataclass that is instantiated has none."""
+    if one is None or other is None:
+        return True
     return one == other or get_import_path(import_object(one)) == get_import_path(import_object(other))
 
 

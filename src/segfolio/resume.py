@@ -11,6 +11,7 @@ HARMLESS = (
     "ckpt_path",
     "weights_only",
     "output",
+    "skip",
     "paper",
     "resume",
     "data.root",

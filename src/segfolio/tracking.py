@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from segfolio.files import write_atomically
+from segfolio.files import naming, write_atomically
 
 INIT_TIMEOUT = 30.0
 """Seconds after which W&B counts as out of reach."""
@@ -64,7 +64,7 @@ class MetricsFile(Logger):
         row = {**{key: float(value) for key, value in metrics.items()}, "step": step}
         if new := row.keys() - set(self._keys):
             self._write_anew(new)
-        with self._path.open("a", newline="") as file:
+        with naming(self._path), self._path.open("a", newline="") as file:
             csv.DictWriter(file, self._keys).writerow(row)
         self.calls, self._rows = self.calls + 1, self._rows + 1
 
@@ -169,7 +169,7 @@ class Wandb(WandbLogger):
 
         run = self.experiment
         names = {key: str(file.relative_to(self._run_dir)) for key, file in files.items()}
-        with self._journal.open("a") as journal:
+        with naming(self._journal), self._journal.open("a") as journal:
             journal.write(json.dumps({"values": values, "files": names}) + "\n")
         pictures = {key: wandb.Image(str(file)) for key, file in files.items()}
         run.log({**values, **pictures, **masked}, step=self.calls, commit=True)

@@ -1,10 +1,17 @@
 """Commands that people type: each does what it says, or answers with a sentence and leaves nothing behind."""
 
+import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from lightning.pytorch import Trainer
+from PIL import Image
 
+from segfolio.mistakes import lacking
 from tests.conftest import REPOSITORY
 from tests.test_cli import SMALL
 from tests.tiny import logged
@@ -141,6 +148,187 @@ def test_so_does_every_class(segfolio, capsys, key, cls, argument, default):
 def test_the_same_class_by_another_path_keeps_its_arguments(segfolio, capsys):
     found = resolved(segfolio, capsys, f"{OPTIMIZER}=torch.optim.adamw.AdamW")["model"]["init_args"]["optimizer"]
     assert found["init_args"]["lr"] == 0.003
+
+
+# Other loggers, n 24.
+
+STEP = (*FIT, "--trainer.max_steps=1", "--trainer.log_every_n_steps=1", "--output=run")
+
+
+@pytest.mark.parametrize(
+    ("loggers", "own"),
+    [
+        (("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=other"), False),
+        (("--trainer.logger=false",), False),
+        (("--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=other"), True),
+        (('--trainer.logger=[{"class_path": "CSVLogger", "init_args": {"save_dir": "other"}}]',), True),
+    ],
+    ids=["another", "none", "a further", "a list"],
+)
+def test_whatever_the_loggers_a_run_is_tested_from_its_checkpoint_alone(segfolio, loggers, own):
+    assert segfolio(*STEP, *loggers) == 0
+    assert Path("run/metrics.csv").is_file() == own
+    assert bool(list(Path("run").glob("wandb/offline-run-*"))) == own
+    assert len(list(Path().glob("other/**/metrics.csv"))) == ("CSVLogger" in str(loggers))
+    assert segfolio("test", "--ckpt_path", LAST, "--trainer.logger=false") == 0
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_a_logger_whose_package_is_not_there(segfolio, capsys, monkeypatch, plus):
+    for package in ("tensorboard", "tensorboardX"):
+        monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard._{package.upper()}_AVAILABLE", False)
+    arguments = (f"--trainer.logger{plus}=TensorBoardLogger", "--trainer.logger.save_dir=other")
+    assert segfolio(*FIT, *arguments, "--output=run") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == "segfolio: tensorboard is not installed, which the config asks for: pip install tensorboard"
+    assert not Path("run").exists()
+
+
+# A disk that is full, n 26.
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_metrics_on_a_full_disk(segfolio, capsys, monkeypatch):
+    """/dev/full takes no byte, which shows when the file is closed."""
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode="r", **how: opened(Path("/dev/full") if mode == "a" else path, mode, **how)
+    )
+    assert segfolio(*STEP) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == "segfolio: the disk is full: run/metrics.csv could not be written; make room and start again"
+    assert json.loads(Path("run/record.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_checkpoint_on_a_full_disk(segfolio, capsys, monkeypatch, resumed):
+    if resumed:
+        assert segfolio(*QUICK, "--output=run") == 0
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    more = ("--trainer.max_steps=2", *(("--ckpt_path", LAST) if resumed else ()))
+    assert segfolio(*QUICK, "--output=run", *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    again = "go on with `segfolio fit --ckpt_path run/checkpoints/last.ckpt`" if resumed else "start again"
+    assert said == f"segfolio: the disk is full: {LAST} could not be written; make room and {again}"
+    assert {path.name for path in Path("run/checkpoints").glob("*")} == ({"last.ckpt"} if resumed else set())
+
+
+def test_figures_on_a_full_disk(segfolio, run, capsys, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert segfolio("test", "--ckpt_path", LAST) == 2
+    assert "run/test/record.json could not be written; make room and start again" in capsys.readouterr().err
+
+
+def test_shared_memory_that_is_full_is_told_apart():
+    said = lacking(RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)"))
+    assert said
+    assert "lower data.num_workers" in said
+    assert lacking(RuntimeError("shapes differ")) is None
+
+
+# Which checkpoint, which images, n 30.
+
+VALIDATED = (*QUICK[:-1], "--trainer.max_steps=2", "--trainer.val_check_interval=1", "--output=run")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Four images, and among them one that is none and one that is cut short."""
+    (folder := tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.new("RGB", (70, 50)).save(folder / f"{i}.png")
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:-20])
+    (folder / "text.jpg").write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("loop", "has_best", "name"), [("predict", True, "best"), ("predict", False, "last"), ("test", True, "best")]
+)
+def test_of_a_run_the_best_checkpoint_is_taken_or_else_the_last(segfolio, photos, monkeypatch, loop, has_best, name):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.arguments.rank_zero_info", said.append)
+    assert segfolio(*(VALIDATED if has_best else (*QUICK, "--output=run"))) == 0
+    images = ("--data.images", photos / "0.png", "--output=out") if loop == "predict" else ()
+    assert segfolio(loop, "--ckpt_path=run", *images) == 0
+    assert said == [f"checkpoint: run/checkpoints/{name}.ckpt"]
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(segfolio, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.arguments.rank_zero_info", said.append)
+    assert segfolio(*VALIDATED) == 0
+    assert segfolio("fit", "--ckpt_path=run", "--trainer.max_steps=3") == 0
+    assert said == ["checkpoint: run/checkpoints/last.ckpt"]
+    assert torch.load(LAST, weights_only=True)["global_step"] == 3
+
+
+def test_the_best_checkpoint_of_the_latest_run(segfolio):
+    assert segfolio(*VALIDATED[:-1]) == 0
+    assert segfolio("test", *SMALL[:2], *SMALL[2:], "--ckpt_path=best", "--trainer.logger=false") == 0
+    assert segfolio("test", *SMALL, "--ckpt_path", "best", "--output=nowhere") == 2
+
+
+def test_beside_a_truncated_checkpoint_the_whole_one_is_named(segfolio, capsys):
+    assert segfolio(*VALIDATED) == 0
+    with Path(LAST).open("r+b") as file:
+        file.truncate(1000)
+    assert segfolio("fit", "--ckpt_path=run", "--trainer.max_steps=3") == 2
+    assert "run/checkpoints/best.ckpt can be: give it to --ckpt_path" in capsys.readouterr().err
+    assert segfolio("fit", "--ckpt_path=run/checkpoints/best.ckpt", "--trainer.max_steps=3") == 0
+    with Path("run/checkpoints/best.ckpt").open("r+b") as file:
+        file.truncate(1000)
+    assert segfolio("test", "--ckpt_path=run") == 2
+    assert "last.ckpt can be: give it" in capsys.readouterr().err
+
+
+def test_a_single_image_is_predicted(segfolio, run, photos):
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos / "2.png", "--output=out") == 0
+    assert files("out") == {"out/ids/2.png", "out/palette/2.png", "out/overlay/2.png"}
+
+
+def test_a_single_file_that_is_no_image(segfolio, run, photos, capsys):
+    Path("notes.txt").write_text("no image")
+    for path, says in (("notes.txt", "it is no image"), (photos / "text.jpg", "text.jpg")):
+        assert segfolio("predict", "--ckpt_path", LAST, "--data.images", path, "--output=out") == 2
+        assert says in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_read_are_refused_before_one_is_predicted(segfolio, run, photos, capsys):
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos, "--output=out") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"2 images empty, cut short or of no known format (copy again): {photos}/cut.png, {photos}/text.jpg" in said
+    assert "`--skip` goes on without them" in said
+    assert files("out") == set()
+
+
+def test_images_that_cannot_be_read_are_skipped_where_that_is_asked_for(segfolio, run, photos, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.data.datasets.image_folder.rank_zero_warn", said.append)
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos, "--output=out", "--skip") == 0
+    assert {path.name for path in Path("out/ids").iterdir()} == {f"{i}.png" for i in range(4)}
+    assert len(said) == 1
+    assert said[0].startswith("2 images left out: ")
+    assert "cut.png" in said[0]
+    assert "text.jpg" in said[0]
+
+
+def test_skipping_is_of_predicted_images(segfolio, run, photos, capsys):
+    assert segfolio("test", "--ckpt_path", LAST, "--skip") == 2
+    assert "`segfolio predict --data.images FOLDER`" in capsys.readouterr().err
+    for path in photos.glob("?.png"):
+        path.write_bytes(b"")
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos, "--output=out", "--skip") == 2
+    assert "none of 6 images can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("--model.help", "segfolio.families.PerPixel"), ("--model.help=PerPixel",)])
+def test_help_on_a_class_needs_no_experiment(segfolio, capsys, arguments):
+    assert segfolio("fit", *arguments) == 0
+    assert "--model.architecture" in capsys.readouterr().out
 
 
 # A start that failed, n 33.

@@ -15,6 +15,7 @@ from segfolio.callbacks.interrupt import Interrupt
 from segfolio.errors import SegfolioError
 from segfolio.families.trained import Trained
 from segfolio.figure import Figure
+from segfolio.files import naming
 from segfolio.runs import mark_latest
 
 _UNFINISHED, _UNFINISHED_BEST = "unfinished.ckpt", "unfinished-best.ckpt"
@@ -119,7 +120,13 @@ class Checkpoints(Checkpoint):
     def _write(self, trainer: Trainer, best: bool = False) -> None:
         if getattr(trainer, "fast_dev_run", False):
             return
-        trainer.save_checkpoint(_folder(trainer) / _UNFINISHED, weights_only=False)
+        unfinished = _folder(trainer) / _UNFINISHED
+        try:
+            with naming(_folder(trainer) / "last.ckpt"):
+                trainer.save_checkpoint(unfinished, weights_only=False)
+        except OSError:
+            unfinished.unlink(missing_ok=True)  # half of it, on a disk that is full
+            raise
         self._best = best
 
     def _rename(self, trainer: Trainer) -> None:
@@ -129,7 +136,8 @@ class Checkpoints(Checkpoint):
             return
         folder = _folder(trainer)
         if best:
-            shutil.copyfile(folder / _UNFINISHED, folder / _UNFINISHED_BEST)
+            with naming(folder / "best.ckpt"):
+                shutil.copyfile(folder / _UNFINISHED, folder / _UNFINISHED_BEST)
             os.replace(folder / _UNFINISHED_BEST, folder / "best.ckpt")
         os.replace(folder / _UNFINISHED, folder / "last.ckpt")
         mark_latest(folder.parent)

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +96,8 @@ class RunRecord(Callback):
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._record is not None:
             self._record.state = "failed"
-            self._write(trainer)
+            with suppress(OSError):  # of the exception there is more to say
+                self._write(trainer)
 
     def _start(self, trainer: Trainer, splits: set[str], trained: Record) -> None:
         if not trainer.is_global_zero:

@@ -46,7 +46,7 @@ class DataModule(LightningDataModule):
             another size than validation.
         num_workers: processes of a machine that load, shared by those that train there, of which each has at least
             one; by default one per core but one, at most 8 each. 0 loads in the training process.
-        images: a folder of plain images for `predict`; by default `test_split` is predicted.
+        images: a folder of plain images for `predict`, or one; by default `test_split` is predicted.
         images_labels, images_space: of what was learned, so that `images` need no dataset; `segfolio predict`
             takes them from the checkpoint.
         cache: keep the decoded images of the training split in memory (each process and worker its own).
@@ -92,6 +92,7 @@ class DataModule(LightningDataModule):
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.cache, self.seed = cache, seed
         self.images_labels, self.images_space = images_labels, images_space
+        self.skip_unreadable = False  # of `images`
         self._checked: set[str] = set()
         self._compared: set[str] = set()
         self._splits: dict[str, SegmentationDataset] = {}
@@ -183,7 +184,12 @@ class DataModule(LightningDataModule):
         if self.images is None:
             return self.test_dataloader()
         images = ImageFolder(Path(self.images), self.labels, self.image_space)
-        images.check()
+        if self.skip_unreadable:
+            images.leave_out_unreadable()
+        try:
+            images.check()
+        except SegfolioError as error:
+            raise SegfolioError(f"{error}; `--skip` goes on without them") from None
         return self._evaluation(images, self.test_transforms, batch_size=1)  # sizes differ
 
     def _evaluation(

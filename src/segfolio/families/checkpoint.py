@@ -116,7 +116,16 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
             reason = f"it holds pickled code ({code[1]}), which is refused; save it as tensors and plain values"
         else:
             reason = f"it is incomplete or of another kind ({type(error).__name__})"
-        raise SegfolioError(f"{checkpoint} cannot be read as a checkpoint: {reason}") from error
+        whole = next(filter(_is_whole, sorted(checkpoint.parent.glob("*.ckpt"))), None)
+        instead = f"; {whole} can be: give it to --ckpt_path" if whole else ""
+        raise SegfolioError(f"{checkpoint} cannot be read as a checkpoint: {reason}{instead}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise SegfolioError(f"{checkpoint} is no checkpoint of a run (it has no `state_dict`)")
     return content
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return "state_dict" in torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return False

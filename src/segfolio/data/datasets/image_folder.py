@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
 from segfolio.data.checks.headers import FilePair
-from segfolio.data.dataset import IMAGE_SUFFIXES, DatasetInfo, PairedFiles, files_by_id
+from segfolio.data.checks.problems import counted
+from segfolio.data.dataset import IMAGE_SUFFIXES, DatasetInfo, PairedFiles, files_by_id, listed
 from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 
 
 class ImageFolder(PairedFiles):
-    """All images below a folder, in order, without truth; an image's id is its relative path without suffix.
+    """All images below a folder, in order, or one image file, without truth; an image's id is its relative path without
+    suffix.
 
     Args:
         labels: the label space of the network that will see them.
@@ -37,7 +41,24 @@ class ImageFolder(PairedFiles):
             )
         root = Path(root)
         self.labels, self.image_space = labels, image_space
-        self.pairs = [FilePair(image_id, path, None) for image_id, path in files_by_id(root).items()]
+        one = root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES
+        files = {root.stem: root} if one else files_by_id(root)
+        self.pairs = [FilePair(image_id, path, None) for image_id, path in files.items()]
         if not self.pairs:
-            found = "there is no image in it" if root.is_dir() else "there is no such folder"
+            kind = "it is no image" if root.is_file() else "there is no such folder"
+            found = "there is no image in it" if root.is_dir() else kind
             raise SegfolioError(f"{root}: {found}; expected {self.info.layout}")
+
+    def leave_out_unreadable(self) -> None:
+        """Go on without the images that `check` would refuse, and name them.
+
+        Raises:
+            SegfolioError: none is left.
+        """
+        fatal = {problem.image_id: f"{problem.where} ({problem.what})" for problem in self.problems() if problem.fatal}
+        pairs = [pair for pair in self.pairs if pair.image_id not in fatal]
+        if not pairs:
+            raise SegfolioError(f"none of {counted(len(self), 'image')} can be read: {listed(fatal.values(), 3)}")
+        self.pairs = pairs
+        if fatal:
+            rank_zero_warn(f"{counted(len(fatal), 'image')} left out: {listed(fatal.values(), len(fatal))}")
