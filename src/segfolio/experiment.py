@@ -115,6 +115,7 @@ class Experiment(LightningCLI):
         except ArgumentError as error:
             keys = (action.dest for action in self._parser(args[0])._actions)
             raise SegfolioError(explain(str(error), keys)) from error
+        check_numbers(self.config[self.loop])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--paper", type=Paper | None, default=None, help="The row that this experiment replicates.")
@@ -161,7 +162,6 @@ class Experiment(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        check_numbers(self.config[self.subcommand])
         if paper := self._get(self.config_init, "paper"):
             paper.check_declared(self.model.declared)
         self.datamodule.skip_unreadable = self._skips()

@@ -19,7 +19,7 @@ def _drop(parser: Any, before: Any, now: Any) -> None:
     if not before or not before.get("init_args") or _same(before["class_path"], now["class_path"]):
         return
     given = before.pop("init_args").as_dict()
-    gone = [f"{key}: {_short(value)}" for key, value in given.items() if value not in (None, {})]
+    gone = [f"{key}: {_short(value)}" for key, value in given.items() if value not in (None, {}, {"init_args": {}})]
     if gone:
         rank_zero_warn(
             f"{now['class_path']} takes the place of {before['class_path']}, whose arguments go: {', '.join(gone)}"

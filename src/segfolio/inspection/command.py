@@ -34,7 +34,8 @@ def inspect(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with examples of each class")
     parser.epilog = "Every key of the data block can be given as well: --data.root DIR"
-    given, overrides = parser.parse_known_args(arguments)
+    own, overrides = divided(arguments)
+    given = parser.parse_args(own)
     if (given.config is None) == (given.data is None):
         raise SegfolioError("`segfolio inspect` needs CONFIG, or --data DATASET and --data.root DIR")
     config = _of_dataset(given.data) if given.data else read_yaml(given.config, "data: or dataset:")
@@ -45,6 +46,19 @@ def inspect(arguments: Sequence[str]) -> int:
 
         write_atomically(given.html, page(report).encode())
     return 1 if report.fatal else 0
+
+
+def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is said to inspect itself, and the keys of the data block with their values."""
+    own, overrides, rest = list[str](), list[str](), iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--data."):
+            own.append(argument)
+        elif "=" in argument:
+            overrides.append(argument)
+        else:
+            overrides += [argument, next(rest, "")]
+    return own, overrides
 
 
 def _of_dataset(name: str) -> dict[str, Any]:
