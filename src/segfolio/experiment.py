@@ -3,6 +3,7 @@
 import json
 from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ from segfolio.replaced import drop_arguments_of_replaced_classes
 from segfolio.resume import check_resumable, of_whole_steps
 from segfolio.runs import Place, experiment_name, run_of
 from segfolio.table import table
+from segfolio.tested import folder_of
 from segfolio.tracking import build_loggers
 from segfolio.upgrade import upgrade
 from segfolio.viz.callback import PredictionPictures
@@ -139,8 +141,10 @@ class Experiment(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
 
     def before_instantiate_classes(self) -> None:
-        asked = json.loads(self.parser.dump(self.config, format="json", skip_unset=False))[self.loop]
-        self.resolved = {**asked, "output": None}  # with every default, as plain values, wherever it is written to
+        self.resolved = {
+            **self._plain(self.config),
+            "output": None,
+        }  # with every default, as plain values, wherever it is written to
         self.record = RunRecord(self.name, self.resolved)
         config = self.config[self.subcommand]
         if self.subcommand != "fit":
@@ -231,7 +235,12 @@ class Experiment(LightningCLI):
             return self.place.take(folder)
         if self.subcommand == "fit" or run is None:
             return self.place.take(run) if run else self.place.of_new_run(self.name)
-        return self.place.take(run / {"predict": "predictions"}.get(str(self.subcommand), str(self.subcommand)))
+        if self.subcommand == "predict":
+            return self.place.take(run / "predictions")
+        of_run = asked = self.record.config  # before what a checkpoint makes needless was left out of it
+        with suppress(ArgumentError):  # of a version whose keys are not known any more
+            of_run = self._plain(self.parser.parse_args([str(self.subcommand), "-c", str(run / "config.yaml")]))
+        return self.place.take(run / folder_of(str(self.subcommand), Path(checkpoint), asked, of_run))
 
     def before_fit(self) -> None:
         self.datamodule.train_sampler(self.trainer)
@@ -252,6 +261,10 @@ class Experiment(LightningCLI):
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
                 if hasattr(logger, "rewind"):
                     logger.rewind(calls)
+
+    def _plain(self, config: Any) -> dict[str, Any]:
+        """A config with every default, as plain values."""
+        return json.loads(self.parser.dump(config, format="json", skip_unset=False))[self.loop]
 
     def after_fit(self) -> None:
         self._say_where("run")
@@ -283,6 +296,8 @@ class Experiment(LightningCLI):
             if any(f"{kind}/{name}" in per_class for kind in kinds)
         ]
         labels = [declared[f"{kind}/<class>"].label(kind) for kind in kinds]
+        if stage == "test":
+            self._say(f"{self.record.protocol}\n")
         self._say(table(("class", *labels), rows, right=range(1, len(kinds) + 1)))
         paper = self._get(self.config_init, "paper")
         self._say("\n" + paper_and_ours(self.name, paper, figures, declared, self.record.caveat))

@@ -52,6 +52,11 @@ class RunRecord(Callback):
         """Why figures of this run are not to be compared with a paper's, once it has ended; "" where they are."""
         return self._record.caveat if self._record else ""
 
+    @property
+    def protocol(self) -> str:
+        """How a test came to its figures, in words, once it has ended; "" before."""
+        return self._record.protocol if self._record else ""
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         share = batch_share(pl_module, data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)

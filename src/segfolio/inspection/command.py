@@ -35,7 +35,8 @@ def inspect(arguments: Sequence[str]) -> int:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with examples of each class")
     parser.epilog = "Every key of the data block can be given as well: --data.root DIR"
     own, overrides = divided(arguments)
-    given = parser.parse_args(own)
+    given, others = parser.parse_known_args(own)
+    overrides += others
     if (given.config is None) == (given.data is None):
         raise SegfolioError("`segfolio inspect` needs CONFIG, or --data DATASET and --data.root DIR")
     config = _of_dataset(given.data) if given.data else read_yaml(given.config, "data: or dataset:")
