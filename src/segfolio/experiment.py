@@ -141,10 +141,8 @@ class Experiment(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
 
     def before_instantiate_classes(self) -> None:
-        self.resolved = {
-            **self._plain(self.config),
-            "output": None,
-        }  # with every default, as plain values, wherever it is written to
+        # of what was asked for, wherever it is written to
+        self.resolved = {**self._plain(self.config), "output": None}
         self.record = RunRecord(self.name, self.resolved)
         config = self.config[self.subcommand]
         if self.subcommand != "fit":

@@ -116,7 +116,7 @@ def test_test_protocols_read_bands(protocol) -> None:
 
 def test_a_crf_sees_the_colours_of_pictures() -> None:
     size, seen = (6, 7), images((6, 7))
-    picture = of_bands().reader.picture(seen[0])
+    picture = of_bands().reader().picture(seen[0])
     expected = ((seen[0].float() - 1000) / 8000 * 255)[[3, 1, 0]].round().clamp(0, 255)
     assert torch.equal(picture.float(), expected)
     assert picture.shape == (3, *size)

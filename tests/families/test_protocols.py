@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import yaml
 
 from segfolio.data.datasets import Shapes
+from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
 from segfolio.inference.dense_test import Protocols, read
 from segfolio.inference.protocols import MultiScale, Slide
@@ -53,6 +55,17 @@ def test_validation_is_of_the_whole_image_and_prediction_by_the_test_s_protocol(
     assert torch.equal(indices(family(), small), indices(model, small))
 
 
+def test_a_test_measures_the_answer_as_validation_does() -> None:
+    told = family(labels=Shapes.labels)
+
+    def answer(batch: Batch) -> list[Prediction]:
+        return [replace(p, semantic=t.semantic) for p, t in zip(told.predict(batch), batch.targets, strict=True)]
+
+    told.answer = answer  # type: ignore[method-assign]
+    assert trainer().validate(told, shapes(), verbose=False)[0]["val/mIoU"] == 1
+    assert trainer().test(told, shapes(), verbose=False)[0]["test/mIoU"] == 1
+
+
 def test_the_ledger_s_words_are_those_of_the_protocols() -> None:
     assert family().protocol == "whole image, one view, at its original size; one confusion matrix"
     words = family(test=Protocols(Slide(512, 341), {"ms": "ms_dla"})).protocol
@@ -67,7 +80,7 @@ def test_mask_classification_averages_its_class_probabilities() -> None:
     (only,) = model.predict(small := next(iter(shapes().test_dataloader())))
     one_view = MultiScale((1.0,), flip=False)
     with torch.no_grad():
-        (same,), (other,) = read(one_view, model.reader, small), model.predict_step(small, 0)
+        (same,), (other,) = read(one_view, model.reader(), small), model.predict_step(small, 0)
     assert torch.equal(same.semantic, only.semantic)
     assert other.size == only.size
     assert model.protocol.endswith("semantic inference of the queries")

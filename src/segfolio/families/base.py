@@ -14,6 +14,8 @@ from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.trained import Trained
 from segfolio.families.transfer import Classes, transfer
 from segfolio.figure import Figure
+from segfolio.inference.dense_test import DenseTest
+from segfolio.inference.tiles import Network
 from segfolio.metrics import Evaluation, Evaluator
 
 Preparation = Callable[[Sample, np.random.Generator], Sample]
@@ -27,6 +29,7 @@ class Family(Trained):
     * `answer(batch)`: what validation and test measure, which may read the truth, as a simulated user does. By
       default `predict`;
     * `make_metrics()`: `Evaluator`s; `main_metric` is one of their figures;
+    * `tester`: of scores per pixel, the protocols of its test;
     * `measured_by`: how predictions become figures, in the words of the ledger;
     * `preparation`: what the data module does to each training sample after the transforms, in the loader's worker;
       None of a family that takes samples as they are. It never holds the network.
@@ -51,6 +54,7 @@ class Family(Trained):
     ) -> None:
         self.labels, self.architecture = labels, architecture
         super().__init__(architecture(labels.num_classes), **recipe)
+        self.tester: DenseTest | None = None
         self.evaluation = Evaluation([*self.make_metrics(), *(metric(labels) for metric in metrics)])
 
     @staticmethod
@@ -67,6 +71,10 @@ class Family(Trained):
     def predict(self, batch: Batch) -> list[Prediction]:
         raise NotImplementedError
 
+    def reader(self) -> Network:
+        """Of a family with a `tester`: how a protocol sees the network."""
+        raise NotImplementedError
+
     def answer(self, batch: Batch) -> list[Prediction]:
         return self.predict(batch)
 
@@ -74,7 +82,7 @@ class Family(Trained):
         return self._measured(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
-        return self._measured(batch)
+        return self.tester.step(self, batch) if self.tester else self._measured(batch)
 
     def _measured(self, batch: Batch) -> list[Prediction]:
         predictions = self.answer(batch)
@@ -82,13 +90,13 @@ class Family(Trained):
         return predictions
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        return self.predict(batch)
+        return self.tester.predict(self, batch) if self.tester else self.predict(batch)
 
     def on_validation_epoch_end(self) -> None:
         self.log_figures("val", self.evaluation.figures())
 
     def on_test_epoch_end(self) -> None:
-        self.log_figures("test", self.evaluation.figures())
+        self.log_figures("test", self.evaluation.figures() | (self.tester.figures() if self.tester else {}))
 
     def log_figures(self, stage: str, figures: Mapping[str, Tensor | float]) -> None:
         self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
@@ -96,7 +104,8 @@ class Family(Trained):
     @property
     def protocol(self) -> str:
         """How a test arrives at its figures, in the words of the ledger."""
-        return f"whole image, one view, at its original size; {self.measured_by}"
+        seen = self.tester.words if self.tester else "whole image, one view, at its original size; {}".format
+        return seen(self.measured_by)
 
     @property
     def declared(self) -> Mapping[str, Figure]:

@@ -78,8 +78,8 @@ class MaskClassification(Family):
         self.preparation = TaskTruth(labels, task)
         self.measured_by = f"{task} inference of the queries"
         super().__init__(labels, architecture, **recipe)
-        self.dense_test = DenseTest(test, lambda: Evaluation(self.make_metrics()))
-        if task != "semantic" and not self.dense_test.is_plain:
+        self.tester = DenseTest(test, lambda: Evaluation(self.make_metrics()))
+        if task != "semantic" and not self.tester.is_plain:
             raise SegfolioError(
                 f"model.test needs scores per pixel, which MaskClassification does not have for the task {task}; "
                 "leave it out"
@@ -145,21 +145,6 @@ class MaskClassification(Family):
             prediction.panoptic = panoptic(classes, masks, size, things, self.object_threshold, self.overlap_threshold)
         return prediction
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
-        return self.dense_test.step(self, batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        return self.dense_test.predict(self, batch)
-
-    def on_test_epoch_end(self) -> None:
-        super().on_test_epoch_end()
-        self.log_figures("test", self.dense_test.figures())
-
-    @property
-    def protocol(self) -> str:
-        return self.dense_test.words(self.measured_by)
-
-    @property
     def reader(self) -> Network:
         return Network(self.scores, logits=False, padding=self.mean, picture=self.image_space.picture)
 

@@ -69,7 +69,7 @@ class PerPixel(Family):
         **recipe: Any,
     ) -> None:
         super().__init__(labels, architecture, **recipe)
-        self.dense_test = DenseTest(test, lambda: Evaluation(self.make_metrics()))
+        self.tester = DenseTest(test, lambda: Evaluation(self.make_metrics()))
         auxiliary = auxiliary_losses or {}
         self.losses, self.auxiliary_losses = losses, auxiliary
         self.all_losses = nn.ModuleList([*losses.values(), *auxiliary.values()])  # which go where the network goes
@@ -122,23 +122,8 @@ class PerPixel(Family):
         return main | {name: weighted(name, loss, auxiliary[name]) for name, loss in self.auxiliary_losses.items()}
 
     def predict(self, batch: Batch) -> list[Prediction]:
-        return read(PRESETS["whole"], self.reader, batch)
+        return read(PRESETS["whole"], self.reader(), batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
-        return self.dense_test.step(self, batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        return self.dense_test.predict(self, batch)
-
-    def on_test_epoch_end(self) -> None:
-        super().on_test_epoch_end()
-        self.log_figures("test", self.dense_test.figures())
-
-    @property
-    def protocol(self) -> str:
-        return self.dense_test.words(self.measured_by)
-
-    @property
     def reader(self) -> Network:
         return Network(self.scores, logits=True, padding=self.mean, picture=self.image_space.picture)
 

@@ -32,12 +32,14 @@ class Scored(Protocol):
 
     evaluation: Evaluation
 
-    @property
     def reader(self) -> Network:
         """How a protocol sees the network."""
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Of the whole image, in one view."""
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        """The same where it is measured, which may read the truth."""
 
 
 class DenseTest(nn.Module):
@@ -65,15 +67,15 @@ class DenseTest(nn.Module):
 
     def step(self, family: Scored, batch: Batch) -> list[Prediction]:
         """Measure a batch under every protocol; the predictions are those of the first."""
-        predictions = self.predict(family, batch)
+        predictions = _read(self.protocol, family, batch, family.answer)
         family.evaluation.update(predictions, batch.targets)
         for protocol, evaluation in zip(self.also.values(), self.evaluations, strict=True):
-            evaluation.update(_predict(protocol, family, batch), batch.targets)  # type: ignore[operator]
+            evaluation.update(_read(protocol, family, batch, family.answer), batch.targets)  # type: ignore[operator]
         return predictions
 
     def predict(self, family: Scored, batch: Batch) -> list[Prediction]:
         """Under the first protocol."""
-        return _predict(self.protocol, family, batch)
+        return _read(self.protocol, family, batch, family.predict)
 
     def figures(self) -> dict[str, Tensor | float]:
         """`<name>/<figure>` of each further protocol; classes are told of the first alone."""
@@ -99,5 +101,7 @@ def read(protocol: DenseProtocol, network: Network, batch: Batch) -> list[Predic
     ]
 
 
-def _predict(protocol: DenseProtocol, family: Scored, batch: Batch) -> list[Prediction]:
-    return family.predict(batch) if isinstance(protocol, Whole) else read(protocol, family.reader, batch)
+def _read(
+    protocol: DenseProtocol, family: Scored, batch: Batch, whole: Callable[[Batch], list[Prediction]]
+) -> list[Prediction]:
+    return whole(batch) if isinstance(protocol, Whole) else read(protocol, family.reader(), batch)

@@ -32,7 +32,7 @@ def cross_entropy(
         label_smoothing=label_smoothing,
     )
     if reduction == "sum":
-        return loss.sum() if weight is None else (loss * weight).sum()
+        return (loss.sum() if weight is None else (loss * weight).sum()) / len(target)
     if reduction == "weighted_mean" and class_weight is not None:
         counts = target != ignore_index
         shares = class_weight[target.where(counts, 0)] * counts
@@ -52,8 +52,9 @@ class CrossEntropy(Loss):
 
     Args:
         weight: one factor per class.
-        reduction: over the pixels of the batch; "sum" is the loss of FCN (arXiv 1605.06211), "weighted_mean" that of
-            papers which give class weights to torch's loss (HRNet, OCRNet).
+        reduction: `mean` over the pixels of the batch; `sum` over those of each image, mean over the images, as FCN
+            accumulates it (arXiv 1605.06211); `weighted_mean`, of papers that give class weights to torch's loss
+            (HRNet, OCRNet).
         label_smoothing: share of the target that is spread over all classes (arXiv 1512.00567, section 7).
     """
 
