@@ -12,7 +12,7 @@ def drop_arguments_of_replaced_classes() -> None:
 
     By itself it keeps each argument whose name the new class knows, too: SGD would have AdamW's `weight_decay`.
     """
-    _typehints.discard_init_args_on_class_path_change = _drop  # type: ignore[attr-defined]
+    _typehints.discard_init_args_on_class_path_change = _drop
 
 
 def _drop(parser: Any, before: Any, now: Any) -> None:
