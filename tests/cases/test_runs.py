@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from segfolio.cli import main
+from segfolio.families.trained import Trained
 from segfolio.mistakes import lacking
 from tests.conftest import REPOSITORY
 from tests.test_cli import SMALL
@@ -95,6 +96,15 @@ def test_every_family_is_trained_and_tested_in_every_precision(segfolio, experim
     arguments = (*limits, "--data.batch_size=2", "--trainer.logger=false", "--trainer.precision", precision)
     assert segfolio("fit", *small, *arguments, "--output=run") == 0
     assert segfolio("test", "--ckpt_path", LAST) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("images", [torch.uint8, torch.float32], ids=str)
+def test_images_of_any_type_come_to_a_network_in_its_own(dtype, images):
+    """A test protocol hands over images that were resized, in float32."""
+    module = Trained(torch.nn.Conv2d(3, 1, 1), torch.optim.SGD).to(dtype)
+    assert module.normalize(torch.full((1, 3, 4, 4), 128, dtype=images)).dtype == dtype
+    assert module(torch.full((1, 3, 4, 4), 128, dtype=images)).dtype == dtype
 
 
 # A class in the place of another, n 23.
