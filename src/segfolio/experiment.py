@@ -24,6 +24,7 @@ from segfolio.callbacks.predictions import PredictionWriter
 from segfolio.callbacks.progress import ProgressBar
 from segfolio.callbacks.randomness import StepSeed
 from segfolio.callbacks.record import RunRecord
+from segfolio.callbacks.unfit import check_callbacks
 from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
@@ -166,10 +167,11 @@ class Experiment(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if paper := self._get(self.config_init, "paper"):
             paper.check_declared(self.model.declared)
+        given = self._get(self.config_init, "trainer")
+        check_callbacks(given.callbacks or (), given)
         self.datamodule.skip_unreadable = self._skips()
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
-        folder, given = self._folder(), self._get(self.config_init, "trainer")
-        loggers = given.logger
+        folder, loggers = self._folder(), given.logger
         if loggers is None or loggers is True or isinstance(loggers, list):
             own = [] if self.subcommand == "predict" else build_loggers(folder, self.name, self.resolved)
             loggers = own + (loggers if isinstance(loggers, list) else [])

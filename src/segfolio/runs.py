@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from segfolio.errors import SegfolioError
@@ -17,7 +16,8 @@ _RUN = "SEGFOLIO_RUN"
 class Place:
     """The folder of a command, while it works: in `with`. The processes that it starts write to the same one.
 
-    At the end nothing is left of a dry run, nor an empty folder of a run that did not come to start.
+    At the end nothing is left of a dry run, nor of a run that did not come to start, whose folder holds its config at
+    most.
     """
 
     def __init__(self) -> None:
@@ -33,9 +33,8 @@ class Place:
             os.environ.pop(_RUN, None)
         if self._dry:
             shutil.rmtree(self._dry, ignore_errors=True)
-        if self._made:
-            with suppress(OSError):  # it holds something
-                self._made.rmdir()
+        if self._made and {path.name for path in self._made.iterdir()} <= {"config.yaml"}:
+            shutil.rmtree(self._made, ignore_errors=True)
 
     def of_dry_run(self) -> Path:
         """A folder for what is not kept."""

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import yaml
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from segfolio.cli import main
+from segfolio.families.trained import Trained
 from segfolio.mistakes import lacking
 from tests.conftest import REPOSITORY
 from tests.test_cli import SMALL
@@ -93,6 +96,15 @@ def test_every_family_is_trained_and_tested_in_every_precision(segfolio, experim
     arguments = (*limits, "--data.batch_size=2", "--trainer.logger=false", "--trainer.precision", precision)
     assert segfolio("fit", *small, *arguments, "--output=run") == 0
     assert segfolio("test", "--ckpt_path", LAST) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("images", [torch.uint8, torch.float32], ids=str)
+def test_images_of_any_type_come_to_a_network_in_its_own(dtype, images):
+    """A test protocol hands over images that were resized, in float32."""
+    module = Trained(torch.nn.Conv2d(3, 1, 1), torch.optim.SGD).to(dtype)
+    assert module.normalize(torch.full((1, 3, 4, 4), 128, dtype=images)).dtype == dtype
+    assert module(torch.full((1, 3, 4, 4), 128, dtype=images)).dtype == dtype
 
 
 # A class in the place of another, n 23.
@@ -331,6 +343,23 @@ def test_help_on_a_class_needs_no_experiment(segfolio, capsys, arguments):
     assert "--model.architecture" in capsys.readouterr().out
 
 
+# Going on within an epoch, n 28.
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_goes_on_within_an_epoch_says_nothing_against_it(tmp_path, monkeypatch, workers):
+    """The epoch has four steps; the data module goes on at the very sample."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*map(str, QUICK), "--output=run", f"--data.num_workers={workers}"]) == 0
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        arguments = ["--ckpt_path=last", "--output=run", "--trainer.max_steps=2", f"--data.num_workers={workers}"]
+        assert main([*map(str, QUICK), *arguments]) == 0
+    assert torch.load(LAST, weights_only=True)["global_step"] == 2
+    assert [str(each.message) for each in said if "resum" in str(each.message)] == []
+    assert any("planned for 600 steps" in str(each.message) for each in said)  # what there is to say is heard
+
+
 # Tests of several kinds, n 27.
 
 SLIDE = '{"class_path": "segfolio.inference.protocols.Slide", "init_args": {"window": 32, "stride": 32}}'
@@ -365,6 +394,44 @@ def test_what_changes_no_figure_is_the_same_test(segfolio, run):
         assert segfolio("test", "--ckpt_path", LAST, *arguments) == 0
         assert segfolio("validate", "--ckpt_path", LAST, *arguments) == 0
     assert {path.name for path in run.iterdir() if path.is_dir()} == {"checkpoints", "test", "validate"}
+
+
+# Callbacks that would change the recipe, n 35.
+
+CALLBACK = "--trainer.callbacks"
+
+
+@pytest.mark.parametrize(
+    ("callback", "says"),
+    [
+        (("LearningRateFinder",), "LearningRateFinder would train at another learning rate than the config says"),
+        (("BatchSizeFinder",), "raise --trainer.accumulate_grad_batches"),
+        (("StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.001"), "EMAWeightAveraging, which counts steps"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_callback_that_does_not_fit_is_refused_with_what_does(segfolio, capsys, callback, says):
+    name, *arguments = callback
+    assert segfolio(*QUICK, f"{CALLBACK}+={name}", *arguments) == 2
+    assert says in capsys.readouterr().err
+    assert files() == set()
+
+
+def test_weights_are_averaged_by_epochs_and_by_steps(segfolio):
+    """What `last.ckpt` holds are the averages: with a learning rate of 1 the last weights lie elsewhere."""
+    large = (*QUICK, "--model.init_args.optimizer.init_args.lr=1")
+    epochs = ("--trainer.max_epochs=2", "--trainer.max_steps=-1")
+    swa = (f"{CALLBACK}+=StochasticWeightAveraging", f"{CALLBACK}.swa_lrs=1", f"{CALLBACK}.swa_epoch_start=1")
+    ema = (f"{CALLBACK}+=EMAWeightAveraging", f"{CALLBACK}.decay=0.9")
+    steps = ("--trainer.max_steps=8",)  # of two epochs
+    assert segfolio(*large, *steps, "--output=plain") == 0
+    for name, arguments in (("swa", (*epochs, *swa)), ("ema", (*steps, *ema))):
+        assert segfolio(*large, *arguments, f"--output={name}") == 0
+        averaged, last = (torch.load(f"{run}/{LAST[4:]}", weights_only=True)["state_dict"] for run in (name, "plain"))
+        weights = [key for key in last if key.endswith("weight")]
+        assert weights
+        assert not any(torch.equal(averaged[key], last[key]) for key in weights)
+        assert segfolio("test", f"--ckpt_path={name}/checkpoints/last.ckpt") == 0
 
 
 # A start that failed, n 33.
