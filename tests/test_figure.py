@@ -52,3 +52,13 @@ def test_a_ratio_is_shown_in_percent_and_others_in_their_unit():
 )
 def test_a_figure_improves_in_its_direction(figure, value, best, improves):
     assert figure.improves(value, best) == improves
+
+
+@pytest.mark.parametrize("name", ["mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "J", "F", "J_and_F", "AR_1000"])
+def test_figures_of_prompts_and_clips_are_ratios(name):
+    assert HOUSE[name] == Figure(name, "", higher_is_better=True)
+
+
+@pytest.mark.parametrize("name", ["NoC85", "NoC90"])
+def test_fewer_clicks_are_better(name):
+    assert HOUSE[name] == Figure(name, "clicks", higher_is_better=False)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from segfolio import __version__
 from segfolio.errors import SegfolioError, did_you_mean
+from segfolio.quiet import CLOSED, until_closed
 
 
 class Command(NamedTuple):
@@ -43,7 +44,16 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 where a seed failed or data are unfit, 2 after a user's mistake."""
+    """Run a command; returns the exit status.
+
+    It is 0, 1 where a seed failed or data are unfit, 2 after a user's mistake, 141 where nobody reads on.
+    """
+    with until_closed():
+        return _answered(arguments)
+    return CLOSED
+
+
+def _answered(arguments: Sequence[str] | None) -> int:
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         if command in ("-h", "--help"):

@@ -76,16 +76,18 @@ HOUSE = by_name(
         *ratios("pixel_accuracy", "mean_accuracy", "fwIoU", "dice", "boundary_f1", "boundary_mIoU"),
         *ratios("mIoU_per_image", "mIoU_absent_as_zero", "dice_per_image", "IoU_category", "iIoU", "iIoU_category"),
         *ratios("AP75", *(f"{name}_{size}" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
-        *ratios("AR_1", "AR_10", "AR_100"),
+        *ratios("AR_1", "AR_10", "AR_100", "AR_1000"),
         *ratios("AP_box", "AP50_box", "AP75_box", "AR_1_box", "AR_10_box", "AR_100_box"),
         *ratios(*(f"{name}_{size}_box" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
         *ratios("SQ", "RQ", *(f"{name}{kind}" for kind in ("_things", "_stuff") for name in ("PQ", "SQ", "RQ"))),
         *ratios("V_rand", "V_info"),
+        *ratios("mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "J", "F", "J_and_F"),  # of prompts, of clips
         *ratios("IoU/<class>", "accuracy/<class>", "dice/<class>", "boundary_f1/<class>", "boundary_IoU/<class>"),
         *ratios("AP/<class>", "AP_box/<class>", "PQ/<class>"),
         *ratios("IoU_category/<class>", "iIoU/<class>", "iIoU_category/<class>"),
         Figure("HD95", "pixels", higher_is_better=False),
         Figure("HD95/<class>", "pixels", higher_is_better=False),
+        *(Figure(name, "clicks", higher_is_better=False) for name in ("NoC85", "NoC90")),
         Figure("evaluation_seconds", "s", higher_is_better=False),
     )
 )

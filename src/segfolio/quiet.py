@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ NOISE = (
 )
 CHATTER = ("Tip: For seamless", "TPU available")
 
+CLOSED = 141
+"""Exit status of a command whose output nobody reads any more: that of a shell for SIGPIPE."""
+
 
 def quiet() -> None:
     """Leave out the messages in `NOISE` and `CHATTER`, and the source lines that Python shows with a warning."""
@@ -32,9 +36,21 @@ def quiet() -> None:
 
 @contextmanager
 def until_closed() -> Iterator[None]:
-    """Print for as long as somebody reads: `segfolio results | head -1` ends without a message."""
+    """Print for as long as somebody reads: `segfolio results | head -1` ends without a message.
+
+    Another pipe that breaks, as that of a loader's worker, is an error.
+    """
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
+        if not _unread(sys.stdout.fileno()):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+
+
+def _unread(file: int) -> bool:
+    """Whether the other end of a pipe is closed."""
+    poll = select.poll()
+    poll.register(file, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

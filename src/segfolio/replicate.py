@@ -118,7 +118,7 @@ class Replication:
         ]
         if rows:
             heading = f"{self.results.experiment}, seeds {', '.join(map(str, sorted(self.results.seeds)))}"
-            print(f"\n{heading}\n{table(('%', 'mean ± std (n)', 'median'), rows, right=(1, 2))}")
+            print(f"\n{heading}\n{table(('figure', 'mean ± std (n)', 'median'), rows, right=(1, 2))}")
             print(f"\nresults: {self.results_path}")
 
     @cached_property

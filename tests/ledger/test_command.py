@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from segfolio.ledger.markdown import markdown
+from segfolio.ledger.rows import ledger
+from tests.conftest import REPOSITORY
 from tests.ledger.conftest import write_claims, write_experiment
 
 CLAIM = {"expected": {"test/mIoU": 0.464}, "tolerance": 0.02, "row": "a | b"}
@@ -91,13 +94,19 @@ def test_what_was_run_opens_the_file_and_a_figure_is_within_once(three, tmp_path
     assert "| **all** | **1** | **1** | **1** |" in text[systems:every]
     assert "### A Net ([arXiv 1511.00561](https://arxiv.org/abs/1511.00561))" in text[every:]
     assert r"| [net/row](net/row.yaml) | a \| b | 46.4, **45.5 ± 0.7 (2)** within | [^1] |" in text[every:]
-    assert "| experiment | row | HD95 (pixels) ↓ | state |" in text[every:]
+    assert "| experiment | row | HD95 (pixels) ↓ | how |" in text[every:]
     assert "| [new/row](new/row.yaml) | a row | 12.50 | unrun |" in text[every:]
     assert "| [claims](old/claims.yaml) | CamVid test | 30.0 | record-only |" in text[every:]
     assert text.endswith("\n[^1]: whole image\n")
     assert sum(line.count("within") for line in text.splitlines() if line.startswith("|")) == 1
     assert segfolio("results", "--write") == 0
     assert (tmp_path / "experiments/RESULTS.md").read_text() == text
+
+
+def test_the_results_of_the_folio_are_as_written_last():
+    """Otherwise: `make results`."""
+    experiments = REPOSITORY / "experiments"
+    assert (experiments / "RESULTS.md").read_text() == markdown(ledger(experiments)[0])
 
 
 def test_overrides_are_said_beside_the_name(tmp_path, replicated, segfolio):
@@ -155,10 +164,12 @@ def test_it_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_pipe_that_is_closed_ends_it_without_a_word(three, tmp_path):
+@pytest.mark.parametrize("command", ["results", "datasets", "--help"])
+def test_a_pipe_that_is_closed_ends_it_without_a_word(three, tmp_path, command):
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "segfolio.cli", "results"]
-    done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "segfolio.cli", command], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, check=False
+    )
     os.close(write)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segfolio.ledger.page import page
-from segfolio.ledger.rows import ledger
+from segfolio.ledger.rows import STATES, ledger
 from tests.ledger.conftest import write_claims, write_experiment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -60,6 +60,13 @@ def test_an_experiment_is_one_row_with_its_figures_in_their_units(text):
     assert "<p>30.0 (1)</p><p>35.0 (1)</p>" in text
     assert "<p>HD95 (pixels) ↓</p></td>" in text
     assert "<p>12.50</p>" in text
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_has_its_colour_by_day_and_by_night(text, state):
+    name = state.replace(" ", "-")
+    assert f".{name} {{ color: var(--{name}); }}" in text
+    assert text.count(f"--{name}: #") == 2
 
 
 def test_text_is_escaped(text):

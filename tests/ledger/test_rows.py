@@ -50,11 +50,11 @@ def test_a_figure_that_a_run_declares_is_compared_in_its_unit(tmp_path, replicat
 
 
 def test_a_figure_that_nothing_declares_is_not_shown(tmp_path):
-    write_experiment(tmp_path, expected={"test/mIoU": 0.4, "test/NoC90": 2.5})
+    write_experiment(tmp_path, expected={"test/mIoU": 0.4, "test/delay": 2.5})
     (row,), said = ledger(tmp_path / "experiments")
     assert [c.key for c in row.cells] == ["test/mIoU"]
     (sentence,) = said
-    assert "row.yaml claims test/NoC90, which is not shown: it is no figure of segfolio.figure" in sentence
+    assert "row.yaml claims test/delay, which is not shown: it is no figure of segfolio.figure" in sentence
 
 
 def test_a_claim_is_not_compared_with_figures_on_other_data(tmp_path, replicated):

@@ -12,7 +12,6 @@ from segfolio.errors import SegfolioError
 from segfolio.ledger.markdown import markdown
 from segfolio.ledger.rows import STATES, Row, ledger
 from segfolio.ledger.text import plain
-from segfolio.quiet import until_closed
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +24,6 @@ class Parser(argparse.ArgumentParser):
         raise SegfolioError(f"{message}; see `{self.prog} --help`")
 
 
-@until_closed()
 def results(arguments: Sequence[str]) -> None:
     """Print the ledger, or write it where asked to and say where.
 

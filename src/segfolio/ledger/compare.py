@@ -36,5 +36,5 @@ def paper_and_ours(
                 verdict = f"{state(figure, theirs, ours, tolerance)} (± {figure.text(tolerance)})"
         rows.append((figure.label(key), figure.text(theirs), figure.text(ours), difference, verdict))
     heading = f"{name}: {paper.row}" if paper else name
-    text = heading + "\n" + table(("%", "paper", "ours", "difference", ""), rows, right=(1, 2, 3))
+    text = heading + "\n" + table(("figure", "paper", "ours", "difference", ""), rows, right=(1, 2, 3))
     return text + (f"\n\n{caveat}" if caveat else "")

@@ -72,9 +72,9 @@ def _paper(rows: Sequence[Row], notes: Notes) -> str:
     lines = []
     for row in rows:
         cells = {cell.key: _cell(cell) for cell in row.cells}
-        state = notes.mark(row.protocol) if row.ran else row.states[0]
-        lines.append((_link(row), row.paper.row, *(cells.get(key, "") for key in figures), state))
-    return _pipes(("experiment", "row", *figures.values(), "state"), lines, numbers=len(figures), texts=2)
+        how = notes.mark(row.protocol) if row.ran else row.states[0]
+        lines.append((_link(row), row.paper.row, *(cells.get(key, "") for key in figures), how))
+    return _pipes(("experiment", "row", *figures.values(), "how"), lines, numbers=len(figures), texts=2)
 
 
 def _cell(cell: Cell) -> str:
