@@ -40,7 +40,7 @@ from segfolio.mistakes import check_numbers, explain, told_of
 from segfolio.monitors import check_monitors
 from segfolio.quiet import quiet
 from segfolio.replaced import drop_arguments_of_replaced_classes
-from segfolio.resume import check_resumable, of_whole_steps
+from segfolio.resume import check_resumable, of_whole_steps, with_defaults
 from segfolio.runs import Place, experiment_name, run_of
 from segfolio.table import table
 from segfolio.tested import folder_of
@@ -255,7 +255,8 @@ class Experiment(LightningCLI):
         if config.ckpt_path:
             checkpoint = read_checkpoint(Path(config.ckpt_path))
             version = checkpoint.get("segfolio", {}).get("version", "0")
-            then = of_whole_steps(checkpoint.get("run", {}), version, now)
+            then = with_defaults(checkpoint.get("run", {}), self._parser("fit"))
+            then = of_whole_steps(then, version, now)
             check_resumable(then, now, config.resume.allow.split(","))
             config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
