@@ -77,6 +77,15 @@ class Reconstruction(Trained):
         return {"l1": (resize(self(batch.images), images.shape[-2:]) - images).abs().mean()}
 
 
+class Cut(Reconstruction):
+    """Breaks off in its third step."""
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        if self.global_step == 2:
+            raise OSError("power cut")
+        return super().compute_losses(batch)
+
+
 class Measured(Reconstruction):
     """With a figure of its own, of which less is better."""
 
@@ -217,3 +226,16 @@ def test_a_network_without_arguments_is_trained_and_tested(segfolio) -> None:
     assert segfolio("fit", *given, "--output=run") == 0
     assert segfolio("test", "--ckpt_path=run") == 0
     assert "test/mIoU" in json.loads(Path("run/test/figures.json").read_text())
+
+
+def test_where_nothing_is_validated_a_run_that_is_cut_goes_on_from_its_last_epoch(segfolio, tmp_path: Path) -> None:
+    steps = "--trainer.max_steps=5"
+    with pytest.raises(OSError, match="power cut"):  # an epoch has two steps
+        segfolio("fit", "-c", written(tmp_path, "Cut"), steps, "--output=cut")
+    cut, again = Path("cut/checkpoints/last.ckpt"), written(tmp_path)
+    assert torch.load(cut, weights_only=True)["global_step"] == 2
+    assert segfolio("fit", "-c", again, f"--ckpt_path={cut}", steps, "--resume.allow=model.class_path") == 0
+    assert segfolio("fit", "-c", again, steps, "--output=whole") == 0
+    resumed, whole = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("cut", "whole"))
+    assert resumed["global_step"] == 5
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
