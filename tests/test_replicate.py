@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import segfolio.replicate
+import segfolio.resolved
 from segfolio.errors import SegfolioError
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.replicate import Replication, as_pairs, divided
@@ -91,7 +92,9 @@ class Commands:
 def commands(tmp_path, monkeypatch) -> Commands:
     experiment = write_experiment(tmp_path)
     commands = Commands(yaml.safe_load(experiment.read_text()))
-    monkeypatch.setattr(segfolio.replicate, "subprocess", SimpleNamespace(run=commands.run, PIPE=subprocess.PIPE))
+    stand_in = SimpleNamespace(run=commands.run, PIPE=subprocess.PIPE)
+    for module in (segfolio.replicate, segfolio.resolved):
+        monkeypatch.setattr(module, "subprocess", stand_in)
     monkeypatch.setattr(Replication, "data", {"train": "f0", "test": "f1"})
     return commands
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from segfolio.ledger.record import Record, recipe_hash, recipe_of_run
+from segfolio.ledger.record import Record, recipe_hash, recipes_of_run
+from segfolio.resolved import resolved
 from segfolio.upgrade import upgrade
 from tests.conftest import REPOSITORY
 
@@ -95,10 +96,40 @@ def test_a_run_of_an_earlier_version_is_resumed_tested_and_known_to_the_ledger(s
     assert segfolio("test", "--ckpt_path", LAST) == 0
     assert "test/slide/mIoU" in json.loads(Path("run/test/figures.json").read_text())
     trained, tested = Record.read(Path("run")), Record.read(Path("run/test"))
-    assert trained.config != tested.config == recipe_of_run(Path("run"), trained)
+    assert trained.config != tested.config
+    assert tested.config in recipes_of_run(Path("run"), trained)
 
     assert segfolio("fit", "--ckpt_path", LAST, f"{steps}=2") == 0
     assert segfolio("fit", *given, "--output=run", "--ckpt_path=last", f"{steps}=3") == 0
     resumed = torch.load(LAST, weights_only=True)
     assert resumed["global_step"] == 3
     assert resumed["run"]["model"]["init_args"]["parameters"]["bias_lr_factor"] == 2
+
+
+def test_an_argument_that_is_younger_than_a_run_has_its_default_there(segfolio, capsys) -> None:
+    then = json.loads((REPOSITORY / "tests/run_of_0_1.json").read_text())  # as 0.1 kept it, and written in its keys
+    Path("old.yaml").write_text(yaml.safe_dump({part: then[part] for part in ("model", "data", "trainer")}))
+    assert segfolio("fit", "-c", "old.yaml", "--output=run") == 0
+    Path("run/config.yaml").write_text(Path("old.yaml").read_text())
+    checkpoint = torch.load(LAST, weights_only=True)
+    assert "label_offset" in checkpoint["run"]["model"]["init_args"]
+
+    asked = ("fit", "--ckpt_path=run", "--trainer.max_steps=3")
+    changed = {**then, "data": {**then["data"], "pad_batches": True}}
+    torch.save({**checkpoint, "run": changed}, LAST)
+    assert segfolio(*asked) == 2
+    assert "exactly: data.pad_batches was True and is False; restore it" in capsys.readouterr().err
+    torch.save({**checkpoint, "run": then}, LAST)
+    assert segfolio(*asked) == 0
+    assert torch.load(LAST, weights_only=True)["global_step"] == 3
+
+
+def test_the_ledger_knows_a_run_that_is_older_than_a_default(segfolio) -> None:
+    then = json.loads((REPOSITORY / "tests/run_of_0_1.json").read_text())
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(yaml.safe_dump({part: then[part] for part in ("model", "data", "trainer")}))
+    todays = resolved(Path("run/config.yaml"))
+    recorded = Record("net/row", recipe_hash(then), 0)
+    assert recipe_hash(todays) in recipes_of_run(Path("run"), recorded)
+    todays["model"]["init_args"]["label_stride"] = 2
+    assert recipe_hash(todays) not in recipes_of_run(Path("run"), recorded)

@@ -15,6 +15,7 @@ from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from segfolio.arguments import with_config_of_run
 from segfolio.callbacks.checkpoints import Checkpoints
@@ -30,6 +31,7 @@ from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
+from segfolio.families.base import Family
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
 from segfolio.families.trained import Trained
 from segfolio.figure import of_key
@@ -38,10 +40,10 @@ from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
 from segfolio.ledger.results import whole_split
 from segfolio.mistakes import check_numbers, explain, told_of
-from segfolio.monitors import check_monitors
+from segfolio.monitors import check_main_metric, check_monitors
 from segfolio.quiet import quiet
 from segfolio.replaced import drop_arguments_of_replaced_classes
-from segfolio.resume import check_resumable, of_whole_steps
+from segfolio.resume import check_resumable, of_whole_steps, with_defaults
 from segfolio.runs import Place, experiment_name, run_of
 from segfolio.table import table
 from segfolio.tested import folder_of
@@ -150,8 +152,9 @@ class Experiment(LightningCLI):
             self.save_config_callback = None
             if config.ckpt_path:  # the checkpoint holds the weights: none to be fetched first
                 model = config.model.init_args
-                for arguments, key in ((model, "init_from"), (model.architecture.init_args, "weights")):
-                    if key in arguments:
+                network = (model.get("architecture") or {}).get("init_args")  # which may take none
+                for arguments, key in ((model, "init_from"), (network, "weights")):
+                    if arguments and key in arguments:
                         arguments[key] = None
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the table is ours
@@ -165,8 +168,7 @@ class Experiment(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if paper := self._get(self.config_init, "paper"):
-            paper.check_declared(self.model.declared)
+        self._check_model()
         given = self._get(self.config_init, "trainer")
         check_callbacks(given.callbacks or (), given)
         self.datamodule.skip_unreadable = self._skips()
@@ -188,6 +190,19 @@ class Experiment(LightningCLI):
         with told_of("trainer"):
             return super().instantiate_trainer(default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs)
 
+    def _check_model(self) -> None:
+        """The model has the step of the loop that is asked for, and the figures that are."""
+        name = type(self.model).__name__
+        step = {"validate": "validation_step", "test": "test_step", "predict": "predict_step"}.get(self.loop)
+        if step and not is_overridden(step, self.model):
+            raise SegfolioError(
+                f"`segfolio {self.loop}` needs a {step}, which {name} does not have; write one, or start a training "
+                "with labels from its checkpoint by --model.init_args.init_from"
+            )
+        check_main_metric(self.config[self.loop].model.init_args.get("main_metric"), self.model.declared)
+        if paper := self._get(self.config_init, "paper"):
+            paper.check_declared(self.model.declared)
+
     def _skips(self) -> bool:
         config = self.config[self.subcommand]
         if config.skip and (self.subcommand != "predict" or not config.data.images):
@@ -196,10 +211,12 @@ class Experiment(LightningCLI):
 
     def callbacks(self) -> list[Callback]:
         """What comes with every run, unless the config has its own of the kind or turns it off."""
+        labelled = isinstance(self.model, Family)  # else nobody knows what its predictions are
         if self.subcommand == "predict":
-            return [PredictionWriter(), ProgressBar()]
+            return [*([PredictionWriter()] if labelled else []), ProgressBar()]
+        pictures = [PredictionPictures()] if labelled else []
         if self.subcommand != "fit":
-            return [self.record, PredictionPictures(), ProgressBar()]
+            return [self.record, *pictures, ProgressBar()]
         learning_rate = LearningRateMonitor(logging_interval="step")
         return [
             self.record,
@@ -207,7 +224,7 @@ class Experiment(LightningCLI):
             NonFiniteGuard(),
             DataWait(),
             learning_rate,
-            PredictionPictures(),
+            *pictures,
             ProgressBar(),
             Checkpoints(),
         ]
@@ -255,7 +272,8 @@ class Experiment(LightningCLI):
         if config.ckpt_path:
             checkpoint = read_checkpoint(Path(config.ckpt_path))
             version = checkpoint.get("segfolio", {}).get("version", "0")
-            then = of_whole_steps(checkpoint.get("run", {}), version, now)
+            then = with_defaults(checkpoint.get("run", {}), self._parser("fit"))
+            then = of_whole_steps(then, version, now)
             check_resumable(then, now, config.resume.allow.split(","))
             config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
@@ -288,17 +306,19 @@ class Experiment(LightningCLI):
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             write_atomically(folder / "figures.json", (json.dumps(found, indent=2) + "\n").encode())
+        labels: LabelSpace | None = getattr(self.model, "labels", None)
         kinds = list(dict.fromkeys(k.split("/")[0] for k in per_class))
-        names = dict.fromkeys((*self.model.labels.names, *(k.partition("/")[2] for k in per_class)))
+        names = dict.fromkeys((*(labels.names if labels else ()), *(k.partition("/")[2] for k in per_class)))
         rows = [
             (name, *(declared[f"{kind}/<class>"].text(per_class.get(f"{kind}/{name}")) for kind in kinds))
             for name in names
             if any(f"{kind}/{name}" in per_class for kind in kinds)
         ]
-        labels = [declared[f"{kind}/<class>"].label(kind) for kind in kinds]
+        columns = [declared[f"{kind}/<class>"].label(kind) for kind in kinds]
         if stage == "test":
             self._say(f"{self.record.protocol}\n")
-        self._say(table(("class", *labels), rows, right=range(1, len(kinds) + 1)))
+        if rows:
+            self._say(table(("class", *columns), rows, right=range(1, len(kinds) + 1)))
         paper = self._get(self.config_init, "paper")
         self._say("\n" + paper_and_ours(self.name, paper, figures, declared, self.record.caveat))
         self._say("")

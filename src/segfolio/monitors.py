@@ -7,6 +7,24 @@ from segfolio.errors import SegfolioError, did_you_mean
 from segfolio.figure import Figure, of_key
 
 
+def check_main_metric(given: str | None, declared: Mapping[str, Figure]) -> None:
+    """Before training: `main_metric` of the config is a figure of the whole validation.
+
+    Args:
+        given: None where it is the family's own.
+        declared: the figures of validation, by name.
+
+    Raises:
+        SegfolioError: it is none of them.
+    """
+    known = [name for name, figure in declared.items() if not figure.per_class]
+    if given is not None and given not in known:
+        raise SegfolioError(
+            f"model.main_metric is {given!r}, which is not measured{did_you_mean(given, known)}; it can be "
+            f"{', '.join(known) or 'none: the model declares no figures'}"
+        )
+
+
 def check_monitors(callbacks: Iterable[Any], declared: Mapping[str, Figure]) -> None:
     """Before training: a callback that watches a figure of validation finds one that is logged, in its direction.
 

@@ -9,15 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segfolio.errors import SegfolioError
 from segfolio.figure import of_key
 from segfolio.ledger.command import Parser
 from segfolio.ledger.paper import paper_of, read_experiment
-from segfolio.ledger.record import Record, changes_recipe, recipe_hash, recipe_of_run
+from segfolio.ledger.record import Record, changes_recipe, recipe_hash, recipes_of_run
 from segfolio.ledger.results import Results, Seed, finished_seed, results_path
 from segfolio.ledger.text import spread
+from segfolio.resolved import resolved
 from segfolio.runs import experiment_name
 from segfolio.table import table
 
@@ -124,11 +123,10 @@ class Replication:
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """The config with every default."""
-        command = [*self._command("fit"), "--print_config"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
+        found = resolved(self.config, self.arguments)
+        if found is None:
             raise SegfolioError(f"{self.config} cannot be run, for the reason above")
-        return dict(yaml.safe_load(done.stdout))
+        return found
 
     @cached_property
     def data(self) -> dict[str, str]:
@@ -153,7 +151,7 @@ class Replication:
             raise SegfolioError(f"{loop} ended with status {status}; what it said is above")
 
     def _expect_same(self, record: Record, run: Path) -> None:
-        other = [] if self.recipe in (record.config, recipe_of_run(run, record)) else ["config"]
+        other = [] if self.recipe in recipes_of_run(run, record) else ["config"]
         if any(self.data.get(split) != found for split, found in record.data.items()):
             other.append("data")
         if other:

@@ -1,7 +1,11 @@
 """Resuming a run: is what is asked for now what was asked for then?"""
 
+import json
+from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from jsonargparse import ArgumentParser
 
 from segfolio.errors import SegfolioError
 from segfolio.upgrade import upgrade
@@ -20,8 +24,6 @@ HARMLESS = (
     "data.cache",
     "data.eval_batch_size",
     "data.test_split",
-    "data.dataset.init_args.dtype",  # younger than some runs; checkpoints say what images they are of,
-    "model.init_args.architecture.init_args.in_channels",  # and their weights are of as many channels
     "model.init_args.architecture.init_args.weights",
     "model.init_args.init_from",
     "trainer.max_steps",
@@ -45,7 +47,7 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
     """Compare the configs (and whatever else was recorded) of two sessions of one run.
 
     Args:
-        then: nested, as the checkpoint keeps it; it may be of an earlier version.
+        then: nested, as the checkpoint keeps it and `with_defaults`.
         now: nested, of the session that wants to go on.
         allowed: keys, or the beginnings of keys, that the user lets differ; `all` stands for every key.
 
@@ -59,7 +61,7 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
             "the checkpoint does not say what its run was asked for, so that nothing can be compared; start a "
             "new run, or go on all the same with --resume.allow=all"
         )
-    old, new = dict(flatten(upgrade(then))), dict(flatten(now))
+    old, new = dict(flatten(then)), dict(flatten(now))
     changed = [
         key
         for key in dict.fromkeys((*old, *new))
@@ -71,6 +73,23 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
             f"the run cannot be resumed exactly: {told}; restore it, start a new run, or go on "
             f"all the same with --resume.allow={','.join(changed)}"
         )
+
+
+def with_defaults(then: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
+    """What a checkpoint's run was asked for, with the default of every argument that is younger than the run.
+
+    Args:
+        then: as the checkpoint keeps it; it may be of an earlier version.
+        parser: of `fit`. What it does not take (`processes`) stays as it is, as does all where a key is not known
+            any more.
+    """
+    old = upgrade(then)
+    config = {key: value for key, value in old.items() if key in ("seed_everything", "model", "data", "trainer")}
+    try:
+        whole = parser.dump(parser.parse_object(config), format="json", skip_unset=False)
+    except ArgumentError:
+        return old
+    return {**old, **{key: value for key, value in json.loads(whole).items() if key in config}}
 
 
 def of_whole_steps(then: Mapping[str, Any], version: str, now: Mapping[str, Any]) -> Mapping[str, Any]:

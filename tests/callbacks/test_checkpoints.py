@@ -100,6 +100,18 @@ def test_a_run_that_breaks_off_has_the_checkpoint_before(tmp_path: Path) -> None
     assert steps(tmp_path) == {"last.ckpt": 4}
 
 
+@pytest.mark.parametrize(("every", "epochs", "step"), [(1.0, 1, 4), (3, None, 6), (2, 1, 6), (0.5, 1, 6)])
+def test_where_nothing_is_validated_it_writes_when_a_validation_would_follow(
+    tmp_path: Path, every: float, epochs: int | None, step: int
+) -> None:
+    model = Scored(())
+    model.step = Mock(side_effect=[None] * 7 + [RuntimeError("power cut")])  # an epoch has four steps
+    interval = {"val_check_interval": every, "check_val_every_n_epoch": epochs}
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer(tmp_path, Checkpoints(), enable_checkpointing=True, **interval).fit(model, loader())
+    assert steps(tmp_path) == {"last.ckpt": step}
+
+
 def half_written(path: Path) -> None:
     path.write_bytes(b"half of a checkpoint")
     raise OSError("no space left on device")

@@ -1,5 +1,7 @@
 """`Trained`: a training without labels, and what a training with labels takes from it."""
 
+import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from segfolio.data.sample import Batch
 from segfolio.errors import SegfolioError
 from segfolio.families.per_pixel import resize
 from segfolio.families.trained import Trained
+from segfolio.figure import Figure
 from tests.conftest import REPOSITORY
 from tests.families.test_per_pixel import shapes, trainer
 from tests.families.test_transfer import NETWORKS, OLD, family
@@ -52,6 +55,17 @@ class Autoencoder(nn.Module):
         return self.head(self.down[0](images))
 
 
+class Colour(nn.Module):
+    """A network that takes no arguments of its own."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(images)
+
+
 class Reconstruction(Trained):
     main_metric = "none"
 
@@ -61,6 +75,36 @@ class Reconstruction(Trained):
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         images = self.normalize(batch.images)
         return {"l1": (resize(self(batch.images), images.shape[-2:]) - images).abs().mean()}
+
+
+class Cut(Reconstruction):
+    """Breaks off in its third step."""
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        if self.global_step == 2:
+            raise OSError("power cut")
+        return super().compute_losses(batch)
+
+
+class Measured(Reconstruction):
+    """With a figure of its own, of which less is better."""
+
+    declared = {"error": Figure("error", "levels", higher_is_better=False)}  # type: ignore[assignment]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        self.log("val/error", 255 * self.compute_losses(batch)["l1"], batch_size=len(batch))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        self.log("test/error", 255 * self.compute_losses(batch)["l1"], batch_size=len(batch))
+
+
+def written(folder: Path, name: str = "Reconstruction", **trainer: Any) -> Path:
+    """The config of one of these families."""
+    model = {**CONFIG["model"], "class_path": f"tests.families.test_trained.{name}"}
+    (path := folder / f"{name}.yaml").write_text(
+        yaml.safe_dump({**CONFIG, "model": model, "trainer": {**CONFIG["trainer"], **trainer}})
+    )
+    return path
 
 
 def reconstruction(**arguments: Any) -> Reconstruction:
@@ -103,8 +147,7 @@ def test_its_checkpoint_names_the_network_and_no_classes_and_fits_it_alone(tmp_p
 
 
 def test_the_command_trains_it_and_goes_on(segfolio, tmp_path: Path) -> None:
-    (tmp_path / "row.yaml").write_text(yaml.safe_dump(CONFIG))
-    assert segfolio("fit", "-c", "row.yaml", "--output=run") == 0
+    assert segfolio("fit", "-c", written(tmp_path), "--output=run") == 0
     assert segfolio("fit", "--ckpt_path", LAST, "--trainer.max_steps=3") == 0
     checkpoint = torch.load(LAST, weights_only=True)
     assert checkpoint["global_step"] == 3
@@ -147,3 +190,52 @@ def test_what_needs_classes_says_that_there_are_none(segfolio, tmp_path: Path, c
         assert segfolio(*arguments, "-c", config, "--ckpt_path", path, "--output=out", *small) == 2
         (message,) = capsys.readouterr().err.strip().splitlines()
         assert "trained without labels" in message
+
+
+@pytest.mark.parametrize("loop", ["validate", "test", "predict"])
+def test_a_loop_without_its_step_is_one_sentence(segfolio, tmp_path: Path, capsys, loop: str) -> None:
+    assert segfolio(loop, "-c", written(tmp_path)) == 2
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segfolio: ")]
+    step = {"validate": "validation"}.get(loop, loop)
+    assert f"`segfolio {loop}` needs a {step}_step, which Reconstruction does not have; write one" in message
+
+
+def test_figures_of_its_own_are_reported_and_choose_the_best(segfolio, tmp_path: Path, capsys) -> None:
+    config = written(tmp_path, "Measured")
+    own = "--model.init_args.main_metric"
+    assert segfolio("fit", "-c", config, f"{own}=eror", "--output=run") == 2
+    assert (
+        "model.main_metric is 'eror', which is not measured; did you mean 'error'?; it can be error"
+        in capsys.readouterr().err
+    )
+    assert segfolio("fit", "-c", config, f"{own}=error", "--output=run", "--trainer.val_check_interval=1") == 0
+    assert Path("run/checkpoints/best.ckpt").is_file()
+    capsys.readouterr()
+    assert segfolio("test", "--ckpt_path=run") == 0
+    (error,) = json.loads(Path("run/test-best/figures.json").read_text()).values()
+    assert re.search(rf"test/error \(levels\) ↓ +- +{error:.2f}\n", capsys.readouterr().out)
+
+
+def test_a_network_without_arguments_is_trained_and_tested(segfolio) -> None:
+    given = [
+        *("-c", REPOSITORY / "experiments/unet/shapes_small.yaml", "--data.num_workers=0", "--trainer.logger=false"),
+        *("--model.init_args.architecture=tests.families.test_trained.Colour", "--trainer.accelerator=cpu"),
+        *("--data.dataset.init_args.size=[32, 48]", "--data.dataset.init_args.train=4", "--trainer.max_steps=1"),
+        *("--data.dataset.init_args.val=2", "--data.dataset.init_args.test=2", "--data.batch_size=2"),
+    ]
+    assert segfolio("fit", *given, "--output=run") == 0
+    assert segfolio("test", "--ckpt_path=run") == 0
+    assert "test/mIoU" in json.loads(Path("run/test/figures.json").read_text())
+
+
+def test_where_nothing_is_validated_a_run_that_is_cut_goes_on_from_its_last_epoch(segfolio, tmp_path: Path) -> None:
+    steps = "--trainer.max_steps=5"
+    with pytest.raises(OSError, match="power cut"):  # an epoch has two steps
+        segfolio("fit", "-c", written(tmp_path, "Cut"), steps, "--output=cut")
+    cut, again = Path("cut/checkpoints/last.ckpt"), written(tmp_path)
+    assert torch.load(cut, weights_only=True)["global_step"] == 2
+    assert segfolio("fit", "-c", again, f"--ckpt_path={cut}", steps, "--resume.allow=model.class_path") == 0
+    assert segfolio("fit", "-c", again, steps, "--output=whole") == 0
+    resumed, whole = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("cut", "whole"))
+    assert resumed["global_step"] == 5
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())

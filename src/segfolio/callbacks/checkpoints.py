@@ -23,7 +23,8 @@ _UNFINISHED, _UNFINISHED_BEST = "unfinished.ckpt", "unfinished-best.ckpt"
 
 class Checkpoints(Checkpoint):
     """Writes `<run>/checkpoints/last.ckpt` after every validation and at the end of training, and keeps the
-    best of them by the family's main figure, in its direction, as `best.ckpt`.
+    best of them by the family's main figure, in its direction, as `best.ckpt`. Where nothing is validated it writes
+    when that would be due: at the end of every epoch, or as `trainer.val_check_interval` says.
 
     A file is written under another name and then renamed, `best.ckpt` before `last.ckpt`: a kill at any moment loses
     the newest at most, and never leaves a best score without its checkpoint. What it leaves unfinished goes at the
@@ -77,7 +78,8 @@ class Checkpoints(Checkpoint):
         if not stepped:
             return
         self._stopping = self.interrupt.asked_of(trainer)
-        if self._stopping or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
+        often = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if self._stopping or often or _validation_would_follow(trainer):
             # Lightning logs the step when all callbacks are done with it
             self._entries_due = int(trainer.global_step % trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
             self._write(trainer)
@@ -141,6 +143,16 @@ class Checkpoints(Checkpoint):
             os.replace(folder / _UNFINISHED_BEST, folder / "best.ckpt")
         os.replace(folder / _UNFINISHED, folder / "last.ckpt")
         mark_latest(folder.parent)
+
+
+def _validation_would_follow(trainer: Trainer) -> bool:
+    """Whether the batch at hand is one after which a training that validates nothing would do so."""
+    loop, every = trainer.fit_loop, trainer.val_check_batch or math.inf
+    if trainer.enable_validation:
+        return False
+    if trainer.check_val_every_n_epoch is None:
+        return (loop.total_batch_idx + 1) % every == 0
+    return trainer.is_last_batch or (loop.batch_idx + 1) % every == 0
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -92,8 +92,8 @@ class RunRecord(Callback):
         images = self._record.partial or counted(whole, "image")
         checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "no checkpoint"
         transforms = [type(transform).__name__ for transform in data.test_transforms]
-        words = [f"{images} of {data.test_split}, {checkpoint}", *transforms, pl_module.protocol]
-        self._record.protocol = "; ".join(words)
+        words = [f"{images} of {data.test_split}, {checkpoint}", *transforms, getattr(pl_module, "protocol", "")]
+        self._record.protocol = "; ".join(filter(None, words))
         declared = pl_module.declared
         self._record.figures = [asdict(figure) for name, figure in declared.items() if name not in HOUSE]
         self._write(trainer, finished=True)

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.sample import Batch
@@ -27,8 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Trained(LightningModule):
     """A network, its losses, and how it is optimised. Nothing here knows labels.
 
-    A subclass says `compute_losses(batch)`, named scalars, already weighted, whose sum is minimised; and
-    `main_metric`, which of the figures of validation chooses the best checkpoint.
+    A subclass says `compute_losses(batch)`: named scalars, already weighted, whose sum is minimised.
 
     Args:
         network: what is trained.
@@ -38,28 +35,30 @@ class Trained(LightningModule):
         parameters: which of the network's parameters are optimised otherwise than the rest.
         init_from: a checkpoint of another run, to start from the weights that fit; its classes may be others.
         image_space: comes from the dataset.
+        main_metric: the figure of validation by which `best.ckpt` is chosen; the family's own if not given.
 
     Raises:
-        SegfolioError: a checkpoint of which nothing fits, rules for parts that the network does not have; images,
-            network, mean and std of different channels.
+        SegfolioError: a checkpoint of which nothing fits; rules for parts that are not there; channels that differ.
     """
 
-    main_metric: str = ""
+    main_metric: str = ""  # which of the figures of validation chooses the best checkpoint
     mean: Tensor
     std: Tensor
 
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         parameters: ParameterRules = ParameterRules(),  # noqa: B008  it is immutable
         init_from: str | None = None,
         image_space: ImageSpace = RGB,
+        main_metric: str | None = None,
     ) -> None:
         super().__init__()
+        self.main_metric = main_metric or self.main_metric
         check_input(network, image_space, mean, std)
         self.network, self.optimizer, self.scheduler, self.rules = network, optimizer, scheduler, parameters
         self.image_space, (low, high) = image_space, image_space.value_range
@@ -108,9 +107,8 @@ class Trained(LightningModule):
         with told_of("model.optimizer"):
             optimizer = self.optimizer(parameter_groups(self.network, self.rules))
         apply_lr_factors(optimizer)
-        if self.scheduler is None:
-            return optimizer
-        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "step"}]
+        every_step = [{"scheduler": self.scheduler(optimizer), "interval": "step"}] if self.scheduler else []
+        return [optimizer], every_step
 
     def before_last_checkpoint(self) -> None:
         """What the weights need at the end of training, before they are written for good."""

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import segfolio
 from segfolio.errors import SegfolioError
 from segfolio.figure import HOUSE, Figure, by_name
 from segfolio.files import write_atomically
+from segfolio.resolved import resolved
 from segfolio.upgrade import upgrade
 from segfolio.yaml_file import read_yaml
 
@@ -139,10 +140,15 @@ def recipe_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def recipe_of_run(run: Path, record: Record) -> str:
-    """The `recipe_hash` of a run by its `config.yaml`, which an earlier version may have written under other keys."""
+def recipes_of_run(run: Path, record: Record) -> Iterator[str]:
+    """The `recipe_hash` of a run as it was recorded, then of its `config.yaml` in today's keys, then with today's
+    defaults, of which an earlier version knew fewer; each is found when it is asked for."""
+    yield record.config
     config = run / "config.yaml"
-    return recipe_hash(upgrade(read_yaml(config, "model, data, trainer"))) if config.is_file() else record.config
+    if config.is_file():
+        yield recipe_hash(upgrade(read_yaml(config, "model, data, trainer")))
+        if whole := resolved(config, quiet=True):
+            yield recipe_hash(whole)
 
 
 def changes_recipe(key: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segfolio.errors import SegfolioError
 from segfolio.figure import Figure, of_key
-from segfolio.ledger.record import Record, recipe_of_run, write_json
+from segfolio.ledger.record import Record, recipes_of_run, write_json
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
     if trained is None or tested is None or not figures.exists():
         return None
     ended = trained.state == tested.state == "finished" and tested.started >= trained.finished
-    if not ended or tested.partial or tested.config not in (trained.config, recipe_of_run(run, trained)):
+    if not ended or tested.partial or tested.config not in recipes_of_run(run, trained):
         return None
     try:
         found = json.loads(figures.read_text())
