@@ -222,3 +222,13 @@ def test_a_batch_of_several_sizes_is_padded_where_it_is_asked_for() -> None:
 def test_samples_without_truth_make_a_batch_without_targets() -> None:
     sample = replace(SHAPES(None, "val").read(0), target=None)
     assert collate([[sample], [sample]]).targets == []
+
+
+def test_a_truth_or_prompts_of_some_images_alone_are_refused() -> None:
+    whole = SHAPES(None, "val").read(0)
+    asked = replace(whole, image_id="asked", prompts=Prompts(torch.tensor([0])))
+    assert len(collate([[asked], [asked]]).prompts) == 2
+    with pytest.raises(SegfolioError, match=r"^val_00000 has no prompts, and other images of its batch have"):
+        collate([[whole], [asked]])
+    with pytest.raises(SegfolioError, match=r"^b has no target, and other images of its batch have"):
+        collate([[whole], [replace(whole, image_id="b", target=None)]])

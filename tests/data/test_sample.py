@@ -1,5 +1,6 @@
 """What travels: a batch into page-locked memory and to a device, whole."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.prompts import Prompts
-from segfolio.data.sample import Batch, Target
+from segfolio.data.sample import Batch, Prompted, Target
 from segfolio.data.segments import Segments
 
 
@@ -54,3 +55,10 @@ def test_every_tensor_of_a_batch_goes_to_the_device(batch: Batch) -> None:
 
 def test_images_are_clips_of_one_unless_told() -> None:
     assert Batch(torch.zeros(2, 3, 4, 5), ["a", "b"], [(4, 5)] * 2).clips == [1, 1]
+
+
+def test_an_answer_says_which_segment_each_belongs_to() -> None:
+    answer = Prompted([[], []], torch.zeros(2, 0), torch.tensor([1, -1]))
+    assert answer.of.tolist() == [1, -1]
+    with pytest.raises(ValueError, match="2 prompts have 2 estimates and 1 segments"):
+        replace(answer, of=torch.tensor([1]))

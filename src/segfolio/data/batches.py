@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:
     """Stack the frames of clips, all of one size, or `padded` with zeros on the right and below.
 
     Raises:
-        SegfolioError: sizes that differ and are not to be padded, by image.
+        SegfolioError: sizes that differ and are not to be padded, by image; a truth or prompts of some images alone.
     """
     samples = [sample for clip in clips for sample in clip]
     shapes = [(s.image.shape[-2], s.image.shape[-1]) for s in samples]
@@ -112,8 +113,19 @@ def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:
         images=torch.stack(images),
         image_ids=[s.image_id for s in samples],
         original_sizes=[s.original_size for s in samples],
-        targets=[s.target for s in samples if s.target is not None],
+        targets=_of_all(samples, "target"),
         sizes=shapes,
-        prompts=[s.prompts for s in samples if s.prompts is not None],
+        prompts=_of_all(samples, "prompts"),
         clips=[len(clip) for clip in clips],
     )
+
+
+def _of_all(samples: Sequence[Sample], name: str) -> list[Any]:
+    """What each of them has under a name; none where none has it."""
+    found = [getattr(sample, name) for sample in samples]
+    lacking = [sample.image_id for sample, each in zip(samples, found, strict=True) if each is None]
+    if lacking and len(lacking) < len(samples):
+        raise SegfolioError(
+            f"{lacking[0]} has no {name}, and other images of its batch have; give all images of the split one or none"
+        )
+    return [] if lacking else found

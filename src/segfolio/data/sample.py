@@ -138,12 +138,21 @@ class Prompted:
     Attributes:
         rles: `[P][K]`, of each prompt the masks of K rounds; one where nothing was asked again.
         iou: `[P, K]` float32, how well the network thinks that each fits.
+        of: `[P]` int64, the segment of the truth that each answer belongs to; -1 for none.
         clicks: the points that were given, in their order, at the image's original size; None where there were none.
+
+    Raises:
+        ValueError: not as many masks, estimates or segments as prompts.
     """
 
     rles: list[list[RLE]]
     iou: Tensor
+    of: Tensor
     clicks: Prompts | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.rles) == len(self.iou) == len(self.of):
+            raise ValueError(f"{len(self.rles)} prompts have {len(self.iou)} estimates and {len(self.of)} segments")
 
 
 @dataclass
