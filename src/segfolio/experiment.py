@@ -12,9 +12,11 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse._util import import_object
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from segfolio.arguments import with_config_of_run
 from segfolio.callbacks.checkpoints import Checkpoints
@@ -29,6 +31,7 @@ from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
+from segfolio.families.base import Family
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
 from segfolio.families.trained import Trained
 from segfolio.figure import of_key
@@ -136,9 +139,13 @@ class Experiment(LightningCLI):
             default="",
             help="Keys, divided by commas, that may differ from those of the checkpoint that a fit goes on from.",
         )
-        for given in ("labels", "image_space"):
-            parser.link_arguments(f"data.{given}", f"model.init_args.{given}", apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.labels", compute_fn=self._labels, apply_on="instantiate")
+        parser.link_arguments("data.image_space", "model.init_args.image_space", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
+
+    def _labels(self, data: DataModule) -> LabelSpace | None:
+        """Those of the dataset, which need not have any where the network learns without."""
+        return data.labels if issubclass(import_object(self.config[self.loop].model.class_path), Family) else None
 
     def before_instantiate_classes(self) -> None:
         self.resolved = {
@@ -168,7 +175,9 @@ class Experiment(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if paper := self._get(self.config_init, "paper"):
             paper.check_declared(self.model.declared)
-        self.datamodule.skip_unreadable = self._skips()
+        self.datamodule.skip_unreadable, self.datamodule.model = self._skips(), self.model
+        limit = self._get(self.config_init, "trainer.limit_val_batches")
+        self.datamodule.validates = limit != 0 and is_overridden("validation_step", self.model)
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, given = self._folder(), self._get(self.config_init, "trainer")
         loggers = given.logger

@@ -75,6 +75,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
     `read` parses one of them. Randomness, transforms and batches are the `DataModule`'s.
 
     Attributes:
+        has_labels: False of images alone, of which `labels` are not to be asked.
         clips: of a split of videos the places of each clip's frames, in their order: a clip is drawn, augmented and
             evaluated as a whole. In training they may overlap; in evaluation each image is in one. None where every
             image is by itself.
@@ -82,6 +83,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
 
     info: DatasetInfo
     labels: LabelSpace
+    has_labels: bool = True
     image_space: ImageSpace = RGB
     clips: Sequence[Sequence[int]] | None = None
 
