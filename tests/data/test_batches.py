@@ -232,3 +232,19 @@ def test_a_truth_or_prompts_of_some_images_alone_are_refused() -> None:
         collate([[whole], [asked]])
     with pytest.raises(SegfolioError, match=r"^b has no target, and other images of its batch have"):
         collate([[whole], [replace(whole, image_id="b", target=None)]])
+
+
+def test_extras_are_stacked_by_name_and_element_by_element() -> None:
+    def prepare(sample: Sample, rng: np.random.Generator) -> Sample:
+        views = [sample.image, sample.image[:, ::2, ::2]]
+        return replace(sample, extras={"views": views, "token": torch.tensor([int(sample.image_id)])})
+
+    dataset = Augmented(Images(), [], prepare)
+    clips = [dataset[Draw(i, (0, 0, 0))] for i in (3, 5)]
+    batch = collate(clips)
+    assert [view.shape for view in batch.extras["views"]] == [(2, 3, 16, 20), (2, 3, 8, 10)]
+    assert [view[:, 0, 0, 0].tolist() for view in batch.extras["views"]] == [[3, 5], [3, 5]]
+    assert batch.extras["token"].tolist() == [[3], [5]]  # type: ignore[union-attr]
+    clips[1][0] = replace(clips[1][0], extras={"views": [], "token": torch.tensor([5])})
+    with pytest.raises(SegfolioError, match=r"^the extra 'views' of 3 is .*8, 10\]\] and of 5 \[\]; a preparation"):
+        collate(clips)

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from segfolio.data.dataset import SegmentationDataset
-from segfolio.data.sample import Batch, Sample
+from segfolio.data.sample import Batch, Extra, Sample
 from segfolio.data.samplers import Draw
 from segfolio.data.transforms import Mixing, Transform
 from segfolio.errors import SegfolioError
@@ -93,11 +94,12 @@ def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:
     """Stack the frames of clips, all of one size, or `padded` with zeros on the right and below.
 
     Raises:
-        SegfolioError: sizes that differ and are not to be padded, by image; a truth or prompts of some images alone.
+        SegfolioError: sizes that differ and are not to be padded, by image; a truth, prompts or
+            extras of some images alone, extras of several shapes.
     """
     samples = [sample for clip in clips for sample in clip]
     shapes = [(s.image.shape[-2], s.image.shape[-1]) for s in samples]
-    images = [s.image.as_subclass(torch.Tensor) for s in samples]
+    images = [s.image.as_subclass(Tensor) for s in samples]
     if padded:
         height, width = map(max, zip(*shapes, strict=True))
         images = [pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(images, shapes, strict=True)]
@@ -117,6 +119,7 @@ def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:
         sizes=shapes,
         prompts=_of_all(samples, "prompts"),
         clips=[len(clip) for clip in clips],
+        extras=_stacked_extras(samples),
     )
 
 
@@ -129,3 +132,32 @@ def _of_all(samples: Sequence[Sample], name: str) -> list[Any]:
             f"{lacking[0]} has no {name}, and other images of its batch have; give all images of the split one or none"
         )
     return [] if lacking else found
+
+
+def _stacked_extras(samples: Sequence[Sample]) -> dict[str, Extra]:
+    """By name; element by element where each sample has a list."""
+    first, stacked = samples[0], dict[str, Extra]()
+    for other in samples[1:]:
+        if differing := _shapes(first).items() ^ _shapes(other).items():
+            name = min(name for name, _ in differing)
+            a, b = (_shapes(sample).get(name, "none") for sample in (first, other))
+            raise SegfolioError(
+                f"the extra {name!r} of {first.image_id} is {a} and of {other.image_id} {b}; a preparation makes it "
+                "alike for all images of a batch"
+            )
+    for name, extra in first.extras.items():
+        each = [sample.extras[name] for sample in samples]
+        stacked[name] = _stacked(each) if isinstance(extra, Tensor) else list(map(_stacked, zip(*each, strict=True)))
+    return stacked
+
+
+def _shapes(sample: Sample) -> dict[str, str]:
+    """Of each extra, in words that differ where they cannot be stacked."""
+    return {
+        name: str(list(extra.shape) if isinstance(extra, Tensor) else [list(each.shape) for each in extra])
+        for name, extra in sample.extras.items()
+    }
+
+
+def _stacked(each: Sequence[Any]) -> Tensor:
+    return torch.stack([tensor.as_subclass(Tensor) for tensor in each])
