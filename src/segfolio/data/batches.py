@@ -13,15 +13,21 @@ from torch.utils.data import Dataset
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.sample import Batch, Extra, Sample
 from segfolio.data.samplers import Draw
-from segfolio.data.transforms import Mixing, Transform
+from segfolio.data.transforms import ClipPreparation, Mixing, Transform
 from segfolio.errors import SegfolioError
 
 Clip = list[Sample]
 """Frames in their order; of a dataset of images one."""
 
+Path = tuple[int, ...]
+"""Of a sample that is mixed into another: the place of the mixing, and which one it is; again for mixings of those."""
+
 
 class Augmented(Dataset[Clip]):
     """Training clips. The random stream of each comes with its draw; its frames have the same one, from its start.
+
+    What draws by what it sees, mixing and preparation, has a stream of its own, and so has the choice of frames: it
+    leaves that of the transforms where it was, equal for all frames.
 
     Args:
         preparation: the family's, after the transforms; None where it needs none.
@@ -39,31 +45,42 @@ class Augmented(Dataset[Clip]):
         self.cache: dict[int, Sample] | None = {} if cache else None
 
     def __getitem__(self, draw: Draw) -> Clip:
-        return [self._frame(draw, frame) for frame in range(len(self.dataset.frames_of(draw.clip)))]
+        frames = range(len(self._frames(draw)))
+        samples = self._prepared([self._transformed(draw, frame, self.transforms) for frame in frames], draw)
+        for sample in samples:
+            if sample.prompts is not None:
+                sample.prompts.check((sample.image.shape[-2], sample.image.shape[-1]), sample.image_id)
+        return samples
 
-    def _frame(self, draw: Draw, frame: int) -> Sample:
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(draw.key)))
-        sample = self._transformed(draw.clip, frame, self.transforms, rng)
-        if self.preparation is not None:
-            sample = self.preparation(sample, rng)
-        if sample.prompts is not None:
-            sample.prompts.check((sample.image.shape[-2], sample.image.shape[-1]), sample.image_id)
-        return sample
+    def _frames(self, draw: Draw, path: Path = ()) -> Sequence[int]:
+        return self.dataset.frames_of(draw.clip, _stream(draw, *path, 0))
 
     def _transformed(
-        self, clip: int, frame: int, transforms: Sequence[Transform | Mixing], rng: np.random.Generator
+        self, draw: Draw, frame: int, transforms: Sequence[Transform | Mixing], path: Path = ()
     ) -> Sample:
         """A frame after some transforms. What is mixed into it has come through those before the mixing."""
-        frames = self.dataset.frames_of(clip)
+        frames, rng = self._frames(draw, path), _stream(draw, *path)
         sample = self._read(frames[min(frame, len(frames) - 1)])
-        for place, transform in enumerate(transforms):
-            if isinstance(transform, Mixing):
-                further = rng.integers(self.dataset.clip_count, size=transform.samples - 1).tolist()
-                mixed = [self._transformed(clip, frame, transforms[:place], rng) for clip in further]
-                sample = transform([sample, *mixed], rng)
-            else:
+        for place, transform in enumerate(transforms, 1):
+            if not isinstance(transform, Mixing):
                 sample = transform(sample, rng)
+            elif transform.until_epoch is None or draw.key[1] < transform.until_epoch:
+                own = _stream(draw, *path, place)
+                further = own.integers(self.dataset.clip_count, size=transform.samples - 1).tolist()
+                mixed = [
+                    self._transformed(draw._replace(clip=clip), frame, transforms[: place - 1], (*path, place, which))
+                    for which, clip in enumerate(further)
+                ]
+                sample = transform([sample, *mixed], own)
         return sample
+
+    def _prepared(self, samples: Clip, draw: Draw) -> Clip:
+        place = len(self.transforms) + 1
+        if isinstance(self.preparation, ClipPreparation):
+            return self.preparation.of_clip(samples, _stream(draw, place))
+        if self.preparation is None:
+            return samples
+        return [self.preparation(sample, _stream(draw, place)) for sample in samples]
 
     def _read(self, index: int) -> Sample:
         if self.cache is None:
@@ -88,6 +105,11 @@ class ForEvaluation(Dataset[Clip]):
         for transform in self.transforms:
             sample = transform(sample, np.random.default_rng(index))
         return replace(sample, target=whole.target)
+
+
+def _stream(draw: Draw, *path: int) -> np.random.Generator:
+    """A draw's random stream, or one of its own for what is at a place of it."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(draw.key, spawn_key=path)))
 
 
 def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:

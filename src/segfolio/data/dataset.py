@@ -95,8 +95,13 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         """What there is to be drawn: clips, or images that are by themselves."""
         return len(self) if self.clips is None else len(self.clips)
 
-    def frames_of(self, clip: int) -> Sequence[int]:
-        """The places of a clip's frames; one of an image by itself."""
+    def frames_of(self, clip: int, rng: np.random.Generator | None = None) -> Sequence[int]:
+        """The places of a clip's frames; one of an image by itself.
+
+        Args:
+            rng: in training, where a dataset may draw some of them (8 of many, at a drawn stride); None in evaluation,
+                which sees all.
+        """
         return range(clip, clip + 1) if self.clips is None else self.clips[clip]
 
     def read(self, index: int) -> Sample:

@@ -75,7 +75,7 @@ class Family(Trained):
 
     def _measured(self, batch: Batch) -> list[Prediction]:
         predictions = self.answer(batch)
-        self.evaluation.update(predictions, batch.targets)
+        self.evaluation.update(predictions, batch.targets, batch.clips)
         return predictions
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:

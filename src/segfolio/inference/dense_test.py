@@ -66,9 +66,9 @@ class DenseTest(nn.Module):
     def step(self, family: Scored, batch: Batch) -> list[Prediction]:
         """Measure a batch under every protocol; the predictions are those of the first."""
         predictions = self.predict(family, batch)
-        family.evaluation.update(predictions, batch.targets)
+        family.evaluation.update(predictions, batch.targets, batch.clips)
         for protocol, evaluation in zip(self.also.values(), self.evaluations, strict=True):
-            evaluation.update(_predict(protocol, family, batch), batch.targets)  # type: ignore[operator]
+            evaluation.update(_predict(protocol, family, batch), batch.targets, batch.clips)  # type: ignore[operator]
         return predictions
 
     def predict(self, family: Scored, batch: Batch) -> list[Prediction]:
