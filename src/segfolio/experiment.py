@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse._util import import_object
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -139,9 +140,13 @@ class Experiment(LightningCLI):
             default="",
             help="Keys, divided by commas, that may differ from those of the checkpoint that a fit goes on from.",
         )
-        for given in ("labels", "image_space"):
-            parser.link_arguments(f"data.{given}", f"model.init_args.{given}", apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.labels", compute_fn=self._labels, apply_on="instantiate")
+        parser.link_arguments("data.image_space", "model.init_args.image_space", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_a_number)
+
+    def _labels(self, data: DataModule) -> LabelSpace | None:
+        """Those of the dataset, which need not have any where the network learns without."""
+        return data.labels if issubclass(import_object(self.config[self.loop].model.class_path), Family) else None
 
     def before_instantiate_classes(self) -> None:
         # of what was asked for, wherever it is written to
@@ -171,7 +176,9 @@ class Experiment(LightningCLI):
         self._check_model()
         given = self._get(self.config_init, "trainer")
         check_callbacks(given.callbacks or (), given)
-        self.datamodule.skip_unreadable = self._skips()
+        self.datamodule.skip_unreadable, self.datamodule.model = self._skips(), self.model
+        limit = self._get(self.config_init, "trainer.limit_val_batches")
+        self.datamodule.validates = limit != 0 and is_overridden("validation_step", self.model)
         self.datamodule.setup(str(self.subcommand))  # what is wrong with the files is said before a run is made
         folder, loggers = self._folder(), given.logger
         if loggers is None or loggers is True or isinstance(loggers, list):
@@ -272,8 +279,7 @@ class Experiment(LightningCLI):
         if config.ckpt_path:
             checkpoint = read_checkpoint(Path(config.ckpt_path))
             version = checkpoint.get("segfolio", {}).get("version", "0")
-            then = with_defaults(checkpoint.get("run", {}), self._parser("fit"))
-            then = of_whole_steps(then, version, now)
+            then = of_whole_steps(with_defaults(checkpoint.get("run", {}), self._parser("fit")), version, now)
             check_resumable(then, now, config.resume.allow.split(","))
             config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):

@@ -78,7 +78,7 @@ def test_fit_and_predict_name_the_files_with_a_tag(tmp_path):
     with pytest.warns(UserWarning, match=message):
         MaskFolder(tmp_path, "train").check()
     with pytest.warns(UserWarning, match=message):
-        ImageFolder(tmp_path / "images", LabelSpace(("a",))).check()
+        ImageFolder(tmp_path / "images", "predict", LabelSpace(("a",))).check()
 
 
 # Gamma
@@ -270,7 +270,7 @@ def test_hidden_folders_are_not_walked(tmp_path):
                 (below / ".ipynb_checkpoints" / f"copy{file.suffix}").write_bytes(file.read_bytes())
     assert [pair.image_id for pair in MaskFolder(tmp_path, "train").pairs] == ["0", "1"]
     labels = LabelSpace(("a",))
-    assert not [p for p in ImageFolder(tmp_path / "images", labels).pairs if "ipynb" in p.image_id]
+    assert not [p for p in ImageFolder(tmp_path / "images", "predict", labels).pairs if "ipynb" in p.image_id]
     with pytest.raises(SegfolioError, match=r"has no split '\.ipynb_checkpoints'"):
         MaskFolder(tmp_path, ".ipynb_checkpoints")
 

@@ -18,6 +18,7 @@ from segfolio.data.datasets import Shapes
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.data.prompts import Prompts
+from segfolio.data.remap import Remapped
 from segfolio.data.sample import Sample
 from segfolio.data.samplers import Draw
 from segfolio.data.transforms import ColorJitter, Mixing, RandomWindow, Resize
@@ -162,7 +163,7 @@ def test_mixing_does_not_depend_on_how_images_are_loaded(other: dict[str, Any]) 
     assert len(plain) == 4
 
 
-def test_the_preparation_comes_last_and_goes_on_with_the_stream() -> None:
+def test_the_preparation_comes_last_and_has_a_stream_of_its_own() -> None:
     drawn = []
 
     def prepare(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -171,7 +172,8 @@ def test_the_preparation_comes_last_and_goes_on_with_the_stream() -> None:
 
     (sample,) = Augmented(Images(), [Noise()], prepare)[DRAW]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(DRAW.key)))
-    assert drawn == [([2 + int(rng.integers(10, 200))], rng.random())]
+    own = np.random.Generator(np.random.Philox(np.random.SeedSequence(DRAW.key, spawn_key=(2,))))
+    assert drawn == [([2 + int(rng.integers(10, 200))], own.random())]
     assert sample.image_id == "prepared"
 
 
@@ -222,3 +224,87 @@ def test_a_batch_of_several_sizes_is_padded_where_it_is_asked_for() -> None:
 def test_samples_without_truth_make_a_batch_without_targets() -> None:
     sample = replace(SHAPES(None, "val").read(0), target=None)
     assert collate([[sample], [sample]]).targets == []
+
+
+def test_a_truth_or_prompts_of_some_images_alone_are_refused() -> None:
+    whole = SHAPES(None, "val").read(0)
+    asked = replace(whole, image_id="asked", prompts=Prompts(torch.tensor([0])))
+    assert len(collate([[asked], [asked]]).prompts) == 2
+    with pytest.raises(SegfolioError, match=r"^val_00000 has no prompts, and other images of its batch have"):
+        collate([[whole], [asked]])
+    with pytest.raises(SegfolioError, match=r"^b has no target, and other images of its batch have"):
+        collate([[whole], [replace(whole, image_id="b", target=None)]])
+
+
+def test_extras_are_stacked_by_name_and_element_by_element() -> None:
+    def prepare(sample: Sample, rng: np.random.Generator) -> Sample:
+        views = [sample.image, sample.image[:, ::2, ::2]]
+        return replace(sample, extras={"views": views, "token": torch.tensor([int(sample.image_id)])})
+
+    dataset = Augmented(Images(), [], prepare)
+    clips = [dataset[Draw(i, (0, 0, 0))] for i in (3, 5)]
+    batch = collate(clips)
+    assert [view.shape for view in batch.extras["views"]] == [(2, 3, 16, 20), (2, 3, 8, 10)]
+    assert [view[:, 0, 0, 0].tolist() for view in batch.extras["views"]] == [[3, 5], [3, 5]]
+    assert batch.extras["token"].tolist() == [[3], [5]]  # type: ignore[union-attr]
+    clips[1][0] = replace(clips[1][0], extras={"views": [], "token": torch.tensor([5])})
+    with pytest.raises(SegfolioError, match=r"^the extra 'views' of 3 is .*8, 10\]\] and of 5 \[\]; a preparation"):
+        collate(clips)
+
+
+class Greedy(Mixing):
+    """Draws as many numbers as its first frame says."""
+
+    samples = 1
+
+    def __init__(self, until_epoch: int | None = None) -> None:
+        self.until_epoch = until_epoch
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        rng.random(int(samples[0].image.max()))
+        return replace(samples[0], image=Image(samples[0].image + 1))
+
+
+def test_what_draws_by_what_it_sees_leaves_the_transforms_of_all_frames_alike() -> None:
+    def greedy(sample: Sample, rng: np.random.Generator) -> Sample:
+        rng.random(int(sample.image.max()))
+        return sample
+
+    plain, noisy = (Augmented(Videos(), transforms, greedy)[DRAW] for transforms in ([Noise()], [Greedy(), Noise()]))
+    added = [values(frame)[0] - place for place, frame in enumerate(plain, 4)]
+    assert len(set(added)) == 1
+    assert [values(frame)[0] - place - 1 for place, frame in enumerate(noisy, 4)] == added
+
+
+def test_a_mixing_is_left_out_from_an_epoch_on() -> None:
+    mixed = [values(Augmented(Images(), [Greedy(2)])[Draw(5, (0, epoch, 0))][0]) for epoch in range(4)]
+    assert mixed == [[6], [6], [5], [5]]
+
+
+class Some(Videos):
+    """Two frames of each clip, drawn in training."""
+
+    def frames_of(self, clip: int, rng: np.random.Generator | None = None) -> Sequence[int]:
+        frames = super().frames_of(clip)
+        return frames if rng is None else sorted(rng.choice(frames, 2).tolist())
+
+
+@pytest.mark.parametrize("remap", [None, {"thing": "object"}], ids=["plain", "remapped"])
+def test_frames_are_drawn_in_training_alone(remap: dict[str, str | None] | None) -> None:
+    dataset = Some() if remap is None else Remapped(Some(), remap)
+    drawn = {tuple(s.image_id for s in Augmented(dataset, [])[Draw(2, (0, 0, i))]) for i in range(40)}
+    assert {len(frames) for frames in drawn} == {2}
+    assert {frame for frames in drawn for frame in frames} == set("4567")
+    assert [sample.image_id for sample in ForEvaluation(dataset, [])[2]] == list("4567")
+
+
+def test_a_preparation_of_clips_gets_all_frames_at_once() -> None:
+    class Last:
+        def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+            raise AssertionError
+
+        def of_clip(self, samples: Sequence[Sample], rng: np.random.Generator) -> list[Sample]:
+            return [replace(sample, extras={"last": samples[-1].image}) for sample in samples]
+
+    clip = Augmented(Videos(), [], Last())[DRAW]
+    assert [int(sample.extras["last"].max()) for sample in clip] == [7] * 4  # type: ignore[union-attr]

@@ -82,7 +82,7 @@ def test_evaluation_transforms_change_the_image_and_not_the_truth() -> None:
 
 def test_padding_is_refused_to_a_family_that_does_not_know_of_it() -> None:
     data = module(pad_batches=True)
-    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(takes_padding=True))  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(takes_padding=True), enable_validation=True)  # type: ignore[assignment]
     data.setup("fit")
     data.trainer = SimpleNamespace(lightning_module=Tensor())  # type: ignore[assignment]
     with pytest.raises(SegfolioError, match=r"data\.pad_batches is true, but Tensor would take padding for image"):

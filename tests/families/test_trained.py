@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
 from segfolio.architectures.encoder_decoder.unet import UNet
+from segfolio.data.formats.images import write_image
 from segfolio.data.sample import Batch
 from segfolio.errors import SegfolioError
 from segfolio.families.per_pixel import resize
@@ -239,3 +241,37 @@ def test_where_nothing_is_validated_a_run_that_is_cut_goes_on_from_its_last_epoc
     resumed, whole = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("cut", "whole"))
     assert resumed["global_step"] == 5
     assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+
+
+class Validated(Reconstruction):
+    main_metric = "loss"
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        self.log("val/loss", self.compute_losses(batch)["l1"])
+
+
+def images_alone(folder: Path, network: str, **data: Any) -> Path:
+    for i in range(4):
+        write_image(folder / "images" / "train" / f"{i}.png", np.full((32, 48, 3), i, np.uint8))
+    config = {**CONFIG, "model": {**CONFIG["model"], "class_path": f"tests.families.test_trained.{network}"}}
+    dataset = {"class_path": "segfolio.data.datasets.ImageFolder"}
+    config["data"] = {"dataset": dataset, "root": "images/{split}", "batch_size": 2, "num_workers": 0, **data}
+    (path := folder / "row.yaml").write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_its_preparation_is_done_to_each_training_sample() -> None:
+    model, seen = reconstruction(), []
+    model.preparation = lambda sample, rng: seen.append(sample.image_id) or sample  # type: ignore[func-returns-value]
+    trainer(max_steps=1).fit(model, shapes())
+    assert len(seen) >= 2
+
+
+def test_it_trains_on_images_alone_and_needs_no_split_that_nothing_is_validated_on(segfolio, tmp_path, capsys) -> None:
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    assert segfolio("fit", "-c", images_alone(tmp_path, "Reconstruction"), "--output=run") == 0
+    assert torch.load(LAST, weights_only=True)["global_step"] == 1
+    assert segfolio("fit", "-c", images_alone(tmp_path, "Validated"), "--output=other") == 2
+    assert "images/val: there is no such folder" in capsys.readouterr().err
+    off = ["--trainer.limit_val_batches=0", "--output=third"]
+    assert segfolio("fit", "-c", images_alone(tmp_path, "Validated"), *off) == 0

@@ -135,7 +135,7 @@ def test_shapes_have_the_objects_that_they_draw():
 def test_images_without_truth_are_read_but_cannot_be_trained_on(tmp_path, add):
     add("train/a", [0, 1])
     labels = MaskFolder(tmp_path, "train").labels
-    report = inspect_dataset({"train": partial(ImageFolder, tmp_path / "images", labels)})
+    report = inspect_dataset({"train": partial(ImageFolder, tmp_path / "images", "train", labels)})
     assert (report.splits["train"].read, report.splits["train"].empty, report.class_weights) == (1, [], {})
     assert report.fatal == [Problem("split", "without a pixel of any class", "train")]
 

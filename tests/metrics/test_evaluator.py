@@ -50,3 +50,22 @@ def test_a_name_of_the_house_has_one_meaning():
         Evaluation([other()])
     same = type("Same", (Perimeter,), {"figures": (HOUSE["mIoU"],)})
     assert Evaluation([same()]).declared["mIoU"].higher_is_better
+
+
+def test_an_evaluator_of_clips_gets_each_whole_beside_one_of_images():
+    images, clips = [], []
+
+    class OfClips(Perimeter):
+        def update_clip(self, predictions, targets):
+            clips.append((predictions, targets))
+
+    class OfImages(Perimeter):
+        def update(self, prediction, target):
+            images.append((prediction, target))
+
+    evaluation = Evaluation([OfClips(), OfImages()])
+    evaluation.update(["a", "b", "c"], [1, 2, 3], [2, 1])
+    assert clips == [(["a", "b"], [1, 2]), (["c"], [3])]
+    assert images == [("a", 1), ("b", 2), ("c", 3)]
+    evaluation.update(["d", "e"], [4, 5])
+    assert clips[2:] == [(["d"], [4]), (["e"], [5])]

@@ -62,7 +62,7 @@ class RunRecord(Callback):
         share = batch_share(pl_module, data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
         whole = share in (None, data.batch_size)
         words = "" if whole else f"batch normalisation over {share} of the {data.batch_size} images of a step"
-        self._start(trainer, {data.train_split, data.val_split}, Record(self.experiment, "", 0, batch_statistics=words))
+        self._start(trainer, set(data.splits_of("fit")), Record(self.experiment, "", 0, batch_statistics=words))
 
     def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
         self._write(trainer)

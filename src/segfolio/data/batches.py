@@ -2,24 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from segfolio.data.dataset import SegmentationDataset
-from segfolio.data.sample import Batch, Sample
+from segfolio.data.sample import Batch, Extra, Sample
 from segfolio.data.samplers import Draw
-from segfolio.data.transforms import Mixing, Transform
+from segfolio.data.transforms import ClipPreparation, Mixing, Transform
 from segfolio.errors import SegfolioError
 
 Clip = list[Sample]
 """Frames in their order; of a dataset of images one."""
 
+Path = tuple[int, ...]
+"""Of a sample that is mixed into another: the place of the mixing, and which one it is; again for mixings of those."""
+
 
 class Augmented(Dataset[Clip]):
     """Training clips. The random stream of each comes with its draw; its frames have the same one, from its start.
+
+    What draws by what it sees, mixing and preparation, has a stream of its own, and so has the choice of frames: it
+    leaves that of the transforms where it was, equal for all frames.
 
     Args:
         preparation: the family's, after the transforms; None where it needs none.
@@ -37,31 +45,40 @@ class Augmented(Dataset[Clip]):
         self.cache: dict[int, Sample] | None = {} if cache else None
 
     def __getitem__(self, draw: Draw) -> Clip:
-        return [self._frame(draw, frame) for frame in range(len(self.dataset.frames_of(draw.clip)))]
+        frames = range(len(self._frames(draw)))
+        samples = self._prepared([self._transformed(draw, frame, self.transforms) for frame in frames], draw)
+        for sample in samples:
+            if sample.prompts is not None:
+                sample.prompts.check((sample.image.shape[-2], sample.image.shape[-1]), sample.image_id)
+        return samples
 
-    def _frame(self, draw: Draw, frame: int) -> Sample:
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(draw.key)))
-        sample = self._transformed(draw.clip, frame, self.transforms, rng)
-        if self.preparation is not None:
-            sample = self.preparation(sample, rng)
-        if sample.prompts is not None:
-            sample.prompts.check((sample.image.shape[-2], sample.image.shape[-1]), sample.image_id)
-        return sample
+    def _frames(self, draw: Draw, path: Path = ()) -> Sequence[int]:
+        return self.dataset.frames_of(draw.clip, _stream(draw, *path, 0))
 
-    def _transformed(
-        self, clip: int, frame: int, transforms: Sequence[Transform | Mixing], rng: np.random.Generator
-    ) -> Sample:
+    def _transformed(self, draw: Draw, frame: int, transforms: Sequence[Transform | Mixing], path: Path = ()) -> Sample:
         """A frame after some transforms. What is mixed into it has come through those before the mixing."""
-        frames = self.dataset.frames_of(clip)
+        frames, rng = self._frames(draw, path), _stream(draw, *path)
         sample = self._read(frames[min(frame, len(frames) - 1)])
-        for place, transform in enumerate(transforms):
-            if isinstance(transform, Mixing):
-                further = rng.integers(self.dataset.clip_count, size=transform.samples - 1).tolist()
-                mixed = [self._transformed(clip, frame, transforms[:place], rng) for clip in further]
-                sample = transform([sample, *mixed], rng)
-            else:
+        for place, transform in enumerate(transforms, 1):
+            if not isinstance(transform, Mixing):
                 sample = transform(sample, rng)
+            elif transform.until_epoch is None or draw.key[1] < transform.until_epoch:
+                own = _stream(draw, *path, place)
+                further = own.integers(self.dataset.clip_count, size=transform.samples - 1).tolist()
+                mixed = [
+                    self._transformed(draw._replace(clip=clip), frame, transforms[: place - 1], (*path, place, which))
+                    for which, clip in enumerate(further)
+                ]
+                sample = transform([sample, *mixed], own)
         return sample
+
+    def _prepared(self, samples: Clip, draw: Draw) -> Clip:
+        place = len(self.transforms) + 1
+        if isinstance(self.preparation, ClipPreparation):
+            return self.preparation.of_clip(samples, _stream(draw, place))
+        if self.preparation is None:
+            return samples
+        return [self.preparation(sample, _stream(draw, place)) for sample in samples]
 
     def _read(self, index: int) -> Sample:
         if self.cache is None:
@@ -88,15 +105,21 @@ class ForEvaluation(Dataset[Clip]):
         return replace(sample, target=whole.target)
 
 
+def _stream(draw: Draw, *path: int) -> np.random.Generator:
+    """A draw's random stream, or one of its own for what is at a place of it."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(draw.key, spawn_key=path)))
+
+
 def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:
     """Stack the frames of clips, all of one size, or `padded` with zeros on the right and below.
 
     Raises:
-        SegfolioError: sizes that differ and are not to be padded, by image.
+        SegfolioError: sizes that differ and are not to be padded, by image; a truth, prompts or
+            extras of some images alone, extras of several shapes.
     """
     samples = [sample for clip in clips for sample in clip]
     shapes = [(s.image.shape[-2], s.image.shape[-1]) for s in samples]
-    images = [s.image.as_subclass(torch.Tensor) for s in samples]
+    images = [s.image.as_subclass(Tensor) for s in samples]
     if padded:
         height, width = map(max, zip(*shapes, strict=True))
         images = [pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(images, shapes, strict=True)]
@@ -112,8 +135,49 @@ def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:
         images=torch.stack(images),
         image_ids=[s.image_id for s in samples],
         original_sizes=[s.original_size for s in samples],
-        targets=[s.target for s in samples if s.target is not None],
+        targets=_of_all(samples, "target"),
         sizes=shapes,
-        prompts=[s.prompts for s in samples if s.prompts is not None],
+        prompts=_of_all(samples, "prompts"),
         clips=[len(clip) for clip in clips],
+        extras=_stacked_extras(samples),
     )
+
+
+def _of_all(samples: Sequence[Sample], name: str) -> list[Any]:
+    """What each of them has under a name; none where none has it."""
+    found = [getattr(sample, name) for sample in samples]
+    lacking = [sample.image_id for sample, each in zip(samples, found, strict=True) if each is None]
+    if lacking and len(lacking) < len(samples):
+        raise SegfolioError(
+            f"{lacking[0]} has no {name}, and other images of its batch have; give all images of the split one or none"
+        )
+    return [] if lacking else found
+
+
+def _stacked_extras(samples: Sequence[Sample]) -> dict[str, Extra]:
+    """By name; element by element where each sample has a list."""
+    first, stacked = samples[0], dict[str, Extra]()
+    for other in samples[1:]:
+        if differing := _shapes(first).items() ^ _shapes(other).items():
+            name = min(name for name, _ in differing)
+            a, b = (_shapes(sample).get(name, "none") for sample in (first, other))
+            raise SegfolioError(
+                f"the extra {name!r} of {first.image_id} is {a} and of {other.image_id} {b}; a preparation makes it "
+                "alike for all images of a batch"
+            )
+    for name, extra in first.extras.items():
+        each = [sample.extras[name] for sample in samples]
+        stacked[name] = _stacked(each) if isinstance(extra, Tensor) else list(map(_stacked, zip(*each, strict=True)))
+    return stacked
+
+
+def _shapes(sample: Sample) -> dict[str, str]:
+    """Of each extra, in words that differ where they cannot be stacked."""
+    return {
+        name: str(list(extra.shape) if isinstance(extra, Tensor) else [list(each.shape) for each in extra])
+        for name, extra in sample.extras.items()
+    }
+
+
+def _stacked(each: Sequence[Any]) -> Tensor:
+    return torch.stack([tensor.as_subclass(Tensor) for tensor in each])

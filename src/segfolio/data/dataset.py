@@ -75,6 +75,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
     `read` parses one of them. Randomness, transforms and batches are the `DataModule`'s.
 
     Attributes:
+        has_labels: False of images alone, of which `labels` are not to be asked.
         clips: of a split of videos the places of each clip's frames, in their order: a clip is drawn, augmented and
             evaluated as a whole. In training they may overlap; in evaluation each image is in one. None where every
             image is by itself.
@@ -82,6 +83,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
 
     info: DatasetInfo
     labels: LabelSpace
+    has_labels: bool = True
     image_space: ImageSpace = RGB
     clips: Sequence[Sequence[int]] | None = None
 
@@ -93,8 +95,13 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         """What there is to be drawn: clips, or images that are by themselves."""
         return len(self) if self.clips is None else len(self.clips)
 
-    def frames_of(self, clip: int) -> Sequence[int]:
-        """The places of a clip's frames; one of an image by itself."""
+    def frames_of(self, clip: int, rng: np.random.Generator | None = None) -> Sequence[int]:
+        """The places of a clip's frames; one of an image by itself.
+
+        Args:
+            rng: in training, where a dataset may draw some of them (8 of many, at a drawn stride); None in evaluation,
+                which sees all.
+        """
         return range(clip, clip + 1) if self.clips is None else self.clips[clip]
 
     def read(self, index: int) -> Sample:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -93,6 +92,8 @@ class DataModule(LightningDataModule):
         self.cache, self.seed = cache, seed
         self.images_labels, self.images_space = images_labels, images_space
         self.skip_unreadable = False  # of `images`
+        self.model: Any = None  # who asks, and whether it validates, before there is a trainer
+        self.validates = True
         self._checked: set[str] = set()
         self._compared: set[str] = set()
         self._splits: dict[str, SegmentationDataset] = {}
@@ -122,33 +123,43 @@ class DataModule(LightningDataModule):
         return self._splits[name]
 
     def setup(self, stage: str) -> None:
-        """Find the files of the stage's splits, read their headers, and see that there is a truth."""
-        if self.pad_batches and self.trainer and not getattr(self.trainer.lightning_module, "takes_padding", False):
+        """Find the files of the stage's splits, read their headers, and see that there is a truth, if it is needed."""
+        if self.pad_batches and self.trainer and not self._of_model("takes_padding", False):
             raise SegfolioError(
                 f"data.pad_batches is true, but {type(self.trainer.lightning_module).__name__} would take padding for "
                 "image; leave it out, and add a RandomWindow with a `size` where images have several sizes"
             )
-        names = {
-            "fit": {self.train_split, self.val_split},
-            "validate": {self.val_split},
-            "test": {self.test_split},
-            "predict": set() if self.images else {self.test_split},
-        }[stage]
+        names = set(self.splits_of(stage))
         for name in sorted(names - self._checked):
             self.split(name).check()
         self._checked |= names
-        if stage != "predict":
-            self._expect_truth(names, {"fit": self.val_split, "test": self.test_split}.get(stage))
+        if stage == "predict":
+            return
+        if self._of_model("needs_truth", True):
+            masks = self.trainer is not None and self._of_model("needs_masks", True)
+            for name in sorted(names):
+                expect_truth(self.split(name), name, masks)
+        self._compare(names & {"fit": {self.val_split}, "test": {self.test_split}}.get(stage, set()))
 
-    def _expect_truth(self, names: set[str], evaluated: str | None) -> None:
-        """That there is something to learn and to measure; and, once, whether what is evaluated on is trained on."""
-        masks = self.trainer is not None and getattr(self.trainer.lightning_module, "needs_masks", True)
-        for name in sorted(names):
-            expect_truth(self.split(name), name, masks)
-        if evaluated and evaluated not in self._compared:
-            self._compared.add(evaluated)
+    def splits_of(self, stage: str) -> Sequence[str]:
+        """The splits that a stage reads; to train without validation needs no `val_split`."""
+        if stage == "fit":
+            validates = self.trainer.enable_validation if self.trainer else self.validates
+            return [self.train_split, self.val_split] if validates else [self.train_split]
+        if stage == "predict" and self.images:
+            return []
+        return [self.val_split if stage == "validate" else self.test_split]
+
+    def _of_model(self, name: str, default: bool) -> bool:
+        """What the module that is trained declares; it may be none of the house."""
+        return getattr(self.trainer.lightning_module if self.trainer else self.model, name, default)
+
+    def _compare(self, evaluated: set[str]) -> None:
+        """Say, once, whether what is evaluated on is trained on."""
+        for name in evaluated - self._compared:
+            self._compared.add(name)
             with suppress(SegfolioError):  # a test needs no training split
-                if said := shared_splits(self.train_split, evaluated, self.split):
+                if said := shared_splits(self.train_split, name, self.split):
                     rank_zero_warn(said)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -183,7 +194,7 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         if self.images is None:
             return self.test_dataloader()
-        images = ImageFolder(Path(self.images), self.labels, self.image_space)
+        images = ImageFolder(self.images, "predict", self.labels, self.image_space)
         if self.skip_unreadable:
             images.leave_out_unreadable()
         try:

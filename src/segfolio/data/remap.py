@@ -1,6 +1,6 @@
 """`Remapped`: any dataset under other classes, merged, renamed or left out by name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -55,6 +55,9 @@ class Remapped(SegmentationDataset):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def frames_of(self, clip: int, rng: np.random.Generator | None = None) -> Sequence[int]:
+        return self.dataset.frames_of(clip, rng)
 
     def image_id(self, index: int) -> str | None:
         return self.dataset.image_id(index)

@@ -1,5 +1,6 @@
 """The types that travel through the house: `Sample` in, `Batch` through the network, `Prediction` out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from segfolio.errors import SegfolioError
 
 Size = tuple[int, int]
 """Height, width."""
+
+Extra = Tensor | list[Tensor]
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Sample:
         original_size: of the image as stored, whatever transforms did since.
         target: None where there is no truth (prediction).
         prompts: what is asked about it, made by the family's `preparation` from what the transforms left.
+        extras: what else the `preparation` made of it, by name: views, tokens; views of several sizes are a list.
 
     Raises:
         SegfolioError: an id that leads out of a folder; `data.image_ids.id_of` makes one of any file's name.
@@ -59,6 +63,7 @@ class Sample:
     original_size: Size
     target: Target | None = None
     prompts: Prompts | None = None
+    extras: Mapping[str, Extra] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not is_image_id(self.image_id):
@@ -75,6 +80,7 @@ class Batch:
         sizes: of each image in `images`, at the upper left; below and right of it is padding. `[H, W]` if not given.
         prompts: one per image, or empty.
         clips: how many consecutive images are one clip, their sum is B; every image by itself if not given.
+        extras: those of the samples, stacked: `[B, ...]`, or of a list one for each of its elements.
     """
 
     images: Tensor
@@ -84,6 +90,7 @@ class Batch:
     sizes: list[Size] = field(default_factory=list)
     prompts: list[Prompts] = field(default_factory=list)
     clips: list[int] = field(default_factory=list)
+    extras: dict[str, Extra] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         height, width = self.images.shape[-2:]
@@ -138,12 +145,21 @@ class Prompted:
     Attributes:
         rles: `[P][K]`, of each prompt the masks of K rounds; one where nothing was asked again.
         iou: `[P, K]` float32, how well the network thinks that each fits.
+        of: `[P]` int64, the segment of the truth that each answer belongs to; -1 for none.
         clicks: the points that were given, in their order, at the image's original size; None where there were none.
+
+    Raises:
+        ValueError: not as many masks, estimates or segments as prompts.
     """
 
     rles: list[list[RLE]]
     iou: Tensor
+    of: Tensor
     clicks: Prompts | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.rles) == len(self.iou) == len(self.of):
+            raise ValueError(f"{len(self.rles)} prompts have {len(self.iou)} estimates and {len(self.of)} segments")
 
 
 @dataclass
@@ -195,6 +211,8 @@ def _pinned(x: Any) -> Any:
         return x.as_subclass(Tensor).pin_memory()
     if isinstance(x, list):
         return [_pinned(each) for each in x]
+    if isinstance(x, dict):
+        return {name: _pinned(each) for name, each in x.items()}
     if is_dataclass(x) and not isinstance(x, type):
         return replace(x, **{f.name: _pinned(getattr(x, f.name)) for f in fields(x)})
     return x

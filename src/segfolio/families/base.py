@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Batch, Prediction, Sample
+from segfolio.data.sample import Batch, Prediction
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.trained import Trained
 from segfolio.families.transfer import Classes, transfer
@@ -17,9 +16,6 @@ from segfolio.figure import Figure
 from segfolio.inference.dense_test import DenseTest
 from segfolio.inference.tiles import Network
 from segfolio.metrics import Evaluation, Evaluator
-
-Preparation = Callable[[Sample, np.random.Generator], Sample]
-"""What a family makes of a training sample, from the sample's own random stream; it is pickled to the workers."""
 
 
 class Family(Trained):
@@ -31,8 +27,7 @@ class Family(Trained):
     * `make_metrics()`: `Evaluator`s; `main_metric` is one of their figures;
     * `tester`: of scores per pixel, the protocols of its test;
     * `measured_by`: how predictions become figures, in the words of the ledger;
-    * `preparation`: what the data module does to each training sample after the transforms, in the loader's worker;
-      None of a family that takes samples as they are. It never holds the network.
+    * `preparation`: makes of each sample what is trained on, from a random stream; pickled, so without the network.
 
     Args:
         labels: comes from the dataset.
@@ -43,7 +38,9 @@ class Family(Trained):
     """
 
     measured_by: str
-    preparation: Preparation | None = None
+    needs_truth = True
+    needs_masks: bool = True  # of an object, to learn it or to measure it, where a box is not enough
+    takes_padding: bool = False  # for padding, which `batch.sizes` tells, and not for image
 
     def __init__(
         self,
@@ -86,7 +83,7 @@ class Family(Trained):
 
     def _measured(self, batch: Batch) -> list[Prediction]:
         predictions = self.answer(batch)
-        self.evaluation.update(predictions, batch.targets)
+        self.evaluation.update(predictions, batch.targets, batch.clips)
         return predictions
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:

@@ -57,9 +57,7 @@ class Detection(Family):
         self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
         stuff = labels.is_thing.count(False)  # of whatever number of classes the network is asked for, see `transfer`
         super().__init__(labels, partial(_of_things, architecture, stuff), **recipe)
-        self.needs_masks = "segm" in self.kinds or any(
-            getattr(part, "mask_predictor", None) is not None for part in self.network.modules()
-        )
+        self.needs_masks = "segm" in self.kinds or getattr(self.network, "learns_masks", True)
         known = getattr(self.network, "weights_of", ())
         if known and known != (here := thing_names(labels)):
             place = next(place for place, pair in enumerate(zip(known, here, strict=True)) if len(set(pair)) > 1)

@@ -105,8 +105,7 @@ class MaskClassification(Family):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:  # loaders of a user's own
             return
-        splits = {"fit": (data.train_split, data.val_split), "validate": (data.val_split,), "test": (data.test_split,)}
-        for name in splits.get(stage, ()):
+        for name in data.splits_of(stage) if stage != "predict" else ():
             check_task(data.split(name), name, self.task)
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.sample import Batch
+from segfolio.data.transforms import Transform
 from segfolio.families.checkpoint import check_fits, describe
-from segfolio.families.network_input import check_input
+from segfolio.families.network_input import IMAGENET_MEAN, IMAGENET_STD, check_input
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
 from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer
 from segfolio.figure import Figure
 from segfolio.mistakes import told_of
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Trained(LightningModule):
@@ -42,6 +40,8 @@ class Trained(LightningModule):
     """
 
     main_metric: str = ""  # which of the figures of validation chooses the best checkpoint
+    preparation: Transform | None = None  # of each training sample behind the transforms, in the loader's worker
+    needs_truth: bool = False  # whether there is nothing to learn from images without labels
     mean: Tensor
     std: Tensor
 

@@ -68,9 +68,9 @@ class DenseTest(nn.Module):
     def step(self, family: Scored, batch: Batch) -> list[Prediction]:
         """Measure a batch under every protocol; the predictions are those of the first."""
         predictions = _read(self.protocol, family, batch, family.answer)
-        family.evaluation.update(predictions, batch.targets)
+        family.evaluation.update(predictions, batch.targets, batch.clips)
         for protocol, evaluation in zip(self.also.values(), self.evaluations, strict=True):
-            evaluation.update(_read(protocol, family, batch, family.answer), batch.targets)  # type: ignore[operator]
+            evaluation.update(_read(protocol, family, batch, family.answer), batch.targets, batch.clips)  # type: ignore[operator]
         return predictions
 
     def predict(self, family: Scored, batch: Batch) -> list[Prediction]:

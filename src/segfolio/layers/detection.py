@@ -6,7 +6,8 @@
 its batch; `sizes` are height and width of each without that. A network pads to its stride itself. In training it is
 given one `DetectionTarget` per image and returns its losses, scalars that are weighted already, by the name under
 which each is logged: whatever assigns objects to regions, cells or queries is its own. In evaluation it returns one
-`Detections` per image, after its own threshold, suppression and limit. Its C classes are the things of the dataset.
+`Detections` per image, after its own threshold, suppression and limit. Its C classes are the things of the dataset. One
+that learns from boxes alone says so by an attribute `learns_masks`, false.
 """
 
 from typing import NamedTuple

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -25,6 +26,13 @@ class Evaluator(Protocol):
     def reset(self) -> None: ...
 
 
+@runtime_checkable
+class ClipEvaluator(Protocol):
+    """An evaluator that sees each clip whole, and no `update` of its frames."""
+
+    def update_clip(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> None: ...
+
+
 class Evaluation(nn.Module):
     """All evaluators of a family, and the time that they take.
 
@@ -43,11 +51,22 @@ class Evaluation(nn.Module):
         for evaluator in self._each():
             self.declared |= by_name(_declared(evaluator))
 
-    def update(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> None:
+    def update(self, predictions: Sequence[Prediction], targets: Sequence[Target], clips: Sequence[int] = ()) -> None:
+        """Measure a batch.
+
+        Args:
+            clips: how many consecutive images are one clip; each is by itself if not given.
+        """
+        pairs = iter(list(zip(predictions, targets, strict=True)))
         with self._timed():
-            for prediction, target in zip(predictions, targets, strict=True):
+            for frames in clips or [1] * len(predictions):
+                clip = list(islice(pairs, frames))
                 for evaluator in self._each():
-                    evaluator.update(prediction, target)
+                    if isinstance(evaluator, ClipEvaluator):
+                        evaluator.update_clip(*map(list, zip(*clip, strict=True)))
+                        continue
+                    for prediction, target in clip:
+                        evaluator.update(prediction, target)
 
     def figures(self) -> dict[str, Tensor | float]:
         """Of all that was seen since the last call, and `evaluation_seconds` of this process.

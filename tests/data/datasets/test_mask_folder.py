@@ -124,7 +124,7 @@ def test_a_mistake_in_the_classes_file_names_file_and_key(tmp_path, text, messag
 
 def test_an_image_folder_has_all_images_below_it_and_no_truth(root):
     labels = MaskFolder(root, "train").labels
-    dataset = ImageFolder(root / "images", labels, GREY)
+    dataset = ImageFolder(root / "images", "predict", labels, GREY)
     assert [pair.image_id for pair in dataset.pairs] == [
         "test/0",
         "train/0",
@@ -141,4 +141,4 @@ def test_an_image_folder_has_all_images_below_it_and_no_truth(root):
 @pytest.mark.parametrize(("folder", "found"), [("", "no image in it"), ("nowhere", "no such folder")])
 def test_an_image_folder_without_images_is_refused(tmp_path, folder, found):
     with pytest.raises(SegfolioError, match=rf"{folder}: there is {found}; expected images \(\.png, "):
-        ImageFolder(tmp_path / folder, LabelSpace(names=("a",)))
+        ImageFolder(tmp_path / folder, "predict", LabelSpace(names=("a",)))

@@ -50,6 +50,7 @@ class FastRCNN(nn.Module):
 
     paper: ClassVar[str] = "Fast R-CNN (Girshick, 2015), arXiv 1504.08083"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"Fast R-CNN, VGG-16": {}}
+    learns_masks: ClassVar[bool] = False
     tiny: ClassVar[dict[str, Any]] = {"backbone": "test_resnet", "head_channels": 32, "max_proposals": 50}
 
     def __init__(

@@ -96,6 +96,7 @@ class FasterRCNN(nn.Module):
     }
     tiny: ClassVar[dict[str, Any]] = {"backbone": "test_resnet", "channels": 16, "head_channels": 32}
     released: ClassVar[str] = "fasterrcnn_resnet50_fpn"
+    learns_masks: ClassVar[bool] = False
 
     def __init__(
         self,

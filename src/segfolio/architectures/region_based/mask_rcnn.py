@@ -37,6 +37,7 @@ class MaskRCNN(FasterRCNN):
         "Mask R-CNN, R101-C4": {"backbone": "resnet101", **C4},
     }
     released: ClassVar[str] = "maskrcnn_resnet50_fpn"
+    learns_masks: ClassVar[bool] = True
 
     def masks(self, num_classes: int, width: int) -> tuple[nn.Module | None, nn.Module | None, nn.Module]:
         if self.neck == "c4":

@@ -48,6 +48,7 @@ class RCNN(nn.Module):
 
     paper: ClassVar[str] = "R-CNN (Girshick et al., 2014), arXiv 1311.2524"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"R-CNN, VGG-16": {}}
+    learns_masks: ClassVar[bool] = False
     tiny: ClassVar[dict[str, Any]] = {"backbone": "test_resnet", "size": 32, "context": 2, "max_proposals": 50}
 
     def __init__(

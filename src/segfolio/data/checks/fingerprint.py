@@ -25,7 +25,8 @@ def fingerprint(dataset: SegmentationDataset) -> str:
     """
     if isinstance(dataset, Remapped):
         return _sha256([list(dataset.remap.items()), fingerprint(dataset.dataset)])
-    labels = {k: v for k, v in asdict(dataset.labels).items() if k != "palette"}  # colours are no data
+    classes = asdict(dataset.labels) if dataset.has_labels else {}
+    labels = {k: v for k, v in classes.items() if k != "palette"}  # colours are no data
     files = list(dataset.files())
     if not files:
         return _sha256([labels, *_drawn(dataset)])

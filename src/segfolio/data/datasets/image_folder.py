@@ -1,4 +1,4 @@
-"""Plain images, to be predicted."""
+"""Plain images, to be predicted or to be trained on without labels."""
 
 from pathlib import Path
 
@@ -17,12 +17,13 @@ class ImageFolder(PairedFiles):
     suffix.
 
     Args:
-        labels: the label space of the network that will see them.
+        root: the folder or file; `{split}` in it stands for the split.
+        labels: the label space of the network that will see them; None where it learns without labels.
         image_space: of the images that it has learned from.
 
     Raises:
-        SegfolioError: no folder, no image in it, two images that differ in their suffix alone; a split in place of
-            the label space.
+        SegfolioError: no folder, no image in it, two images that differ in their suffix alone; a network that asks for
+            labels where there are none.
     """
 
     info = DatasetInfo(
@@ -33,14 +34,13 @@ class ImageFolder(PairedFiles):
         layout=f"images ({', '.join(IMAGE_SUFFIXES)}) in any folders",
     )
 
-    def __init__(self, root: str | Path, labels: LabelSpace, image_space: ImageSpace = RGB) -> None:
-        if not isinstance(labels, LabelSpace):
-            raise SegfolioError(
-                "ImageFolder holds images without a truth, to be predicted by data.images; to train, to test and to "
-                "inspect take a dataset with a truth, as MaskFolder or CocoInstances"
-            )
-        root = Path(root)
-        self.labels, self.image_space = labels, image_space
+    def __init__(
+        self, root: str | Path | None, split: str, labels: LabelSpace | None = None, image_space: ImageSpace = RGB
+    ) -> None:
+        if root is None:
+            raise SegfolioError("data.root is not set; expected a folder of images")
+        root = Path(str(root).replace("{split}", split))
+        self._labels, self.has_labels, self.image_space = labels, labels is not None, image_space
         one = root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES
         files = {root.stem: root} if one else files_by_id(root)
         self.pairs = [FilePair(image_id, path, None) for image_id, path in files.items()]
@@ -48,6 +48,16 @@ class ImageFolder(PairedFiles):
             kind = "it is no image" if root.is_file() else "there is no such folder"
             found = "there is no image in it" if root.is_dir() else kind
             raise SegfolioError(f"{root}: {found}; expected {self.info.layout}")
+
+    @property
+    def labels(self) -> LabelSpace:  # type: ignore[override]
+        if self._labels is None:
+            raise SegfolioError(
+                "ImageFolder holds images without a truth, to be predicted by data.images or to be trained on without "
+                "labels; to train with labels, to test and to inspect take a dataset with a truth, as MaskFolder or "
+                "CocoInstances"
+            )
+        return self._labels
 
     def leave_out_unreadable(self) -> None:
         """Go on without the images that `check` would refuse, and name them.

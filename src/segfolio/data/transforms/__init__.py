@@ -1,7 +1,7 @@
 """Augmentation in the images' own type, on the CPU, one random stream per sample; they are normalised on the device."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from segfolio.data.transforms.window import RandomWindow
 
 __all__ = [
     "BorderWeight",
+    "ClipPreparation",
     "ColorJitter",
     "ElasticDeformation",
     "GaussianBlur",
@@ -37,17 +38,28 @@ class Transform(Protocol):
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample: ...
 
 
+@runtime_checkable
+class ClipPreparation(Protocol):
+    """A preparation that sees a clip whole: of a dataset of images one frame."""
+
+    def of_clip(self, samples: Sequence[Sample], rng: np.random.Generator) -> list[Sample]:
+        """All frames that were drawn, in their order, prepared."""
+
+
 class Mixing:
     """A transform that makes one `Sample` of several, to be subclassed: a mosaic, objects pasted in.
 
-    The first is the one that was drawn; the others are drawn from the whole split by the same random stream, and have
-    come through the transforms before this one. They stay as they were, and all randomness comes from `rng`.
+    The first is the one that was drawn; the others are drawn from the whole split, and have come through the transforms
+    before this one. They stay as they were, and all randomness comes from `rng`, a stream of the mixing's own.
 
     Attributes:
         samples: how many, at least 1.
+        until_epoch: from this epoch on, counted from 0, it is left out; None never (YOLOX, 2107.08430, section 2.1,
+            closes its mosaic for the last 15).
     """
 
     samples: int
+    until_epoch: int | None = None
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
         raise NotImplementedError
