@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from segfolio.errors import SegfolioError
@@ -48,7 +49,16 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     if above is None:
         raise SegfolioError(f"there is no config.yaml above {path}; give the experiment with -c CONFIG")
     # its `output` was the folder of the training
-    return [arguments[0], "-c", str(above / "config.yaml"), "--output=null", *arguments[1:]]
+    return [arguments[0], "-c", str(above / "config.yaml"), "--output=null", *_place(above), *arguments[1:]]
+
+
+def _place(run: Path) -> list[str]:
+    """What puts another machine in place of the run's, where this one has no such device."""
+    trained_on = (read_yaml(run / "config.yaml", "trainer").get("trainer") or {}).get("accelerator", "auto")
+    if trained_on not in ("gpu", "cuda") or torch.cuda.is_available():
+        return []
+    rank_zero_info(f"the run was on {trained_on}, which is not here; this goes on with what is, on one device")
+    return [f"--trainer.{key}" for key in ("accelerator=auto", "devices=1", "strategy=auto", "num_nodes=1")]
 
 
 def _of_run(folder: Path, loop: str) -> Path:

@@ -449,3 +449,26 @@ def test_a_folder_that_was_there_stays(segfolio):
     Path("mine").mkdir()
     assert segfolio(*QUICK, "--trainer.strategy=foo", "--output=mine") == 2
     assert Path("mine").is_dir()
+
+
+# A run that moves to another machine, a test without a checkpoint.
+
+
+def test_a_run_of_a_gpu_is_tested_and_predicted_where_there_is_none(segfolio, monkeypatch, capsys):
+    assert segfolio(*QUICK, "--output=run") == 0
+    config = Path("run/config.yaml")
+    content = yaml.safe_load(config.read_text())
+    content["trainer"] |= {"accelerator": "gpu", "devices": 4, "strategy": "ddp", "num_nodes": 2}
+    config.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert segfolio("test", "--ckpt_path", LAST) == 0, capsys.readouterr().err
+    assert segfolio("predict", "--ckpt_path", LAST) == 0
+    assert segfolio("test", "--ckpt_path", LAST, "--trainer.accelerator=gpu") == 2
+    assert "trainer: " in capsys.readouterr().err
+
+
+def test_a_test_without_weights_says_so(segfolio, monkeypatch):
+    warned: list[str] = []
+    monkeypatch.setattr("segfolio.experiment.rank_zero_warn", warned.append)
+    assert segfolio("test", *QUICK[1:], "--trainer.limit_test_batches=1", "--output=run") == 0
+    assert warned == ["neither --ckpt_path nor weights are given: the network is as it was initialised"]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segfolio.data.image_space import GREY, RGB, ImageSpace
 from segfolio.data.sample import Batch
 from segfolio.errors import SegfolioError
+from segfolio.families.network_input import check_input
 from segfolio.families.trained import IMAGENET_MEAN, IMAGENET_STD
 from segfolio.inference.dense_test import Protocols
 from segfolio.inference.protocols import DenseCRF, MultiScale, Slide
@@ -120,3 +121,9 @@ def test_a_crf_sees_the_colours_of_pictures() -> None:
     expected = ((seen[0].float() - 1000) / 8000 * 255)[[3, 1, 0]].round().clamp(0, 255)
     assert torch.equal(picture.float(), expected)
     assert picture.shape == (3, *size)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_nothing_is_no_mean(name: str) -> None:
+    with pytest.raises(SegfolioError, match=f"model.{name} has 0 values?, but the images have 3 channels"):
+        check_input(nn.Conv2d(3, 1, 1), RGB, **{"mean": (0.5,) * 3, "std": (0.5,) * 3, name: None})

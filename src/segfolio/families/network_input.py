@@ -22,7 +22,8 @@ def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], st
     """
     of = f"the images have {space.channels} channel{'s' * (space.channels > 1)}"
     for name, values in (("mean", mean), ("std", std)):
-        if len(values) != space.channels:
+        if values is None or len(values) != space.channels:
+            values = values or ()
             raise SegfolioError(
                 f"model.{name} has {len(values)} value{'s' * (len(values) > 1)}, but {of}; give one for each (the "
                 "default is ImageNet's, of RGB; `segfolio inspect CONFIG` measures that of a dataset)"
