@@ -54,9 +54,7 @@ def _architecture_rows() -> list[list[str]]:
     for file in sorted((PACKAGE / "architectures").rglob("*.py")):
         module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts))
         state = [*around, stamps(sorted(imported(file) | counting))]
-        rows += _rows(
-            "segfolio.listing:architecture_rows", module, state=state, worth=0.0
-        )  # most take less than a second
+        rows += _rows("segfolio.listing:architecture_rows", module, state=state, worth=0.0)  # a file takes little
     return rows
 
 
