@@ -81,7 +81,7 @@ class Detection(Family):
     def forward(
         self, images: Tensor, sizes: list[Size] | None = None, targets: list[DetectionTarget] | None = None
     ) -> Any:
-        """The network's output for images `[B, C_in, H, W]` of the dataset, each of its own `sizes` at the upper left."""
+        """The network's output for a dataset's images `[B, C_in, H, W]`, of its own `sizes` at the upper left each."""
         sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
         images = self.normalize(images)
         for image, (height, width) in zip(images, sizes, strict=True):
