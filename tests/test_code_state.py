@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from segfolio.code_state import code_state
+from segfolio.code_state import code_state, imported
 
 
 @pytest.fixture
@@ -35,3 +35,26 @@ def test_it_changes_with_a_version_of_what_is_installed(package, tmp_path, monke
     before = code_state(package)
     (tmp_path / "timm-1.0.31.dist-info").rename(tmp_path / "timm-1.0.32.dist-info")
     assert code_state(package) != before
+
+
+def test_of_a_file_all_counts_that_it_imports_and_nothing_else(package) -> None:
+    written = {
+        "__init__.py": "",
+        "errors.py": "",
+        "layers/__init__.py": "",
+        "layers/blocks.py": "def block():\n    from package.errors import Mistake",
+        "layers/heads.py": "import torch",
+        "architectures/unet.py": "import torch\nfrom package.layers import (\n    blocks,\n)",
+        "architectures/segnet.py": "from package.architectures.unet import UNet\nimport package.layers.heads as heads",
+    }
+    for name, text in written.items():
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text(text)
+
+    def found(name: str) -> set[str]:
+        return {path.relative_to(package).as_posix() for path in imported(package / name, package)}
+
+    assert found("layers/heads.py") == {"layers/heads.py", "__init__.py"}
+    of_unet = {"architectures/unet.py", "layers/blocks.py", "layers/__init__.py", "errors.py", "__init__.py"}
+    assert found("architectures/unet.py") == of_unet
+    assert found("architectures/segnet.py") == of_unet | {"architectures/segnet.py", "layers/heads.py"}

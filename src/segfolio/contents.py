@@ -2,10 +2,10 @@
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from segfolio.code_state import code_state
-from segfolio.data.checks.remembered import remembered
+from segfolio.code_state import PACKAGE, code_state, imported, installed
+from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.errors import SegfolioError
 from segfolio.ledger.command import Parser
 from segfolio.table import table
@@ -18,7 +18,7 @@ def architectures(arguments: Sequence[str]) -> None:
         SegfolioError: words that no row has.
     """
     header = ("name", "paper", "parameters", "receptive field", "stride", "family.file.class")
-    rows = _chosen("architectures", arguments, "architecture_rows")
+    rows = _chosen("architectures", arguments, _architecture_rows)
     print(table(header, rows, right=(2, 3, 4)))
     print("\nParameters at 21 classes. class_path: segfolio.architectures.<family.file.class>")
 
@@ -30,24 +30,44 @@ def datasets(arguments: Sequence[str]) -> None:
         SegfolioError: words that no row has.
     """
     header = ("name", "classes", "images", "tasks", "disk", "files")
-    rows = _chosen("datasets", arguments, "dataset_rows")
+    rows = _chosen("datasets", arguments, _dataset_rows)
     print(table(header, [row[: len(header)] for row in rows], right=(1, 4)))
     for row in rows:
         print(f"\n{row[-1]}")
 
 
-def _chosen(command: str, arguments: Sequence[str], maker: str) -> list[list[str]]:
-    """Of the rows that `maker` of `segfolio.listing` yields, those with all words of the arguments."""
+def _chosen(command: str, arguments: Sequence[str], rows: Callable[[], list[list[str]]]) -> list[list[str]]:
+    """The rows with all words of the arguments."""
     parser = Parser(command)
     parser.add_argument("words", metavar="WORD", nargs="*", help="show what all these words describe, in any case")
     words = parser.parse_args(arguments).words
-
-    def made() -> bytes:
-        listing = importlib.import_module("segfolio.listing")  # which takes seconds
-        return json.dumps(list(getattr(listing, maker)())).encode()
-
-    rows = json.loads(remembered([maker, code_state()], made))
-    chosen = [row for row in rows if all(word.lower() in " ".join(row).lower() for word in words)]
+    chosen = [row for row in rows() if all(word.lower() in " ".join(row).lower() for word in words)]
     if not chosen:
         raise SegfolioError(f"nothing is described by {' '.join(words)!r}; `segfolio {command}` lists all there is")
     return chosen
+
+
+def _architecture_rows() -> list[list[str]]:
+    """Each file's are remembered until it changes, or what it imports, or how they are counted."""
+    around, counting = installed(), {PACKAGE / "listing.py", PACKAGE / "layers" / "hollow.py"}
+    rows = []
+    for file in sorted((PACKAGE / "architectures").rglob("*.py")):
+        module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts))
+        state = [*around, stamps(sorted(imported(file) | counting))]
+        rows += _rows("segfolio.listing:architecture_rows", module, state=state, worth=0.0)  # a file takes little
+    return rows
+
+
+def _dataset_rows() -> list[list[str]]:
+    return _rows("segfolio.data.listing:dataset_rows", state=code_state())
+
+
+def _rows(maker: str, *arguments: str, state: Sequence[str], worth: float | None = None) -> list[list[str]]:
+    """What `maker`, a `module:function`, yields, remembered for this state of the code."""
+
+    def made() -> bytes:
+        module, _, name = maker.partition(":")
+        return json.dumps(list(getattr(importlib.import_module(module), name)(*arguments))).encode()  # takes seconds
+
+    found: list[list[str]] = json.loads(remembered([maker, arguments, state], made, worth))
+    return found

@@ -128,7 +128,7 @@ def collate(clips: Sequence[Clip], padded: bool = False) -> Batch:
         raise SegfolioError(
             f"a batch holds images of {len(sizes)} sizes ({found}); add a RandomWindow with a `size` to "
             "data.train_transforms, or let each pass have one image (trainer.accumulate_grad_batches as many as "
-            "data.batch_size; in evaluation data.eval_batch_size 1); the region-based family can also have them padded "
+            "data.batch_size; in evaluation data.eval_batch_size 1); the family Detection can also have them padded "
             "(data.pad_batches)"
         )
     return Batch(

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
 
 from segfolio.data.dataset import RemoteFile
+from segfolio.data.listing import dataset_classes
 from segfolio.download.fetch import fetch
 from segfolio.download.unpack import unpack
 from segfolio.errors import SegfolioError
 from segfolio.files import write_atomically
 from segfolio.ledger.command import Parser
-from segfolio.listing import dataset_classes
 
 WORK = ".download"  # the folder below a root for archives, until they are unpacked, and for what is done
 

@@ -19,7 +19,7 @@ from segfolio.metrics.average_precision import Kind
 
 
 class Detection(Family):
-    """Networks with `forward(images [B, 3, H, W], sizes, targets=None)`: a dict of losses in training, in evaluation
+    """Networks with `forward(images [B, C_in, H, W], sizes, targets=None)`: a dict of losses in training, in evaluation
     one `Detections` per image; `layers.detection` says all of it.
 
     The network's classes are the things of the label space, in its order. Images may be padded
@@ -79,7 +79,7 @@ class Detection(Family):
     def forward(
         self, images: Tensor, sizes: list[Size] | None = None, targets: list[DetectionTarget] | None = None
     ) -> Any:
-        """The network's output for uint8 images `[B, C, H, W]`, each of its own `sizes` at the upper left."""
+        """The network's output for a dataset's images `[B, C_in, H, W]`, of its own `sizes` at the upper left each."""
         sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
         images = self.normalize(images)
         for image, (height, width) in zip(images, sizes, strict=True):

@@ -24,7 +24,7 @@ _MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
 
 
 class MaskClassification(Family):
-    """Networks with `forward(images [B, 3, H, W]) -> MaskOutput`: Q queries, each with class logits and a mask.
+    """Networks with `forward(images [B, C_in, H, W]) -> MaskOutput`: Q queries, each with class logits and a mask.
 
     The task decides which segments are to be found, how the queries become a prediction, and which figures are
     logged; the network is the same. A panoptic model predicts, and is measured on, all three tasks.

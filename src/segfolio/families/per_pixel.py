@@ -23,7 +23,7 @@ from segfolio.metrics.semantic import SemanticMetric
 
 
 class PerPixel(Family):
-    """Networks with `forward(images [B, 3, H, W]) -> logits [B, C, h, w]`, or `PixelOutput` with auxiliary ones.
+    """Networks with `forward(images [B, C_in, H, W]) -> logits [B, C, h, w]`, or `PixelOutput` with auxiliary ones.
 
     Logits of another size than the truth are resized bilinearly, in training to the truth (but see `label_stride`)
     and in evaluation to the image's original size, before softmax or argmax.

@@ -2,7 +2,7 @@
 
     forward(images, sizes, targets=None) -> dict[str, Tensor] | list[Detections]
 
-`images` `[B, 3, H, W]` are normalised, and zero on the right and below where an image is smaller than the largest of
+`images` `[B, C_in, H, W]` are normalised, and zero on the right and below where an image is smaller than the largest of
 its batch; `sizes` are height and width of each without that. A network pads to its stride itself. In training it is
 given one `DetectionTarget` per image and returns its losses, scalars that are weighted already, by the name under
 which each is logged: whatever assigns objects to regions, cells or queries is its own. In evaluation it returns one

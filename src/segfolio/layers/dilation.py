@@ -70,7 +70,7 @@ class DilatedNetwork(nn.Module):
         return self
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """`[B, 3, H, W]` to one `[B, C, h, w]` per index."""
+        """`[B, C_in, H, W]` to one `[B, C, h, w]` per index."""
         return self.backbone.forward_intermediates(images, indices=self.indices, intermediates_only=True)
 
     def load(self, weights: str, torchvision: str = "") -> None:

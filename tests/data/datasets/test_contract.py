@@ -11,10 +11,10 @@ import pytest
 from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets import ImageFolder
+from segfolio.data.listing import dataset_classes
 from segfolio.data.panoptic_truth import panoptic_truth
 from segfolio.errors import SegfolioError
 from segfolio.inspection import inspect_dataset
-from segfolio.listing import dataset_classes
 
 CLASSES = {name: cls for name, cls in dataset_classes().items() if cls is not ImageFolder}
 WRITERS = {"COCOStuff10k": "write_10k"}

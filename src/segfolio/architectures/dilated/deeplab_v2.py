@@ -79,7 +79,7 @@ class DeepLabV2(DilatedNetwork):
             self.load(weights)
 
     def forward(self, images: Tensor) -> Tensor | PixelOutput:
-        """Images `[B, 3, H, W]` to logits, `[B, C, H, W]` in evaluation.
+        """Images `[B, C_in, H, W]` to logits, `[B, C, H, W]` in evaluation.
 
         In training `[B, C, h, w]` of every eighth row and column, which are those of labels `[::8, ::8]`.
         """
@@ -133,7 +133,7 @@ class DeepLabV2VGG(nn.Module):
             self._load(weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` to logits, at every pixel or every eighth, see `DeepLabV2`."""
+        """Images `[B, C_in, H, W]` to logits, at every pixel or every eighth, see `DeepLabV2`."""
         padded = pad_to_grid(images, 8)
         features = self.trunk(padded)
         scores = torch.stack([head(features) for head in self.heads]).sum(0)

@@ -84,7 +84,7 @@ class DeepLabV3(DilatedNetwork):
         return self
 
     def forward(self, images: Tensor) -> Tensor | PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, h, w]`, h and w a 16th or an 8th of H and W, rounded up."""
+        """`[B, C_in, H, W]` to logits `[B, C, h, w]`, h and w a 16th or an 8th of H and W, rounded up."""
         middle, top = self.features(images)
         logits = self.classifier(top)
         if self.training and self.aux_classifier is not None:

@@ -97,7 +97,7 @@ class DeepLabV3Plus(DilatedNetwork):
         return self
 
     def forward(self, images: Tensor) -> Tensor | PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, h, w]`, h and w a quarter of H and W, rounded up."""
+        """`[B, C_in, H, W]` to logits `[B, C, h, w]`, h and w a quarter of H and W, rounded up."""
         low, middle, top = self.features(images)
         context = interpolate(self.pyramid(top), low.shape[-2:], mode="bilinear", align_corners=False)
         logits = self.classifier(self.decoder(torch.cat([context, self.reduce(low)], 1)))

@@ -64,7 +64,7 @@ class EncNet(DilatedNetwork):
             self.load(weights)
 
     def forward(self, images: Tensor) -> PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, H, W]`; in training also those of the fourth stage, `aux`, and `se`, the
+        """`[B, C_in, H, W]` to logits `[B, C, H, W]`; in training also those of the fourth stage, `aux`, and `se`, the
         logits `[B, C]` of classes that are in the image."""
         middle, last = self.features(images)
         weighted, encoding = self.context(self.reduce(last))

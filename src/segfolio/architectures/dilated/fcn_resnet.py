@@ -55,7 +55,7 @@ class FCNResNet(DilatedNetwork):
             self.load(weights, torchvision=f"fcn_{backbone}")
 
     def forward(self, images: Tensor) -> Tensor | PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, h, w]`, h and w an 8th of H and W, rounded up."""
+        """`[B, C_in, H, W]` to logits `[B, C, h, w]`, h and w an 8th of H and W, rounded up."""
         middle, top = self.features(images)
         logits = self.classifier(top)
         if self.training and self.aux_classifier is not None:

@@ -68,7 +68,7 @@ class OCRNet(DilatedNetwork):
             self.load(weights)
 
     def forward(self, images: Tensor) -> PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, H, W]`; in training also those of the soft object regions, `regions`."""
+        """`[B, C_in, H, W]` to logits `[B, C, H, W]`; in training also those of the soft object regions, `regions`."""
         middle, last = self.features(images)
         regions = self.regions(middle)
         logits = self.head(self.context(self.reduce(last), regions))

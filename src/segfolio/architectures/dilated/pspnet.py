@@ -76,7 +76,7 @@ class PSPNet(DilatedNetwork):
         self.train()
 
     def forward(self, images: Tensor) -> PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, H, W]`; in training also those of the fourth stage, `aux`."""
+        """`[B, C_in, H, W]` to logits `[B, C, H, W]`; in training also those of the fourth stage, `aux`."""
         middle, last = self.features(images)
         logits = resize_corners(self.head(self.pyramid(last)), images)
         if not self.training or self.auxiliary is None:

@@ -64,7 +64,7 @@ class ResNeStDeepLab(DilatedNetwork):
             self.load(weights)
 
     def forward(self, images: Tensor) -> PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, H, W]`; in training also those of the fourth stage, `aux`."""
+        """`[B, C_in, H, W]` to logits `[B, C, H, W]`; in training also those of the fourth stage, `aux`."""
         middle, last = self.features(images)
         auxiliary = {"aux": resize_corners(self.auxiliary(middle), images)} if self.training else {}
         return PixelOutput(resize_corners(self.head(self.aspp(last)), images), auxiliary)

@@ -50,7 +50,7 @@ class DilatedVGG(nn.Module):
             load_vgg(self.front_end, weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        """`[B, 3, H, W]` to logits `[B, C, h, w]`, of an eighth of the size, rounded up."""
+        """`[B, C_in, H, W]` to logits `[B, C, h, w]`, of an eighth of the size, rounded up."""
         return self.front_end(images)
 
 
@@ -109,7 +109,7 @@ class DilatedResNet(DilatedNetwork):
             self.load(weights)
 
     def forward(self, images: Tensor) -> PixelOutput:
-        """`[B, 3, H, W]` to logits `[B, C, h, w]`, of an eighth of the size, rounded up; in training also those of
+        """`[B, C_in, H, W]` to logits `[B, C, h, w]`, of an eighth of the size, rounded up; in training also those of
         the fourth stage, `deep`."""
         middle, last = self.features(images)
         return PixelOutput(self.head(last), {"deep": self.auxiliary(middle)} if self.training else {})

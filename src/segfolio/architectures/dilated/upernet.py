@@ -65,7 +65,7 @@ class UPerNet(DilatedNetwork):
             self.load(weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        """`[B, 3, H, W]` to logits `[B, C, h, w]`, of a quarter of the size, rounded up."""
+        """`[B, C_in, H, W]` to logits `[B, C, h, w]`, of a quarter of the size, rounded up."""
         *finer, last = self.features(images)
         level = self.pyramid(last)
         levels = [level]

@@ -42,7 +42,7 @@ def stamps(files: Iterable[Path]) -> str:
     return seen.hexdigest()
 
 
-def remembered(key: Any, make: Callable[[], bytes]) -> bytes:
+def remembered(key: Any, make: Callable[[], bytes], worth: float | None = None) -> bytes:
     """`make()`, or what it was when last made under this key.
 
     Processes that start at the same time all make it; what is damaged is made again.
@@ -50,6 +50,7 @@ def remembered(key: Any, make: Callable[[], bytes]) -> bytes:
     Args:
         key: all that the outcome depends on, as JSON holds it; `stamps` of the files that are read and of the code
             that reads them are part of it.
+        worth: seconds of work from which on the outcome is kept, where not those of all.
     """
     path = _folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     with contextlib.suppress(OSError):
@@ -58,7 +59,7 @@ def remembered(key: Any, make: Callable[[], bytes]) -> bytes:
             return kept
     start = time.perf_counter()
     made = make()
-    if time.perf_counter() - start >= _WORTH:
+    if time.perf_counter() - start >= (_WORTH if worth is None else worth):
         with contextlib.suppress(OSError):  # no room to remember: made again next time
             write_atomically(path, hashlib.sha256(made).digest() + made)
     return made
