@@ -239,3 +239,19 @@ def test_where_nothing_is_validated_a_run_that_is_cut_goes_on_from_its_last_epoc
     resumed, whole = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("cut", "whole"))
     assert resumed["global_step"] == 5
     assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_that_ended_within_an_epoch_and_gets_more_steps_is_as_one_that_had_them(
+    segfolio, tmp_path: Path, accumulate: int
+) -> None:
+    given = (  # an epoch has four steps; the first fit ends within the second
+        *("fit", "-c", written(tmp_path), f"--data.dataset.init_args.train={8 * accumulate}"),
+        *(f"--data.batch_size={2 * accumulate}", f"--trainer.accumulate_grad_batches={accumulate}"),
+    )
+    assert segfolio(*given, "--trainer.max_steps=7", "--output=whole") == 0
+    assert segfolio(*given, "--trainer.max_steps=5", "--output=parts") == 0
+    assert segfolio(*given, "--trainer.max_steps=7", "--output=parts", "--ckpt_path=last") == 0
+    parts, at_once = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("parts", "whole"))
+    assert (parts["epoch"], parts["global_step"]) == (at_once["epoch"], at_once["global_step"])
+    assert all(torch.equal(value, parts["state_dict"][name]) for name, value in at_once["state_dict"].items())
