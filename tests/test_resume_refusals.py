@@ -64,11 +64,17 @@ def test_a_batch_of_a_part_of_a_step_is_refused_with_the_batch_of_the_step():
         check_resumable(of_whole_steps(PARTS, "0.1.0", {"data": {"batch_size": 12}}), {"data": {"batch_size": 12}}, [])
 
 
+def test_all_is_allowed_of_a_batch_of_a_part_too():
+    allowed = ["all"]
+    check_resumable(of_whole_steps(PARTS, "0.1.0", PARTS, allowed), PARTS, allowed)
+
+
 @pytest.mark.parametrize(
     ("then", "version"),
     [
         (PARTS, "0.2.0"),
         (PARTS, "0.10.0"),
+        (PARTS, "0.2rc1"),
         ({**PARTS, "processes": 1, "trainer": {"accumulate_grad_batches": 1}}, "0.1.0"),
         ({**PARTS, "processes": 1, "trainer": {}}, "0.1.0"),
         ({}, "0"),

@@ -283,8 +283,9 @@ class Experiment(LightningCLI):
         if config.ckpt_path:
             checkpoint = read_checkpoint(Path(config.ckpt_path))
             version = checkpoint.get("segfolio", {}).get("version", "0")
-            then = of_whole_steps(with_defaults(checkpoint.get("run", {}), self._parser("fit")), version, now)
-            check_resumable(then, now, config.resume.allow.split(","))
+            then = with_defaults(checkpoint.get("run", {}), self._parser("fit"))
+            allowed = config.resume.allow.split(",")
+            check_resumable(of_whole_steps(then, version, now, allowed), now, allowed)
             config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):
                 if hasattr(logger, "rewind"):

@@ -1,6 +1,7 @@
 """Resuming a run: is what is asked for now what was asked for then?"""
 
 import json
+import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -92,7 +93,9 @@ def with_defaults(then: Mapping[str, Any], parser: ArgumentParser) -> dict[str, 
     return {**old, **{key: value for key, value in json.loads(whole).items() if key in config}}
 
 
-def of_whole_steps(then: Mapping[str, Any], version: str, now: Mapping[str, Any]) -> Mapping[str, Any]:
+def of_whole_steps(
+    then: Mapping[str, Any], version: str, now: Mapping[str, Any], allowed: Sequence[str] = ()
+) -> Mapping[str, Any]:
     """What a checkpoint's run was asked for, `data.batch_size` as today of an optimiser step.
 
     Before 0.2 it was of one process and one forward pass.
@@ -100,15 +103,16 @@ def of_whole_steps(then: Mapping[str, Any], version: str, now: Mapping[str, Any]
     Args:
         version: of segfolio, by which the checkpoint was written.
         now: what is asked for.
+        allowed: as of `check_resumable`.
 
     Raises:
         SegfolioError: the number of then is asked for, which now is another batch.
     """
     parts = then.get("processes", 1) * (then.get("trainer", {}).get("accumulate_grad_batches") or 1)
-    if parts == 1 or tuple(map(int, version.split(".")[:2])) >= (0, 2):
+    if parts == 1 or tuple(map(int, re.findall(r"\d+", version)[:2])) >= (0, 2):
         return then
     part = then["data"]["batch_size"]
-    if now["data"]["batch_size"] == part:
+    if now["data"]["batch_size"] == part and "all" not in allowed:
         raise SegfolioError(
             f"the checkpoint is of segfolio {version}, where data.batch_size {part} was of one process and one forward "
             f"pass; it is of an optimiser step now: go on with --data.batch_size {part * parts}"

@@ -275,3 +275,19 @@ def test_it_trains_on_images_alone_and_needs_no_split_that_nothing_is_validated_
     assert "images/val: there is no such folder" in capsys.readouterr().err
     off = ["--trainer.limit_val_batches=0", "--output=third"]
     assert segfolio("fit", "-c", images_alone(tmp_path, "Validated"), *off) == 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_that_ended_within_an_epoch_and_gets_more_steps_is_as_one_that_had_them(
+    segfolio, tmp_path: Path, accumulate: int
+) -> None:
+    given = (  # an epoch has four steps; the first fit ends within the second
+        *("fit", "-c", written(tmp_path), f"--data.dataset.init_args.train={8 * accumulate}"),
+        *(f"--data.batch_size={2 * accumulate}", f"--trainer.accumulate_grad_batches={accumulate}"),
+    )
+    assert segfolio(*given, "--trainer.max_steps=7", "--output=whole") == 0
+    assert segfolio(*given, "--trainer.max_steps=5", "--output=parts") == 0
+    assert segfolio(*given, "--trainer.max_steps=7", "--output=parts", "--ckpt_path=last") == 0
+    parts, at_once = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("parts", "whole"))
+    assert (parts["epoch"], parts["global_step"]) == (at_once["epoch"], at_once["global_step"])
+    assert all(torch.equal(value, parts["state_dict"][name]) for name, value in at_once["state_dict"].items())

@@ -58,6 +58,9 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = self.run
         checkpoint["history"] = [getattr(logger, "calls", 0) + self._entries_due for logger in trainer.loggers]
+        epochs = trainer.fit_loop.epoch_progress.current
+        if 0 < epochs.ready == epochs.completed and not trainer.is_last_batch:
+            _reopen_epoch(checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         every, accumulate = trainer.val_check_batch, trainer.accumulate_grad_batches
@@ -153,6 +156,14 @@ def _validation_would_follow(trainer: Trainer) -> bool:
     if trainer.check_val_every_n_epoch is None:
         return (loop.total_batch_idx + 1) % every == 0
     return trainer.is_last_batch or (loop.batch_idx + 1) % every == 0
+
+
+def _reopen_epoch(checkpoint: dict[str, Any]) -> None:
+    """Lightning counts an epoch that `max_steps` ends as a whole one; with more steps it is to go on in its middle."""
+    checkpoint["epoch"] -= 1
+    for epochs in (checkpoint["loops"]["fit_loop"]["epoch_progress"][each] for each in ("total", "current")):
+        epochs["processed"] -= 1
+        epochs["completed"] -= 1
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -37,6 +37,9 @@ def freeze(network: nn.Module) -> None:
 def batch_share(network: nn.Module, batch_size: int, processes: int, accumulate: int) -> int | None:
     """Of how many images of an optimiser step a batch normalisation sees the statistics at once.
 
+    It is asked when a fit starts, of the layers that normalise by their batch then: one that is frozen later counts,
+    though the steps after that do not depend on it; one that is trained only later does not count.
+
     Returns:
         The least of all layers that normalise by their batch; None where none does.
     """
