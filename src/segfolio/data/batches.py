@@ -55,9 +55,7 @@ class Augmented(Dataset[Clip]):
     def _frames(self, draw: Draw, path: Path = ()) -> Sequence[int]:
         return self.dataset.frames_of(draw.clip, _stream(draw, *path, 0))
 
-    def _transformed(
-        self, draw: Draw, frame: int, transforms: Sequence[Transform | Mixing], path: Path = ()
-    ) -> Sample:
+    def _transformed(self, draw: Draw, frame: int, transforms: Sequence[Transform | Mixing], path: Path = ()) -> Sample:
         """A frame after some transforms. What is mixed into it has come through those before the mixing."""
         frames, rng = self._frames(draw, path), _stream(draw, *path)
         sample = self._read(frames[min(frame, len(frames) - 1)])

@@ -51,9 +51,7 @@ class Evaluation(nn.Module):
         for evaluator in self._each():
             self.declared |= by_name(_declared(evaluator))
 
-    def update(
-        self, predictions: Sequence[Prediction], targets: Sequence[Target], clips: Sequence[int] = ()
-    ) -> None:
+    def update(self, predictions: Sequence[Prediction], targets: Sequence[Target], clips: Sequence[int] = ()) -> None:
         """Measure a batch.
 
         Args:
