@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torchvision.tv_tensors import Image, Mask
 
+from segfolio.architectures.region_based.cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.data.datasets import DSB2018, CocoInstances, Shapes
@@ -346,3 +347,10 @@ def test_objects_travel_as_one_map_and_the_losses_are_those_of_their_masks() -> 
         bytes_each.append(max(form.nbytes for form in forms))
     assert logged[0] == logged[1]
     assert bytes_each[0] == 64 * 80 < bytes_each[1]
+
+
+def test_a_network_of_boxes_says_that_it_learns_no_masks() -> None:
+    for network, learns in ((FasterRCNN, False), (CascadeRCNN, False), (MaskRCNN, True), (CascadeMaskRCNN, True)):
+        assert family(Shapes.labels, tiny(network), kinds=("bbox",)).needs_masks is learns
+    assert family(Shapes.labels, tiny(FasterRCNN)).needs_masks  # to be measured
+    assert family(Shapes.labels, OneStage, kinds=("bbox",)).needs_masks
