@@ -63,7 +63,7 @@ class Evaluation(nn.Module):
                 clip = list(islice(pairs, frames))
                 for evaluator in self._each():
                     if isinstance(evaluator, ClipEvaluator):
-                        evaluator.update_clip(*map(list, zip(*clip, strict=True)))  # type: ignore[arg-type]
+                        evaluator.update_clip(*map(list, zip(*clip, strict=True)))
                         continue
                     for prediction, target in clip:
                         evaluator.update(prediction, target)
