@@ -1,24 +1,29 @@
 """`Detection`: what is trained on, what is logged, what is measured, and which files are refused."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torchvision.tv_tensors import Mask
+from torchvision.tv_tensors import Image, Mask
 
+from segfolio.architectures.region_based.cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.data.datasets import DSB2018, CocoInstances, Shapes
+from segfolio.data.detection_truth import DetectionTruth
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
-from segfolio.data.sample import Batch, Segments, Target
+from segfolio.data.sample import Batch, Sample, Segments, Target
+from segfolio.data.segments import is_id_map
 from segfolio.data.transforms import RandomWindow, ResizeShortest
 from segfolio.errors import SegfolioError
 from segfolio.families import Detection
@@ -300,3 +305,52 @@ def test_real_nuclei_are_boxed(real_data):
     found = detection_target("a", whole, family(data.labels).places)
     xywh = whole.segments.boxes
     torch.testing.assert_close(found.boxes, torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).float())
+
+
+@pytest.mark.parametrize("form", ["masks", "rles", "id map", "id maps"])
+@pytest.mark.parametrize("count", [0, 1, 9, 300])
+def test_what_is_trained_on_is_the_same_prepared_or_not(form: str, count: int) -> None:
+    """Of objects that overlap, crowds, stuff, empty masks, and boxes alone."""
+    rng, places = torch.Generator().manual_seed(count), family(LABELS, Fixed).places
+    for density in (0.0, 0.01, 0.3):
+        masks = torch.rand(count, 20, 30, generator=rng) < density
+        labels, crowd = torch.randint(4, (count,), generator=rng), torch.rand(count, generator=rng) < 0.2
+        for box_only in (None, torch.rand(count, generator=rng) < 0.05):
+            whole: Any = Segments(Mask(masks), labels, crowd, box_only=box_only)
+            if form == "id maps":
+                whole = whole.compact()
+            elif form != "masks":
+                whole = replace(whole, form=whole.rles if form == "rles" else whole.id_map)
+            sample = Sample(Image(torch.zeros(3, 20, 30)), "a", (20, 30), Target(segments=whole))
+            prepared: Any = pickle.loads(pickle.dumps(DetectionTruth(LABELS)))(sample, np.random.default_rng(0)).target
+            assert is_id_map(prepared.segments.form)
+            old, new = (detection_target("a", one, places) for one in (sample.target, prepared))
+            assert torch.equal(old.boxes, new.boxes)
+            assert torch.equal(old.labels, new.labels)
+            assert (old.masks is None) == (new.masks is None)
+            assert old.masks is None or torch.equal(old.masks, new.masks)
+
+
+def test_objects_travel_as_one_map_and_the_losses_are_those_of_their_masks() -> None:
+    logged, bytes_each = [], []
+    for prepared in (True, False):
+        model, seen = family(Shapes.labels), []
+        if not prepared:
+            model.preparation = None
+        compute = model.compute_losses
+        model.compute_losses = lambda batch, s=seen, c=compute: s.append(batch) or c(batch)  # type: ignore[misc, method-assign]
+        data, loops = shapes(seed=1, train_transforms=[RandomWindow(hflip=0.5)]), trainer(max_steps=2)
+        torch.manual_seed(0)
+        loops.fit(model, data)
+        logged.append({k: v for k, v in loops.callback_metrics.items() if k.startswith("train/")})
+        forms = [target.segments.form for batch in seen for target in batch.targets]
+        bytes_each.append(max(form.nbytes for form in forms))
+    assert logged[0] == logged[1]
+    assert bytes_each[0] == 64 * 80 < bytes_each[1]
+
+
+def test_a_network_of_boxes_says_that_it_learns_no_masks() -> None:
+    for network, learns in ((FasterRCNN, False), (CascadeRCNN, False), (MaskRCNN, True), (CascadeMaskRCNN, True)):
+        assert family(Shapes.labels, tiny(network), kinds=("bbox",)).needs_masks is learns
+    assert family(Shapes.labels, tiny(FasterRCNN)).needs_masks  # to be measured
+    assert family(Shapes.labels, OneStage, kinds=("bbox",)).needs_masks

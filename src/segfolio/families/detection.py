@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from segfolio.data.detection_truth import DetectionTruth
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction, Size, Target
 from segfolio.errors import SegfolioError
@@ -55,6 +56,7 @@ class Detection(Family):
             )
         self.kinds, self.max_dets = tuple(kinds), tuple(max_dets)
         self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
+        self.preparation = DetectionTruth(labels)
         stuff = labels.is_thing.count(False)  # of whatever number of classes the network is asked for, see `transfer`
         super().__init__(labels, partial(_of_things, architecture, stuff), **recipe)
         self.needs_masks = "segm" in self.kinds or getattr(self.network, "learns_masks", True)
@@ -117,7 +119,7 @@ def thing_names(labels: LabelSpace) -> tuple[str, ...]:
 
 def detection_target(image_id: str, target: Target, places: Tensor) -> DetectionTarget:
     """The objects that are trained on: things that have a pixel and are no crowd, in the boxes around their masks;
-    without masks where one has a box alone.
+    without masks where one has a box alone. Where the target is, which need not be one that `DetectionTruth` has made.
 
     Args:
         places: `[C]`, the network's class of each class of the dataset; -1 of those that it does not know.

@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
+from segfolio.data.prompts import Prompts
 from segfolio.data.sample import Sample, to_image, to_pixels
-from segfolio.data.transforms import ElasticDeformation, Resize, ResizeShortest
+from segfolio.data.transforms import (
+    ElasticDeformation,
+    RandomWindow,
+    Resize,
+    ResizeShortest,
+    TorchvisionV2,
+    Transform,
+)
 from segfolio.errors import SegfolioError
 
 
@@ -52,3 +61,14 @@ def test_elastic_nodes_are_gaussian_and_the_field_runs_through_them() -> None:
     assert np.std(centre) == pytest.approx(10, abs=1.3)
     still = ElasticDeformation(sigma=0.0)(sample, np.random.default_rng(0))
     np.testing.assert_array_equal(to_pixels(still.image), ramp)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [Resize((8, 8)), ElasticDeformation(), RandomWindow((8, 8)), TorchvisionV2(v2.RandomHorizontalFlip(1.0))],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_prompts_are_not_left_behind(transform: Transform) -> None:
+    asked = Sample(to_image(np.zeros((16, 16, 3), np.uint8)), "asked", (16, 16), prompts=Prompts(torch.tensor([0])))
+    with pytest.raises(SegfolioError, match=r"^asked has prompts, which transforms do not move; make them in the"):
+        transform(asked, np.random.default_rng(0))

@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.sample import Sample, Target
-from segfolio.data.transforms.geometry import present
+from segfolio.data.transforms.geometry import expect_no_prompts, present
 from segfolio.errors import SegfolioError
 
 
@@ -23,13 +23,15 @@ class TorchvisionV2:
         transform: one that keeps the type of images, such as `v2.RandomPerspective`.
 
     Raises:
-        SegfolioError: an image of another type than before, a semantic map that was padded with another value.
+        SegfolioError: an image of another type than before, a semantic map that was padded with another value, a
+            sample with prompts.
     """
 
     def __init__(self, transform: v2.Transform) -> None:
         self.transform = transform
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        expect_no_prompts(sample)
         target = sample.target or Target()
         planes = {"weight": target.weight}
         if target.semantic is not None:

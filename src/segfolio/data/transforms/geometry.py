@@ -191,7 +191,11 @@ def moved(
     Args:
         grid: says which rows and columns `labels` takes, where it does no more than that (see `rle.decode_window`):
             run lengths are then decoded there alone.
+
+    Raises:
+        SegfolioError: a sample with prompts.
     """
+    expect_no_prompts(sample)
 
     def plane(mask: Mask | None, fill: int) -> Mask | None:
         return None if mask is None else Mask(torch.from_numpy(labels(mask.numpy(), fill)))
@@ -212,6 +216,15 @@ def moved(
         semantic = plane(target.semantic, target.ignore_index)
         target = replace(target, semantic=semantic, segments=segments, weight=plane(target.weight, 0))
     return replace(sample, image=to_image(image), target=target)
+
+
+def expect_no_prompts(sample: Sample) -> None:
+    """Raise a `SegfolioError` of a sample whose prompts a transform would leave behind."""
+    if sample.prompts is not None:
+        raise SegfolioError(
+            f"{sample.image_id} has prompts, which transforms do not move; make them in the family's `preparation`, "
+            "which comes after the transforms"
+        )
 
 
 @lru_cache(maxsize=64)
