@@ -125,7 +125,8 @@ def test_a_root_that_is_a_file(segfolio, publisher, capsys):
     assert "data cannot be written: " in capsys.readouterr().err
 
 
-def test_the_listing_says_how_to_get_the_files(segfolio, publisher, monkeypatch, capsys):
+def test_the_listing_says_how_to_get_the_files(segfolio, publisher, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(CamVid, "info", replace(CamVid.info, disk="0.6 GB"))
     assert segfolio("datasets") == 0
     out = capsys.readouterr().out
