@@ -22,5 +22,5 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SegfolioError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise SegfolioError(f"{path} holds {str(content)[:60]!r}, expected the keys {expected}")
+        raise SegfolioError(f"{path} holds {repr(content)[:60]}, expected the keys {expected}")
     return content

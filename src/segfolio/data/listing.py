@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from segfolio.data import datasets as _datasets
 from segfolio.data.dataset import SegmentationDataset
+from segfolio.data.labels import LabelSpace
 
 
 def dataset_classes() -> dict[str, type[SegmentationDataset]]:
@@ -16,7 +17,8 @@ def dataset_rows() -> Iterator[tuple[str, ...]]:
     """Of every dataset: name, classes, images, tasks, size on disk, how its files come; last, a note on all of it."""
     for name, cls in sorted(dataset_classes().items(), key=lambda item: item[0].lower()):
         info = cls.info
-        classes = str(cls.labels.num_classes) if hasattr(cls, "labels") else "yours"
+        labels = getattr(cls, "labels", None)  # of some each object has its own
+        classes = str(labels.num_classes) if isinstance(labels, LabelSpace) else "yours"
         splits = " / ".join(f"{split} {n}" for split, n in info.splits.items()) or "yours"
         files = "download" if info.files else "by hand" if info.access else "-"
         said = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from segfolio.errors import SegfolioError
+from segfolio.files import write_atomically
 from segfolio.ledger.markdown import markdown
 from segfolio.ledger.rows import STATES, Row, ledger
 from segfolio.ledger.text import plain
@@ -79,5 +80,5 @@ def _nothing(words: Sequence[str], states: Sequence[str]) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    write_atomically(path, text.encode())
     print(f"written: {path}")

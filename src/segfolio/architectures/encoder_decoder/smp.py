@@ -20,6 +20,7 @@ import inspect
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, ClassVar
 
 import segmentation_models_pytorch as smp
@@ -32,7 +33,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from segfolio.errors import SegfolioError
-from segfolio.weights.input_layer import tell_fitted
+from segfolio.weights.files import load_weights, read_file
+from segfolio.weights.input_layer import fitted, tell_fitted
 
 ENCODERS = smp.encoders.encoders
 DECODERS = smp.MODEL_ARCHITECTURES_MAPPING
@@ -46,7 +48,8 @@ class SMP(nn.Module):
         decoder: as the library names it, in lower case.
         encoder: the library's name, or timm's; `tu-` before a name that both have means timm's.
         weights: of the encoder: a name such as `imagenet` for the library's, a tag such as `a1_in1k` for
-            timm's. They are fetched from the Hugging Face hub once and then read from its cache.
+            timm's, which are fetched from the Hugging Face hub once and then read from its cache; or a file with the
+            encoder's state dict, as its library or timm has it, or with that of this network.
         in_channels: of the images; weights of RGB are made to fit others, with a warning.
         decoder_arguments: further arguments of the decoder's class, such as `decoder_channels`.
 
@@ -79,7 +82,8 @@ class SMP(nn.Module):
         allowed = inspect.signature(DECODERS[decoder]).parameters.keys() - SET_HERE
         for argument in decoder_arguments or {}:
             _check(f"argument of {decoder}", argument, allowed)
-        name, pretrained, repository, revision = _encoder(encoder, weights)
+        file = Path(weights) if weights is not None and Path(weights).is_file() else None
+        name, pretrained, repository, revision = _encoder(encoder, None if file else weights)
         options = _any_size(decoder, name) | (decoder_arguments or {})
         try:
             with _cache_first(repository, revision):
@@ -95,8 +99,28 @@ class SMP(nn.Module):
             raise SegfolioError(f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}") from error
         self.multiple, self.least = _sizes(self.model, in_channels, decoder, encoder)
 
-        if weights is not None and in_channels != 3:
+        if file is not None:
+            self._load(read_file(file), str(file))
+        elif weights is not None and in_channels != 3:
             tell_fitted(f"{encoder}'s {weights}", in_channels)
+
+    def _load(self, state: dict[str, Tensor], source: str) -> None:
+        """A state dict of the whole, or of the encoder with or without its classifier, under any of the prefixes that
+        libraries put before its names."""
+        if any(key.startswith("model.decoder.") for key in state):
+            return load_weights(self, fitted(state, self, source), source)
+        encoder: Any = self.model.encoder
+        own = encoder.state_dict()
+        readings = [
+            {before + key.removeprefix(after): value for key, value in state.items()}
+            for before in ("", "model.")  # of timm's networks within smp's
+            for after in ("", "encoder.", "model.encoder.")
+        ]
+        best = max(readings, key=lambda reading: len(own.keys() & reading.keys()))
+        found = {key: value for key, value in best.items() if key in own}
+        if not found:
+            raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(own)}")
+        return load_weights(encoder, fitted(found, encoder, source), source)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, num_classes, H, W]`, for any H and W."""
