@@ -85,3 +85,11 @@ def test_the_run_of_a_checkpoint_is_where_its_config_lies(tmp_path: Path) -> Non
     assert run_of(checkpoint) is None
     (run / "config.yaml").touch()
     assert run_of(checkpoint) == run
+
+
+def test_the_run_of_a_seed_is_the_latest_too(tmp_path: Path) -> None:
+    """As `replicate` names it, so that README's `latest` is there."""
+    for name in ("seed0", "seed2"):
+        (tmp_path / name).mkdir()
+        mark_latest(tmp_path / name)
+    assert (tmp_path / "latest").resolve() == tmp_path / "seed2"

@@ -63,6 +63,12 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def check_page(path: Path | None) -> None:
+    """Raises the one sentence on a page that would be written over what is none."""
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise SegfolioError(f"--html {path} is no name of a page; give one that ends in .html")
+
+
 @contextmanager
 def making_many() -> Iterator[None]:
     """While 100,000 objects are made that stay: the garbage collector would go through them again and again."""

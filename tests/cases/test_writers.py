@@ -150,3 +150,11 @@ def test_predictions_do_not_land_on_their_images(images, segfolio, capsys):
     assert segfolio("predict", "--ckpt_path=run/checkpoints/last.ckpt", *arguments) == 2
     assert "was read and would be written over" in capsys.readouterr().err
     assert (images.with_name("overlay") / NAMES[0]).read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [["results"], ["inspect", "x.yaml"]], ids=lambda command: command[0])
+def test_a_page_is_not_written_over_what_is_none(segfolio, capsys, command):
+    Path("x.yaml").write_text("data: mine")
+    assert segfolio(*command, "--html=x.yaml") == 2
+    assert "--html x.yaml is no name of a page; give one that ends in .html" in capsys.readouterr().err
+    assert Path("x.yaml").read_text() == "data: mine"

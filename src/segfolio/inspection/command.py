@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from segfolio.data.checks.problems import Problem
 from segfolio.data.module import DataModule
 from segfolio.errors import SegfolioError
-from segfolio.files import write_atomically
+from segfolio.files import check_page, write_atomically
 from segfolio.inspection.report import Report
 from segfolio.inspection.scan import inspect_dataset
 from segfolio.inspection.summary import text
@@ -37,6 +37,7 @@ def inspect(arguments: Sequence[str]) -> int:
     own, overrides = divided(arguments)
     given, others = parser.parse_known_args(own)
     overrides += others
+    check_page(given.html)
     if (given.config is None) == (given.data is None):
         raise SegfolioError("`segfolio inspect` needs CONFIG, or --data DATASET and --data.root DIR")
     config = _of_dataset(given.data) if given.data else read_yaml(given.config, "data: or dataset:")

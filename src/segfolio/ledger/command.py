@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from segfolio.errors import SegfolioError
-from segfolio.files import write_atomically
+from segfolio.files import check_page, write_atomically
 from segfolio.ledger.markdown import markdown
 from segfolio.ledger.rows import STATES, Row, ledger
 from segfolio.ledger.text import plain
@@ -40,6 +40,7 @@ def results(arguments: Sequence[str]) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to sort and filter, with pictures")
     given = parser.parse_intermixed_args(arguments)
     states = _states(given.state)
+    check_page(given.html)
     if given.write and (given.words or states):
         raise SegfolioError("--write writes the whole ledger; leave out words and --state")
     rows, withheld = ledger(given.experiments)
