@@ -127,3 +127,11 @@ def test_a_crf_sees_the_colours_of_pictures() -> None:
 def test_nothing_is_no_mean(name: str) -> None:
     with pytest.raises(SegfolioError, match=f"model.{name} has 0 values?, but the images have 3 channels"):
         check_input(nn.Conv2d(3, 1, 1), RGB, **{"mean": (0.5,) * 3, "std": (0.5,) * 3, name: None})
+
+
+def test_a_mean_in_raw_units_is_told() -> None:
+    space = ImageSpace(4, "uint16", (0, 10000))
+    with pytest.raises(SegfolioError, match=r"model.mean is \[800, .* no value of the images is above 6.5535 in units"):
+        check_input(nn.Conv2d(4, 1, 1), space, [800] * 4, [1.0] * 4)
+    check_input(nn.Conv2d(4, 1, 1), space, [6.0] * 4, [1.0] * 4)
+    check_input(nn.Conv2d(1, 1, 1), ImageSpace(1, "float32"), [800], [1.0])  # floats may be anything

@@ -56,6 +56,12 @@ class ImageSpace:
         low, high = self.value_range
         return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.dtype} in {low:g} to {high:g}"
 
+    @property
+    def most(self) -> float | None:
+        """The largest value of the type, in units of the range; None of floats."""
+        largest, (low, high) = {"uint8": 255, "uint16": 65535}.get(self.dtype), self.value_range
+        return None if largest is None else (largest - low) / (high - low)
+
     def misfit(self, channels: int, dtype: str) -> str | None:
         """What an image file that holds this cannot be read for, to be said after "the image is"; None if it can.
 

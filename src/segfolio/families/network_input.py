@@ -17,8 +17,8 @@ def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], st
     """A network whose first-listed convolution is not the one that sees the image says `in_channels` itself.
 
     Raises:
-        SegfolioError: a mean or a standard deviation of another number of channels than the images have, one that is
-            not above 0, a network that takes another number.
+        SegfolioError: a mean or a standard deviation of another number of channels than the images have, a deviation
+            that is not above 0, a mean that no image can have, a network that takes another number.
     """
     of = f"the images have {space.channels} channel{'s' * (space.channels > 1)}"
     for name, values in (("mean", mean), ("std", std)):
@@ -30,6 +30,12 @@ def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], st
             )
     if min(std) <= 0:
         raise SegfolioError(f"model.std is {list(std)}; images are divided by it: give values above 0")
+    most = space.most
+    if most is not None and not 0 <= max(mean) <= most:
+        raise SegfolioError(
+            f"model.mean is {list(mean)}, but no value of the images is above {most:g} in units of their value range, "
+            f"{space.value_range[0]:g} to {space.value_range[1]:g}; give it in these units, as `segfolio inspect` does"
+        )
     first = first_convolution(network)
     takes = getattr(network, "in_channels", first[1].in_channels if first else space.channels)
     if takes != space.channels:
