@@ -152,7 +152,7 @@ def test_it_trains_two_steps_and_is_tested(alike, segfolio, tmp_path, capsys):
     small.write_text(yaml.safe_dump(content))
     assert segfolio("fit", "-c", small, "--output=run") == 0, capsys.readouterr().err
     assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt", "--trainer.limit_test_batches=2") == 0
-    figures = json.loads(Path("run/test/figures.json").read_text())
+    figures = json.loads(Path("run/test-limit_test_batches=2/figures.json").read_text())
     found = [figures[f"test/{name}"] for name in ("mIoU", "AP", "AP_box", "PQ") if f"test/{name}" in figures]
     assert found
     assert all(0 <= figure <= 1 for figure in found)
