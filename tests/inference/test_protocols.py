@@ -11,9 +11,9 @@ from segfolio.inference.protocols import (
     PRESETS,
     AlignedResize,
     DenseCRF,
+    DenseProtocol,
     MirroredExponentials,
     MultiScale,
-    Protocol,
     Slide,
     Whole,
     find,
@@ -24,12 +24,12 @@ from tests.inference.networks import CLASSES, convolution, image, network, per_p
 SIZE = (50, 70)
 
 
-def read(protocol: Protocol, picture: Tensor | None = None, size: tuple[int, int] = SIZE, **arguments) -> Tensor:
+def read(protocol: DenseProtocol, picture: Tensor | None = None, size: tuple[int, int] = SIZE, **arguments) -> Tensor:
     net = network(**{"logits_of": convolution(), **arguments})
     return collect(protocol.tiles(net, image() if picture is None else picture, size), size)
 
 
-def seen_by(protocol: Protocol, picture: Tensor) -> list[tuple[int, int]]:
+def seen_by(protocol: DenseProtocol, picture: Tensor) -> list[tuple[int, int]]:
     """Sizes of the batches that the network gets."""
     sizes = []
 
@@ -203,7 +203,7 @@ def test_views_without_a_size_are_refused(arguments) -> None:
 @pytest.mark.parametrize(
     "protocol", [MultiScale((0.01, 1.0)), AlignedResize(2, 1), Slide((6, 40)), DenseCRF("v1", MultiScale((0.1,)))]
 )
-def test_a_view_of_which_the_network_leaves_nothing_is_one_sentence(protocol: Protocol) -> None:
+def test_a_view_of_which_the_network_leaves_nothing_is_one_sentence(protocol: DenseProtocol) -> None:
     def pooled(images: Tensor) -> Tensor:
         return max_pool2d(images, 8)
 
