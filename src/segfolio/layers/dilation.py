@@ -25,6 +25,7 @@ class DilatedNetwork(nn.Module):
         output_stride: of the last features.
         eval_output_stride: in evaluation, if another.
         grid: see `OutputStride`.
+        in_channels: of the images.
         arguments: of timm's constructor.
 
     Attributes:
@@ -42,13 +43,14 @@ class DilatedNetwork(nn.Module):
         output_stride: int,
         eval_output_stride: int | None = None,
         grid: Sequence[int] | None = None,
+        in_channels: int = 3,
         **arguments: Any,
     ) -> None:
         super().__init__()
         check_timm_name(backbone)
         self.name, self.indices = backbone, list(indices)
         try:
-            self.backbone = timm.create_model(backbone, num_classes=0, **arguments)
+            self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_channels, **arguments)
         except TypeError:
             raise SegfolioError(f"timm's {backbone} does not take {', '.join(arguments)}; take a ResNet") from None
         stages, stride = _stages(self.backbone, backbone)

@@ -68,7 +68,7 @@ class DeepLabV2(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [4], output_stride=8, in_chans=in_channels)
+        super().__init__(backbone, [4], output_stride=8, in_channels=in_channels)
         self.scales = scales
         self.classifier = nn.ModuleList(
             nn.Conv2d(self.channels[0], num_classes, 3, padding=rate, dilation=rate) for rate in rates

@@ -66,7 +66,7 @@ class DeepLabV3(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [3, 4], output_stride, eval_output_stride, grid, in_chans=in_channels)
+        super().__init__(backbone, [3, 4], output_stride, eval_output_stride, grid, in_channels=in_channels)
         middle, top = self.channels
         self.rates = rates
         self.classifier = nn.Sequential(

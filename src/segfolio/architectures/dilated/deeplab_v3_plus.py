@@ -74,7 +74,7 @@ class DeepLabV3Plus(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [1, 3, 4], output_stride, eval_output_stride, grid, in_chans=in_channels)
+        super().__init__(backbone, [1, 3, 4], output_stride, eval_output_stride, grid, in_channels=in_channels)
         low, middle, top = self.channels
         self.rates = rates
         self.pyramid = self.make_pyramid(top, width, dropout, separable, projection)

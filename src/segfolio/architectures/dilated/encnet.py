@@ -53,7 +53,7 @@ class EncNet(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels)
+        super().__init__(backbone, (3, 4), output_stride, in_channels=in_channels)
         middle, last = self.channels
         self.reduce = Conv2dNormActivation(last, channels, 3)
         self.context = ContextEncoding(channels, num_codes)

@@ -47,7 +47,7 @@ class FCNResNet(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, [3, 4], output_stride, in_chans=in_channels)
+        super().__init__(backbone, [3, 4], output_stride, in_channels=in_channels)
         middle, top = self.channels
         self.classifier = FCNHead(top, num_classes)
         self.aux_classifier = FCNHead(middle, num_classes) if auxiliary else None

@@ -58,7 +58,7 @@ class OCRNet(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels)
+        super().__init__(backbone, (3, 4), output_stride, in_channels=in_channels)
         middle, last = self.channels
         self.regions = fcn_head(middle, channels, num_classes, nn.Dropout2d(0.05))
         self.reduce = Conv2dNormActivation(last, channels, 3)

@@ -63,7 +63,7 @@ class PSPNet(DilatedNetwork):
         in_channels: int = 3,
     ) -> None:
         depth: dict[str, Any] = {"layers": tuple(blocks)} if blocks else {}
-        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels, **depth)
+        super().__init__(backbone, (3, 4), output_stride, in_channels=in_channels, **depth)
         first = getattr(self.backbone, "layer4", [None])[0]
         if not isinstance(getattr(first, "conv2", None), nn.Conv2d):
             raise SegfolioError(f"PSPNet: backbone {backbone} is no plain ResNet; take one, such as resnet50s")

@@ -54,7 +54,7 @@ class ResNeStDeepLab(DilatedNetwork):
         in_channels: int = 3,
     ) -> None:
         # a block's attention is normalised, and a lone image has one value of each of its channels
-        super().__init__(backbone, (3, 4), output_stride, norm_layer=PooledBatchNorm, in_chans=in_channels)
+        super().__init__(backbone, (3, 4), output_stride, norm_layer=PooledBatchNorm, in_channels=in_channels)
         middle, last = self.channels
         self.aspp = ASPP(last, (12, 24, 36), channels)
         self.aspp.project[-1] = nn.Dropout2d(0.5)

@@ -91,7 +91,7 @@ class DilatedResNet(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (3, 4), output_stride, in_chans=in_channels, **(DEEP_STEM if deep_stem else {}))
+        super().__init__(backbone, (3, 4), output_stride, in_channels=in_channels, **(DEEP_STEM if deep_stem else {}))
         middle, last = self.channels
         if head == "c1":
             self.head = nn.Sequential(*Conv2dNormActivation(last, last // 4, 3), nn.Conv2d(last // 4, num_classes, 1))

@@ -51,7 +51,7 @@ class UPerNet(DilatedNetwork):
         weights: str | None = None,
         in_channels: int = 3,
     ) -> None:
-        super().__init__(backbone, (1, 2, 3, 4), output_stride=32, in_chans=in_channels)
+        super().__init__(backbone, (1, 2, 3, 4), output_stride=32, in_channels=in_channels)
         *finer, last = self.channels
         pyramid = PyramidPooling(last, channels, bins, upsample_first=True)
         self.pyramid = nn.Sequential(pyramid, Conv2dNormActivation(pyramid.out_channels, channels, 3))
