@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from jsonargparse._util import import_object
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
@@ -33,6 +32,7 @@ from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
+from segfolio.earlier_configs import take_earlier_configs
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
@@ -51,22 +51,12 @@ from segfolio.runs import Place, experiment_name, run_of
 from segfolio.table import table
 from segfolio.tested import folder_of
 from segfolio.tracking import build_loggers
-from segfolio.upgrade import upgrade
 from segfolio.viz.callback import PredictionPictures
 
 # they come whole from the dataset; else their fields would be asked for in the config
 set_parsing_settings(subclasses_enabled=[LabelSpace, ImageSpace])
 
-_yaml = get_loader("yaml")
-
-
-def _todays(text: str) -> Any:
-    """YAML, which may be a config of an earlier version."""
-    found = _yaml(text)
-    return upgrade(found) if isinstance(found, dict) else found
-
-
-set_loader("yaml", _todays, (yaml.YAMLError,))
+take_earlier_configs()
 drop_arguments_of_replaced_classes()
 
 
