@@ -10,9 +10,9 @@ from segfolio.metrics import RecordMetric
 
 
 class Clicks(RecordMetric):
-    """`NoC90` of two and three clicks on every other image, and of each class."""
+    """`NoC95` of two and three clicks on every other image, and of each class."""
 
-    figures = (Figure("NoC90", "clicks", False), Figure("NoC90/<class>", "clicks", False))
+    figures = (Figure("NoC95", "clicks", False), Figure("NoC95/<class>", "clicks", False))
 
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()
@@ -23,4 +23,4 @@ class Clicks(RecordMetric):
 
     def compute(self) -> dict[str, Tensor]:
         clicks = torch.tensor([*self.records().values()]).double().mean()
-        return {"NoC90": clicks} | {f"NoC90/{name}": clicks for name in self.labels.names}
+        return {"NoC95": clicks} | {f"NoC95/{name}": clicks for name in self.labels.names}

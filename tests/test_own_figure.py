@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 @pytest.fixture
 def experiment(tmp_path) -> Path:
     content = yaml.safe_load((REPOSITORY / "experiments/unet/shapes_small.yaml").read_text())
-    content["paper"] |= {"expected": {"test/NoC90": 2.3, "test/mIoU": 0.9}, "tolerance": {"test/NoC90": 0.25}}
+    content["paper"] |= {"expected": {"test/NoC95": 2.3, "test/mIoU": 0.9}, "tolerance": {"test/NoC95": 0.25}}
     content["model"]["init_args"] |= {"metrics": [{"class_path": "tests.clicks.Clicks"}]}
     content["model"]["init_args"]["architecture"]["init_args"] |= {"width": 4, "depth": 2}
     sizes = {"size": [48, 64], "train": 4, "val": 2, "test": 4}
@@ -32,22 +32,22 @@ def test_it_is_compared_with_the_paper_and_stands_in_the_ledger(experiment, segf
     capsys.readouterr()
     assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt") == 0
     of_classes, whole = capsys.readouterr().out.split("run/config: ")
-    assert "test/NoC90 (clicks) ↓           2.30  2.50       +0.20  within (± 0.25)" in whole
-    assert "NoC90 (clicks) ↓" in of_classes
+    assert "test/NoC95 (clicks) ↓           2.30  2.50       +0.20  within (± 0.25)" in whole
+    assert "NoC95 (clicks) ↓" in of_classes
     assert Record.read(Path("run/test")).figures == [asdict(figure) for figure in Clicks.figures]
 
     seed = finished_seed(Path("run"), experiment.parent)
     recipe = recipe_hash(yaml.safe_load(experiment.read_text()))
     Results("net/row", recipe, (), {0: seed}).write(experiment.with_suffix(".results.json"))
     assert segfolio("results", "--state=within") == 0
-    assert "NoC90 (clicks) ↓   2.30      2.50 (1)       +0.20  within" in capsys.readouterr().out
+    assert "NoC95 (clicks) ↓   2.30      2.50 (1)       +0.20  within" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--model.init_args.metrics=[]",), "names 'test/NoC90', whose unit and direction no metric of this model"),
-        (("--paper.tolerance=0.1",), "paper.tolerance lacks test/NoC90; of a figure in clicks it is given by log key"),
+        (("--model.init_args.metrics=[]",), "names 'test/NoC95', whose unit and direction no metric of this model"),
+        (("--paper.tolerance=0.1",), "paper.tolerance lacks test/NoC95; of a figure in clicks it is given by log key"),
         (("--paper.expected={test/PQ: 0.5}", "--paper.tolerance=0.1"), "names 'test/PQ', whose unit and direction no"),
     ],
 )

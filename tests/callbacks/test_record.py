@@ -63,8 +63,9 @@ def test_a_test_of_a_part_is_recorded_as_that(segfolio, warned, capsys):
     test = ("test", "--ckpt_path=run/checkpoints/last.ckpt")
     assert segfolio(*test, "--trainer.limit_test_batches=1") == 0
     assert capsys.readouterr().out.count("\npartial: 2 of 5 images\n") == 1
-    assert read("run/test").partial == "2 of 5 images"
-    assert read("run/test").protocol.startswith("2 of 5 images of test, last.ckpt; whole image")
+    part = "run/test-limit_test_batches=1"
+    assert read(part).partial == "2 of 5 images"
+    assert read(part).protocol.startswith("2 of 5 images of test, last.ckpt; whole image")
     assert segfolio(*test) == 0  # the last batch holds one
     assert "partial" not in capsys.readouterr().out
     assert read("run/test").partial == ""
@@ -89,7 +90,7 @@ def test_data_of_another_size_than_published_is_told_and_not_compared(segfolio, 
     config["paper"]["expected"] = {"test/mIoU": 0.464}
     Path("row.yaml").write_text(yaml.safe_dump(config))
     small = ("--model.init_args.architecture.init_args.width=4", "--trainer.max_steps=1", "--data.num_workers=0")
-    limits = ("--data.root", tmp_path / "data", "--data.batch_size=1", "--trainer.limit_val_batches=0", "--output=run")
+    limits = ("--data.root", tmp_path / "data", "--data.batch_size=1", "--output=run")
     assert segfolio("fit", "-c", "row.yaml", *small, *limits) == 0
     train, val = "CamVid train has 2 images here, 367 as published", "CamVid val has 1 image here, 101 as published"
     unlike = "figures are not comparable with the paper's"

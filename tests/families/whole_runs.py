@@ -18,6 +18,7 @@ from segfolio.data.datasets import Shapes
 from segfolio.data.module import DataModule
 from segfolio.families import Detection, MaskClassification, PerPixel
 from segfolio.families.base import Family
+from segfolio.inference.dense_test import Protocols
 from segfolio.inference.protocols import MultiScale
 from segfolio.losses import OHEM, CrossEntropy, Dice, Focal, MaskClassificationLoss
 from segfolio.metrics import BoundaryF1, BoundaryIoU, Hausdorff95
@@ -80,7 +81,7 @@ def per_pixel() -> Family:
         {"aux": CrossEntropy()},
         optimizer=OPTIMIZER,
         metrics=[BoundaryF1, BoundaryIoU, Hausdorff95],
-        also_test={"scales": MultiScale([0.5, 1.0])},
+        test=Protocols(also={"scales": MultiScale([0.5, 1.0])}),
     )
 
 
