@@ -70,7 +70,7 @@ def explain(report: str, keys: Iterable[str]) -> str:
     if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", report):
         key = match[1] or match[2]
         return f"there is no key {key!r}{did_you_mean(key, keys)}"
-    if match := re.search(r"Got value: ([\w.]+)$|Namespace\(class_path='([\w.]+)'", report):
+    if match := re.search(r"Got value: ([A-Za-z_][\w.]*)$|Namespace\(class_path='([\w.]+)'", report):
         name = match[1] or match[2]
         if "." in name and not _exists(name):
             module, _, cls = name.rpartition(".")

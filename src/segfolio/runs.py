@@ -51,7 +51,7 @@ class Place:
         if folder.exists() and not folder.is_dir():
             raise SegfolioError(f"{folder} is a file; give a folder to write to (--output)")
         if is_first_process() and not folder.exists():
-            folder.mkdir(parents=True)
+            _make(folder)
             self._made = folder
         os.environ[_RUN] = str(folder)
         return folder
@@ -80,15 +80,24 @@ def new_run(name: str, root: Path = Path("runs")) -> Path:
     experiment = root / name
     if not is_first_process():
         return experiment / "latest"
-    experiment.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(p.name) for p in experiment.iterdir() if p.name.isdigit()), default=-1)
+    number = 1 + max((int(p.name) for p in experiment.glob("*") if p.name.isdigit()), default=-1)
     while True:
         try:
-            (experiment / str(number)).mkdir()
+            _make(experiment / str(number))
             break
         except FileExistsError:  # another run started meanwhile
             number += 1
     return experiment / str(number)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        said = f"{folder} cannot be made ({error.strerror}); give another folder to write to (--output)"
+        raise SegfolioError(said) from error
 
 
 def mark_latest(run: Path) -> None:

@@ -89,6 +89,13 @@ def test_an_output_that_is_a_file_stays_as_it_is(segfolio, capsys):
     assert segfolio("fit", *SMALL, "--output=afile") == 2
     assert "afile is a file; give a folder to write to (--output)" in capsys.readouterr().err
     assert Path("afile").read_text() == "mine"
+    assert segfolio("fit", *SMALL, "--output=afile/run") == 2
+    assert "segfolio: afile/run cannot be made" in capsys.readouterr().err
+
+
+def test_a_number_is_no_class(segfolio, capsys):
+    assert segfolio("fit", *SMALL, "--data.batch_size=1.5") == 2
+    assert "data.batch_size: Expected a int. Got value: 1.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dataset", ["CocoInstances", "segfolio.data.datasets.CocoInstances"])

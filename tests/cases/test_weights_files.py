@@ -28,6 +28,14 @@ def test_an_encoder_of_smps_by_its_own_names(tmp_path, prefix):
     assert all(value.equal(state[key]) for key, value in encoder(found).items())
 
 
+@pytest.mark.parametrize("name", ["densenet121", "mit_b0", "xception"])
+def test_an_encoder_that_loads_in_its_own_way(tmp_path, name):
+    """densenet's and xception's rename what they are given, and none of the three takes `strict`."""
+    state = encoder(SMP(2, "fpn", name))
+    found = encoder(SMP(2, "fpn", name, saved(state, tmp_path)))
+    assert all(value.equal(state[key]) for key, value in found.items())
+
+
 def test_a_classifier_of_torchvisions_without_its_classifier(tmp_path):
     state = resnet18().state_dict()
     found = encoder(SMP(2, encoder="resnet18", weights=saved(state, tmp_path)))

@@ -66,7 +66,7 @@ def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: st
                 f"{source}: {len(keys)} of the weights {problem}: {some}; "
                 f"{type(module).__name__} needs weights of the same architecture and constructor arguments"
             )
-    module.load_state_dict(state_dict, strict=False)
+    nn.Module.load_state_dict(module, state_dict, strict=False)  # some of smp have one of their own
 
 
 def _download(url: str) -> Path:
