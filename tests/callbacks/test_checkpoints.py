@@ -128,6 +128,14 @@ def test_a_failure_while_writing_last_leaves_the_one_before(tmp_path: Path, monk
     assert steps(tmp_path) == {"best.ckpt": 4, "last.ckpt": 4}  # what was unfinished is gone
 
 
+def test_a_copy_that_fails_leaves_nothing_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(tmp_path, (0.5,))
+    monkeypatch.setattr("segfolio.callbacks.checkpoints.shutil.copyfile", lambda _, target: half_written(target))
+    with pytest.raises(OSError, match="no space"):
+        fit(tmp_path, (0.5, 0.7), resume=True)
+    assert steps(tmp_path) == {"best.ckpt": 4, "last.ckpt": 4}
+
+
 def power_cut(*_: object) -> None:
     raise OSError("power cut")
 

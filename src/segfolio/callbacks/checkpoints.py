@@ -4,6 +4,8 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +127,9 @@ class Checkpoints(Checkpoint):
     def _write(self, trainer: Trainer, best: bool = False) -> None:
         if getattr(trainer, "fast_dev_run", False):
             return
-        unfinished = _folder(trainer) / _UNFINISHED
-        try:
-            with naming(_folder(trainer) / "last.ckpt"):
-                trainer.save_checkpoint(unfinished, weights_only=False)
-        except OSError:
-            unfinished.unlink(missing_ok=True)  # half of it, on a disk that is full
-            raise
+        folder = _folder(trainer)
+        with _whole_or_gone(folder), naming(folder / "last.ckpt"):
+            trainer.save_checkpoint(folder / _UNFINISHED, weights_only=False)
         self._best = best
 
     def _rename(self, trainer: Trainer) -> None:
@@ -141,11 +139,22 @@ class Checkpoints(Checkpoint):
             return
         folder = _folder(trainer)
         if best:
-            with naming(folder / "best.ckpt"):
+            with _whole_or_gone(folder), naming(folder / "best.ckpt"):
                 shutil.copyfile(folder / _UNFINISHED, folder / _UNFINISHED_BEST)
             os.replace(folder / _UNFINISHED_BEST, folder / "best.ckpt")
         os.replace(folder / _UNFINISHED, folder / "last.ckpt")
         mark_latest(folder.parent)
+
+
+@contextmanager
+def _whole_or_gone(folder: Path) -> Iterator[None]:
+    """On a disk that is full, nothing is left of what could not be written whole."""
+    try:
+        yield
+    except OSError:
+        for name in (_UNFINISHED, _UNFINISHED_BEST):
+            (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def _validation_would_follow(trainer: Trainer) -> bool:

@@ -92,3 +92,5 @@ def test_what_cannot_be_drawn_is_refused():
         Shapes(split="dev")
     with pytest.raises(SegfolioError, match=r"size of Shapes is \(16, 96\), expected at least 32"):
         Shapes(size=(16, 96))
+    with pytest.raises(SegfolioError, match="train, val and test of Shapes are numbers of images, not -1, 128, 128"):
+        Shapes(train=-1)

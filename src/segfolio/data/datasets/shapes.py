@@ -103,6 +103,8 @@ class Shapes(SegmentationDataset):
         self.expect_split(split, _SPLITS)
         if min(size) < 32:
             raise SegfolioError(f"size of Shapes is {size}, expected at least 32 pixels each way")
+        if min(train, val, test) < 0:
+            raise SegfolioError(f"train, val and test of Shapes are numbers of images, not {train}, {val}, {test}")
         self.split, self.size, self.seed = split, size, seed
         self.length = {"train": train, "val": val, "test": test}[split]
 
