@@ -62,8 +62,8 @@ def _place(run: Path) -> list[str]:
 
 
 def _of_run(folder: Path, loop: str) -> Path:
-    """The checkpoint of a run that a loop works with."""
-    best = folder / "checkpoints" / "best.ckpt"
+    """The checkpoint that a loop works with, of a run or of its folder of checkpoints."""
+    best = (folder if folder.name == "checkpoints" else folder / "checkpoints") / "best.ckpt"
     return best if loop != "fit" and best.is_file() else best.with_name("last.ckpt")
 
 

@@ -274,7 +274,8 @@ def test_a_run_goes_on_from_its_last_checkpoint(segfolio, monkeypatch):
     monkeypatch.setattr("segfolio.arguments.rank_zero_info", said.append)
     assert segfolio(*VALIDATED) == 0
     assert segfolio("fit", "--ckpt_path=run", "--trainer.max_steps=3") == 0
-    assert said == ["checkpoint: run/checkpoints/last.ckpt"]
+    assert segfolio("test", "--ckpt_path=run/checkpoints") == 0
+    assert said == ["checkpoint: run/checkpoints/last.ckpt", "checkpoint: run/checkpoints/best.ckpt"]
     assert torch.load(LAST, weights_only=True)["global_step"] == 3
 
 
