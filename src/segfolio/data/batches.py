@@ -157,10 +157,11 @@ def _of_all(samples: Sequence[Sample], name: str) -> list[Any]:
 def _stacked_extras(samples: Sequence[Sample]) -> dict[str, Extra]:
     """By name; element by element where each sample has a list."""
     first, stacked = samples[0], dict[str, Extra]()
+    wanted = _shapes(first)
     for other in samples[1:]:
-        if differing := _shapes(first).items() ^ _shapes(other).items():
+        if differing := wanted.items() ^ (found := _shapes(other)).items():
             name = min(name for name, _ in differing)
-            a, b = (_shapes(sample).get(name, "none") for sample in (first, other))
+            a, b = (shapes.get(name, "none") for shapes in (wanted, found))
             raise SegfolioError(
                 f"the extra {name!r} of {first.image_id} is {a} and of {other.image_id} {b}; a preparation makes it "
                 "alike for all images of a batch"

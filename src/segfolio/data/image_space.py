@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from segfolio.data.checks.problems import counted
 from segfolio.errors import SegfolioError
 
 Dtype = Literal["uint8", "uint16", "float32"]
@@ -54,7 +55,7 @@ class ImageSpace:
     @property
     def words(self) -> str:
         low, high = self.value_range
-        return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.dtype} in {low:g} to {high:g}"
+        return f"{counted(self.channels, 'channel')} of {self.dtype} in {low:g} to {high:g}"
 
     @property
     def most(self) -> float | None:
@@ -73,7 +74,7 @@ class ImageSpace:
             say = f"say dtype: {found} of the dataset, or " if found in _RANGES else ""
             return f"of {dtype} values, expected {self.dtype} ({say}scale and convert them)"
         if channels != self.channels and not (self.channels in (1, 3) and channels <= 4):
-            return f"of {channels} channel{'s' * (channels > 1)}, expected {self.channels} (say channels: {channels})"
+            return f"of {counted(channels, 'channel')}, expected {self.channels} (say channels: {channels})"
         return None
 
     def picture(self, image: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from segfolio.data.checks.problems import counted
 from segfolio.data.image_space import ImageSpace
 from segfolio.errors import SegfolioError
 from segfolio.weights.input_layer import first_convolution
@@ -20,12 +21,11 @@ def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], st
         SegfolioError: a mean or a standard deviation of another number of channels than the images have, a deviation
             that is not above 0, a mean that no image can have, a network that takes another number.
     """
-    of = f"the images have {space.channels} channel{'s' * (space.channels > 1)}"
+    of = f"the images have {counted(space.channels, 'channel')}"
     for name, values in (("mean", mean), ("std", std)):
-        if values is None or len(values) != space.channels:
-            values = values or ()
+        if (number := len(values or ())) != space.channels:
             raise SegfolioError(
-                f"model.{name} has {len(values)} value{'s' * (len(values) > 1)}, but {of}; give one for each (the "
+                f"model.{name} has {counted(number, 'value')}, but {of}; give one for each (the "
                 "default is ImageNet's, of RGB; `segfolio inspect CONFIG` measures that of a dataset)"
             )
     if min(std) <= 0:
@@ -44,4 +44,4 @@ def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], st
             what = f"give the architecture in_channels: {space.channels}"
         else:
             what = f"take an architecture with in_channels, or images of {takes} (channels: {takes} of the dataset)"
-        raise SegfolioError(f"{kind.__name__} takes images of {takes} channel{'s' * (takes > 1)}, but {of}; {what}")
+        raise SegfolioError(f"{kind.__name__} takes images of {counted(takes, 'channel')}, but {of}; {what}")

@@ -57,8 +57,7 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], weights: str) -> Non
     Raises:
         SegfolioError: some are missing or of another shape, or of batch normalisations that are others here.
     """
-    flat = {key.replace(".", "_"): value for key, value in state.items()}  # timm renames features
-    own = {key: flat[key.replace(".", "_")] for key in body.state_dict() if key.replace(".", "_") in flat}
+    own = _of_features(body, state)
     if any(key.endswith("running_mean") for key in state) and not any(key.endswith("running_mean") for key in own):
         raise SegfolioError(
             f"{weights}: these weights are of batch normalisation; give norm: frozen (or batch), or no weights"
@@ -108,10 +107,7 @@ def load_pretrained(
 def load_encoder(encoder: Any, state: Mapping[str, Tensor], weights: str, backbone: str) -> None:
     """Load timm's state dict of `backbone`, classifier or not, into the encoder that `backbone_config` describes."""
     if hasattr(encoder, "_backbone"):
-        own = encoder._backbone.state_dict()
-        flat = {key.replace(".", "_"): value for key, value in state.items()}  # features are renamed by timm
-        renamed = {key: flat[key.replace(".", "_")] for key in own if key.replace(".", "_") in flat}
-        load_weights(encoder._backbone, renamed, weights)
+        load_weights(encoder._backbone, _of_features(encoder._backbone, state), weights)
         return
     with torch.device("meta"):
         swin = timm.create_model(backbone)
@@ -123,6 +119,12 @@ def load_encoder(encoder: Any, state: Mapping[str, Tensor], weights: str, backbo
     index = {key: value for key, value in own.items() if key.endswith("relative_position_index")}  # is no weight
     new = ("hidden_states_norms", "model.layernorm", "swin.layernorm")
     load_weights(encoder, from_timm(own, state, SWIN_KEYS) | index, weights, new=new)
+
+
+def _of_features(body: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a classifier's weights that `body` has, under its names: timm renames features, dots to underscores."""
+    flat = {key.replace(".", "_"): value for key, value in state.items()}
+    return {key: flat[key.replace(".", "_")] for key in body.state_dict() if key.replace(".", "_") in flat}
 
 
 def from_timm(keys: Iterable[str], state: Mapping[str, Tensor], names: Iterable[tuple[str, Any]]) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ from torch.nn.functional import pad
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file
-from segfolio.weights.input_layer import fitted, tell_fitted
+from segfolio.weights.input_layer import tell_fitted
 
 ENCODERS = smp.encoders.encoders
 DECODERS = smp.MODEL_ARCHITECTURES_MAPPING
@@ -108,7 +108,7 @@ class SMP(nn.Module):
         """A state dict of the whole, or of the encoder with or without its classifier, under any of the prefixes that
         libraries put before its names."""
         if any(key.startswith("model.decoder.") for key in state):
-            return load_weights(self, fitted(state, self, source), source)
+            return load_weights(self, state, source)
         encoder: Any = self.model.encoder
         own = encoder.state_dict()
         readings = [
@@ -120,7 +120,7 @@ class SMP(nn.Module):
         found = {key: value for key, value in best.items() if key in own}
         if not found:
             raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(own)}")
-        return load_weights(encoder, fitted(found, encoder, source), source)
+        return load_weights(encoder, found, source)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, num_classes, H, W]`, for any H and W."""

@@ -252,7 +252,7 @@ def results(prediction: Prediction, number: int | str, labels: LabelSpace) -> li
         {
             "image_id": number,
             "category_id": labels.ids[label],
-            "segmentation": _text(mask),
+            "segmentation": rle.to_json(mask),
             "score": score,
             "bbox": box,
         }
@@ -292,7 +292,7 @@ def annotations_json(
         for mask, label, crowd, area, box, box_only in zip(*columns, strict=True):
             if not labels.is_thing[label]:
                 continue
-            shape: Any = [] if box_only else _text(mask)
+            shape: Any = [] if box_only else rle.to_json(mask)
             if as_polygons and area and not crowd and not box_only:
                 shape = polygons.to_coco(polygons.from_mask(rle.decode([mask], segments.size)[0]))
             content["annotations"].append(
@@ -318,10 +318,6 @@ def _floats(values: list[Any], width: int = 1) -> Tensor | None:
         return torch.from_numpy(np.array(rows, np.float64).reshape(-1, width))
     except OverflowError:  # a whole number of over 308 digits
         return None
-
-
-def _text(mask: RLE) -> dict[str, Any]:
-    return {"size": list(mask["size"]), "counts": mask["counts"].decode()}
 
 
 def _get(path: Path, where: str, place: int, entry: Any, key: str, kind: type) -> Any:

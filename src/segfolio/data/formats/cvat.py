@@ -19,12 +19,11 @@ import numpy as np
 
 from segfolio.data.checks.problems import Problem, raise_problems
 from segfolio.data.formats import polygons, rle
+from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError
 
 _NO_AREA = {"points", "polyline", "cuboid", "skeleton"}
 _NO_SHAPE = {"attribute", "tag"}  # they say something of an image or a track
-
-Size = tuple[int, int]
 
 
 class _Shape(NamedTuple):
@@ -169,7 +168,7 @@ def _merged(image: _Image) -> list[_Shape]:
         else:
             size = image.height, image.width
             parts = [rle.from_segmentation(part.segmentation, size) for part in (other, shape)]
-            found[key] = other._replace(segmentation=_counts(np.logical_or(*rle.decode(parts, size))))
+            found[key] = other._replace(segmentation=_run_lengths(np.logical_or(*rle.decode(parts, size))))
     return list(found.values())
 
 
@@ -203,7 +202,7 @@ def _mask(shape: ET.Element, size: Size) -> tuple[Any, None]:
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
     mask = np.zeros(size, np.bool_)
     mask[top : top + height, left : left + width] = inside
-    return _counts(mask), None
+    return _run_lengths(mask), None
 
 
 _READ: dict[str, Callable[[ET.Element, Size], tuple[Any, list[float] | None]]] = {
@@ -214,9 +213,8 @@ _READ: dict[str, Callable[[ET.Element, Size], tuple[Any, list[float] | None]]] =
 }
 
 
-def _counts(mask: rle.Bools) -> dict[str, Any]:
-    coded = rle.encode(mask[None])[0]
-    return {"size": list(coded["size"]), "counts": coded["counts"].decode()}
+def _run_lengths(mask: rle.Bools) -> dict[str, Any]:
+    return rle.to_json(rle.encode(mask[None])[0])
 
 
 def _labels(root: ET.Element) -> list[str]:

@@ -167,6 +167,11 @@ def from_counts(counts: Sequence[int], size: tuple[int, int]) -> RLE:
     return _coco.frPyObjects({"size": list(size), "counts": list(map(int, counts))}, *size)
 
 
+def to_json(rle: RLE) -> dict[str, Any]:
+    """As a COCO file holds it: `counts` is text."""
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
 def to_counts(rle: RLE) -> npt.NDArray[np.int64]:
     """The runs of a compressed mask.
 
