@@ -95,6 +95,10 @@ class PerPixel(Family):
             )
         self.train()  # what is frozen is not for the optimiser
 
+    @property
+    def train_keys(self) -> Sequence[str]:
+        return "train/loss", *(f"train/loss_{name}" for name in (*self.losses, *self.auxiliary_losses))
+
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         logits, auxiliary = outputs(self(batch.images))
         if auxiliary.keys() != self.auxiliary_losses.keys():
