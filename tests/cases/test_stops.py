@@ -152,7 +152,7 @@ def test_pictures_that_cannot_be_written_do_not_end_a_run(monkeypatch, segfolio)
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segfolio.viz.callback.write_image", full)
+    monkeypatch.setattr("segfolio.viz.callback.write_atomically", full)
     arguments = ("--data.batch_size=2", "--trainer.max_steps=2", "--trainer.val_check_interval=1", "--output=run")
     assert segfolio("fit", *SMALL, *arguments) == 0
     assert any("pictures cannot be written (No space left on device); the run goes on" in said for said in warned)
