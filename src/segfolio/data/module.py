@@ -133,6 +133,10 @@ class DataModule(LightningDataModule):
         for name in sorted(names - self._checked):
             self.split(name).check()
         self._checked |= names
+        evaluated = self.eval_transforms if stage in ("fit", "validate") else self.test_transforms
+        for transform in (*(self.train_transforms if stage == "fit" else ()), *evaluated):
+            if check := getattr(transform, "check", None):
+                check(self.image_space)
         if stage == "predict":
             return
         if stage == "fit":
