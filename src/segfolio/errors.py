@@ -17,7 +17,9 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     Of dotted words each part is looked at by itself: `modl.lr` is near `model.lr` where there is a `model` alone.
     """
     words = list(words)
-    near = _part_by_part(word.split("."), words) or next(iter(difflib.get_close_matches(word, words, n=1)), None)
+    near = _part_by_part(word.split("."), words)
+    if near is None and "." not in word:
+        near = next(iter(difflib.get_close_matches(word, words, n=1)), None)
     return f"; did you mean {near!r}?" if near else ""
 
 

@@ -206,10 +206,10 @@ def _nearest_class(name: str, parser: ArgumentParser, report: str) -> str:
         else:
             hints = [getattr(action, "_typehint", None) for action in parser._actions if action.dest == key]
             known = [path for hint in hints for path in get_all_subclass_paths(hint)]
-    for classes, cutoff in ((_own_classes(), 0.8), (known, 0.6)):
-        paths = {path.rpartition(".")[2].lower(): path for path in classes}
-        if near := get_close_matches(name.lower(), paths, n=1, cutoff=cutoff):
-            return f"; did you mean {paths[near[0]]!r}?"
+    own, fitting = ({path.rpartition(".")[2].lower(): path for path in paths} for paths in (_own_classes(), known))
+    for classes, cutoff in ((own, 0.8), (fitting, 0.6)):
+        if near := get_close_matches(name.lower(), classes, n=1, cutoff=cutoff):
+            return f"; did you mean {(own | fitting)[near[0]]!r}?"
     return ""
 
 

@@ -81,6 +81,8 @@ class PerPixel(Family):
                 "names of the auxiliary logits: rename the other"
             )
         check_names("model.losses", [*losses, *auxiliary])
+        if not losses:
+            raise SegfolioError("model.losses is empty; give one by a name, such as ce: segfolio.losses.CrossEntropy")
         if unknown := sorted(self.loss_weights.keys() - losses.keys() - auxiliary.keys()):
             raise SegfolioError(
                 f"model.loss_weights names {', '.join(unknown)}, but the losses are "
