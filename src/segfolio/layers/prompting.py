@@ -4,8 +4,8 @@
     read(embedding, prompts, multimask) -> Reading  what is answered to each prompt, before a mask is drawn
     draw(reading, keep) -> masks                    of all answers, or of those that are worth it
 
-`images` `[B, C_in, H, W]` are normalised and no side is longer than the network's `image_size`; it pads them itself, on
-the right and below. `decode` is the last two, `forward` all three. Embeddings are opaque, but for their first
+`images` `[B, C_in, H, W]` are normalised and of the size that `fit` says; the network pads them itself, on the right and
+below. `decode` is the last two, `forward` all three. Embeddings are opaque, but for their first
 dimension: one may be kept, cut into images, and asked again and again.
 """
 
@@ -77,6 +77,12 @@ class PromptableNetwork(nn.Module):
 
     image_size: int
     mask_size: int
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width to which an image is resized before it is embedded; if the network does not say
+        otherwise, its longest side is `image_size`."""
+        scale = self.image_size / max(height, width)
+        return int(height * scale + 0.5), int(width * scale + 0.5)
 
     def embed(self, images: Tensor) -> Embedding:
         """Images `[B, C_in, H, W]` as this module says, to their embedding.

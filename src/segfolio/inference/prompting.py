@@ -1,0 +1,75 @@
+"""`EmbeddedImages`: images that are embedded once and asked about in their own pixels, any number of times."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+from torchvision.transforms.v2.functional import resize
+
+from segfolio.data.prompts import Prompts
+from segfolio.data.sample import Size
+from segfolio.layers.prompting import Embedding, PromptableNetwork, PromptedMasks, PromptInput, Reading
+
+
+class EmbeddedImages:
+    """The one way from prompts in an image's own pixels to a network's, and of its masks back.
+
+    Args:
+        network: in which mode it is, is for the caller to say.
+        embedding: of images that `fitted` has made.
+        sizes: height and width of each image before that.
+    """
+
+    def __init__(self, network: PromptableNetwork, embedding: Embedding, sizes: Sequence[Size]) -> None:
+        self.network, self.embedding, self.sizes = network, embedding, list(sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def read(self, prompts: Prompts, image: Tensor, masks: Tensor | None = None, multimask: bool = True) -> Reading:
+        """What is answered to P prompts in pixels of their images, see `PromptableNetwork.read`.
+
+        Args:
+            image: `[P]` int64, which image each is of.
+            masks: `[P, h, w]`, logits of an earlier answer.
+        """
+        return self.network.read(self.embedding, self._of_network(prompts, image, masks), multimask)
+
+    def ask(
+        self, prompts: Prompts, image: Tensor, masks: Tensor | None = None, multimask: bool = True
+    ) -> PromptedMasks:
+        """As `read`, with the masks as the network draws them, `[P, M, h, w]`."""
+        reading = self.read(prompts, image, masks, multimask)
+        return PromptedMasks(self.network.draw(reading), reading.iou, reading.object_score)
+
+    def enlarge(self, masks: Tensor, image: int) -> Tensor:
+        """Mask logits `[N, h, w]` of an image, of any type, at its own size, `[N, H, W]`, as the original does it:
+        enlarged to the padded square, cut to the image, resized."""
+        side = self.network.image_size
+        height, width = self.network.fit(*self.sizes[image])
+        square = interpolate(masks[:, None], (side, side), mode="bilinear")[:, :, :height, :width]
+        return interpolate(square, self.sizes[image], mode="bilinear")[:, 0]
+
+    def _of_network(self, prompts: Prompts, image: Tensor, masks: Tensor | None) -> PromptInput:
+        """In pixels of what the network sees. The place of a pixel is scaled as the original does it, by its index
+        and not by its centre; a box by its edges."""
+        own = torch.tensor(self.sizes, dtype=torch.float32)
+        seen = torch.tensor([self.network.fit(*size) for size in self.sizes], dtype=torch.float32)
+        scale = (seen / own).flip(1).to(image.device)[image]  # [P, 2], of x and of y
+        points = prompts.points if prompts.points is not None else scale.new_zeros(len(image), 0, 2)
+        kinds = prompts.kinds if prompts.kinds is not None else image.new_zeros(len(image), 0)
+        boxes = None if prompts.boxes is None else prompts.boxes * scale.repeat(1, 2)
+        return PromptInput(image, (points - 0.5) * scale[:, None] + 0.5, kinds, boxes, masks)
+
+
+def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """Images `[B, C, H, W]` of the dataset's values, of which `sizes` are valid at the upper left, as `network.fit`
+    has them, `[B, C, h, w]`: each resized by itself (bilinear, antialiased, rounded to the type, as Pillow does),
+    zero on the right and below where another is larger."""
+    resized = [
+        resize(image[:, :height, :width], list(network.fit(height, width)), antialias=True)
+        for image, (height, width) in zip(images, sizes, strict=True)
+    ]
+    height, width = (max(image.shape[d] for image in resized) for d in (1, 2))
+    return torch.stack([pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in resized])
