@@ -4,9 +4,9 @@
     read(embedding, prompts, multimask) -> Reading  what is answered to each prompt, before a mask is drawn
     draw(reading, keep) -> masks                    of all answers, or of those that are worth it
 
-`images` `[B, C_in, H, W]` are normalised and of the size that `fit` says; the network pads them itself, on the right and
-below. `decode` is the last two, `forward` all three. Embeddings are opaque, but for their first
-dimension: one may be kept, cut into images, and asked again and again.
+`images` `[B, C_in, H, W]` are normalised and of the size that `fit` says; the network pads them itself, on the right
+and below. `decode` is the last two, `forward` all three. Embeddings are opaque, but for their first dimension: one may
+be kept, cut into images, and asked again and again.
 """
 
 from typing import NamedTuple
