@@ -9,6 +9,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction, Size
 from segfolio.families.base import Family
 from segfolio.inference.asking import PromptProtocol
+from segfolio.inference.everything import OBJECT, Everything
 from segfolio.inference.prompt_protocols import find
 from segfolio.inference.prompt_test import PromptProtocols, PromptTest
 from segfolio.inference.prompting import EmbeddedImages, fitted
@@ -25,6 +26,7 @@ class Promptable(Family):
     Args:
         validation: the protocol of validation, a preset or an object of `inference.prompt_protocols`.
         test: the protocol of the test, and further ones of the same test, see `inference.prompt_test`.
+        predict_with: how images are predicted where nobody asks, see `inference.everything`.
 
     The others, by name, are those of `Family`.
 
@@ -33,6 +35,7 @@ class Promptable(Family):
     """
 
     network: PromptableNetwork
+    predicted_labels = OBJECT
     takes_padding = True
     measured_by = "at its original size"
 
@@ -42,9 +45,10 @@ class Promptable(Family):
         architecture: Callable[[int], nn.Module],
         validation: str | PromptProtocol = "clicks_5",
         test: PromptProtocols = PromptProtocols(),  # noqa: B008  it is immutable
+        predict_with: Everything = Everything(),  # noqa: B008  it is immutable
         **recipe: Any,
     ) -> None:
-        self.validation = find(validation)
+        self.validation, self.predict_with = find(validation), predict_with
         self.main_metric = self.validation.main_metric
         super().__init__(labels, architecture, **recipe)
         self.tester = tester = PromptTest(test, labels, self.evaluation_of)
@@ -61,6 +65,9 @@ class Promptable(Family):
 
     def make_metrics(self) -> list[Evaluator]:
         return self.validation.evaluators(self.labels)
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        return self.predict_with.predict(self, batch)
 
     def answer(self, batch: Batch) -> list[Prediction]:
         return self.validation.answer(self, batch)
