@@ -32,6 +32,7 @@ from segfolio.metrics import (
     InstanceMetric,
     InteractiveMetric,
     PanopticMetric,
+    ProposalMetric,
     RandInformation,
     SemanticMetric,
 )
@@ -46,6 +47,7 @@ EVALUATORS = {
     "instance": functools.partial(InstanceMetric, kinds=("segm", "bbox")),
     "clicks": functools.partial(InteractiveMetric, clicks=5),
     "box": BoxMetric,
+    "proposals": ProposalMetric,
     "panoptic": PanopticMetric,
     "Rand": functools.partial(RandInformation, cell="sky"),
     "Cityscapes": functools.partial(

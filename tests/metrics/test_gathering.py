@@ -33,6 +33,7 @@ def of_each_process():
         ("clicks", "NoC85"),
         ("clicks", "click_seconds"),
         ("box", "mIoU_box"),
+        ("proposals", "AR_10"),
         ("panoptic", "PQ"),
         ("Rand", "V_rand"),
         ("Cityscapes", "iIoU"),

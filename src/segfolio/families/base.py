@@ -38,6 +38,7 @@ class Family(Trained):
     """
 
     measured_by: str
+    predicted_labels: LabelSpace | None = None  # of `predict`, where these are not the dataset's
     needs_truth = True
     needs_masks: bool = True  # of an object, to learn it or to measure it, where a box is not enough
     takes_padding: bool = False  # for padding, which `batch.sizes` tells, and not for image
