@@ -90,7 +90,7 @@ def load_pretrained(
     elif weights in tags:
         state = read_file(fetch(get_pretrained_cfg(f"{backbone}.{weights}").hf_hub_id, SAFE) / SAFE)
     elif released is not None and (Path(weights).is_dir() or "/" in weights):
-        state = _released(released, weights)
+        state = released_state(released, weights)
     else:
         hub = "" if released is None else "nor a repository of the hub, "
         raise SegfolioError(
@@ -156,7 +156,7 @@ def _own_key(key: str) -> str:
     return key.replace(block[0], f"encoder._backbone.layer{int(stage) + 1}.{index}.{place}")
 
 
-def _released(model: Any, repository: str) -> dict[str, Tensor]:
+def released_state(model: Any, repository: str) -> dict[str, Tensor]:
     """The state dict of a released model, under the names of the installed transformers."""
     folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, "pytorch_model.bin")
     try:
