@@ -81,14 +81,15 @@ HOUSE = by_name(
         *ratios(*(f"{name}_{size}_box" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
         *ratios("SQ", "RQ", *(f"{name}{kind}" for kind in ("_things", "_stuff") for name in ("PQ", "SQ", "RQ"))),
         *ratios("V_rand", "V_info"),
-        *ratios("mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "J", "F", "J_and_F"),  # of prompts, of clips
+        *ratios("mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "mIoU_1click_oracle", "mIoU_box"),  # of prompts
+        *ratios("J", "F", "J_and_F"),  # of clips
         *ratios("IoU/<class>", "accuracy/<class>", "dice/<class>", "boundary_f1/<class>", "boundary_IoU/<class>"),
         *ratios("AP/<class>", "AP_box/<class>", "PQ/<class>"),
         *ratios("IoU_category/<class>", "iIoU/<class>", "iIoU_category/<class>"),
         Figure("HD95", "pixels", higher_is_better=False),
         Figure("HD95/<class>", "pixels", higher_is_better=False),
         *(Figure(name, "clicks", higher_is_better=False) for name in ("NoC85", "NoC90")),
-        Figure("evaluation_seconds", "s", higher_is_better=False),
+        *(Figure(name, "s", higher_is_better=False) for name in ("click_seconds", "evaluation_seconds")),
     )
 )
 """The figures of the house: what an experiment may claim before a run has told its own."""

@@ -62,6 +62,9 @@ class Remapped(SegmentationDataset):
     def image_id(self, index: int) -> str | None:
         return self.dataset.image_id(index)
 
+    def image_number(self, index: int) -> int | None:
+        return self.dataset.image_number(index)
+
     def image_file(self, index: int) -> Path | None:
         return self.dataset.image_file(index)
 

@@ -147,6 +147,9 @@ class Prompted:
         iou: `[P, K]` float32, how well the network thinks that each fits.
         of: `[P]` int64, the segment of the truth that each answer belongs to; -1 for none.
         clicks: the points that were given, in their order, at the image's original size; None where there were none.
+        candidates: `[P][M]`, the masks of the first round among which the network chose; empty where there was no
+            choice.
+        seconds: that the answers took, without the embedding and without the user.
 
     Raises:
         ValueError: not as many masks, estimates or segments as prompts.
@@ -156,10 +159,14 @@ class Prompted:
     iou: Tensor
     of: Tensor
     clicks: Prompts | None = None
+    candidates: list[list[RLE]] = field(default_factory=list)
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.rles) == len(self.iou) == len(self.of):
             raise ValueError(f"{len(self.rles)} prompts have {len(self.iou)} estimates and {len(self.of)} segments")
+        if len(self.candidates) not in (0, len(self.rles)):
+            raise ValueError(f"{len(self.rles)} prompts have candidates of {len(self.candidates)}")
 
 
 @dataclass

@@ -3,5 +3,6 @@
 from segfolio.families.detection import Detection
 from segfolio.families.mask_classification import MaskClassification
 from segfolio.families.per_pixel import PerPixel
+from segfolio.families.promptable import Promptable
 
-__all__ = ["Detection", "MaskClassification", "PerPixel"]
+__all__ = ["Detection", "MaskClassification", "PerPixel", "Promptable"]

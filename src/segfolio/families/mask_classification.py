@@ -78,7 +78,7 @@ class MaskClassification(Family):
         self.preparation = TaskTruth(labels, task)
         self.measured_by = f"{task} inference of the queries"
         super().__init__(labels, architecture, **recipe)
-        self.tester = DenseTest(test, lambda: Evaluation(self.make_metrics()))
+        self.tester = DenseTest(test, self.evaluation, lambda: Evaluation(self.make_metrics()))
         if task != "semantic" and not self.tester.is_plain:
             raise SegfolioError(
                 f"model.test needs scores per pixel, which MaskClassification does not have for the task {task}; "

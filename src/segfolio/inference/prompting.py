@@ -18,11 +18,26 @@ class EmbeddedImages:
     Args:
         network: in which mode it is, is for the caller to say.
         embedding: of images that `fitted` has made.
-        sizes: height and width of each image before that.
+        sizes: height and width of each image in whose pixels it is asked, as a rule before that.
+        seen: height and width of each as it was embedded; what the network's `fit` makes of `sizes` if not given.
     """
 
-    def __init__(self, network: PromptableNetwork, embedding: Embedding, sizes: Sequence[Size]) -> None:
+    def __init__(
+        self,
+        network: PromptableNetwork,
+        embedding: Embedding,
+        sizes: Sequence[Size],
+        seen: Sequence[Size] | None = None,
+    ) -> None:
         self.network, self.embedding, self.sizes = network, embedding, list(sizes)
+        self.seen = [network.fit(*size) for size in sizes] if seen is None else list(seen)
+
+    @classmethod
+    def joined(cls, parts: Sequence["EmbeddedImages"]) -> "EmbeddedImages":
+        """The images of several in one."""
+        embedding = tuple(torch.cat(each) for each in zip(*(part.embedding for part in parts), strict=True))
+        sizes, seen = ([size for part in parts for size in getattr(part, name)] for name in ("sizes", "seen"))
+        return cls(parts[0].network, embedding, sizes, seen)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -47,7 +62,7 @@ class EmbeddedImages:
         """Mask logits `[N, h, w]` of an image, of any type, at its own size, `[N, H, W]`, as the original does it:
         enlarged to the padded square, cut to the image, resized."""
         side = self.network.image_size
-        height, width = self.network.fit(*self.sizes[image])
+        height, width = self.seen[image]
         square = interpolate(masks[:, None], (side, side), mode="bilinear")[:, :, :height, :width]
         return interpolate(square, self.sizes[image], mode="bilinear")[:, 0]
 
@@ -55,7 +70,7 @@ class EmbeddedImages:
         """In pixels of what the network sees. The place of a pixel is scaled as the original does it, by its index
         and not by its centre; a box by its edges."""
         own = torch.tensor(self.sizes, dtype=torch.float32)
-        seen = torch.tensor([self.network.fit(*size) for size in self.sizes], dtype=torch.float32)
+        seen = torch.tensor(self.seen, dtype=torch.float32)
         scale = (seen / own).flip(1).to(image.device)[image]  # [P, 2], of x and of y
         points = prompts.points if prompts.points is not None else scale.new_zeros(len(image), 0, 2)
         kinds = prompts.kinds if prompts.kinds is not None else image.new_zeros(len(image), 0)

@@ -6,6 +6,7 @@ from segfolio.metrics.confusion import ConfusionMatrix
 from segfolio.metrics.evaluator import Evaluation, Evaluator
 from segfolio.metrics.hausdorff import Hausdorff95
 from segfolio.metrics.instance import InstanceMetric
+from segfolio.metrics.interactive import BoxMetric, InteractiveMetric
 from segfolio.metrics.panoptic import PanopticMetric
 from segfolio.metrics.rand_information import RandInformation
 from segfolio.metrics.records import RecordMetric
@@ -14,12 +15,14 @@ from segfolio.metrics.semantic import SemanticMetric
 __all__ = [
     "BoundaryF1",
     "BoundaryIoU",
+    "BoxMetric",
     "CityscapesMetric",
     "ConfusionMatrix",
     "Evaluation",
     "Evaluator",
     "Hausdorff95",
     "InstanceMetric",
+    "InteractiveMetric",
     "PanopticMetric",
     "RandInformation",
     "RecordMetric",

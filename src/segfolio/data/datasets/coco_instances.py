@@ -123,6 +123,9 @@ class CocoInstances(SegmentationDataset):
     def image_id(self, index: int) -> str:
         return self.file.images[index].stem
 
+    def image_number(self, index: int) -> int:
+        return self.file.images[index].id
+
     def image_file(self, index: int) -> Path:
         path = self.file.images[index].path
         return self._by_name.get(path, self.folder / path)

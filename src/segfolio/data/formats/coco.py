@@ -85,7 +85,7 @@ def load(path: Path) -> CocoFile:
         SegfolioError: a file that is missing or no JSON, that lacks a list or an entry's id or name, and
             categories that occur twice.
     """
-    data = _read(path)
+    data = read_bytes(path)
     if cvat.is_xml(data):
         data = json.dumps(cvat.to_coco(data, path)).encode()
     try:
@@ -153,7 +153,7 @@ def _annotation(entry: dict[str, Any]) -> Annotation:
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or a `SegfolioError` that says where it is none."""
     try:
-        return json.loads(_read(path))
+        return json.loads(read_bytes(path))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise SegfolioError(f"{path} is no JSON: {error.msg} at {where}; copy or export it again") from None
@@ -161,7 +161,8 @@ def read_json(path: Path) -> Any:
         raise SegfolioError(f"{path} is no JSON ({type(error).__name__}); copy or export it again") from None
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, or a `SegfolioError` that says why it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
