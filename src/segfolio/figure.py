@@ -82,6 +82,7 @@ HOUSE = by_name(
         *ratios("SQ", "RQ", *(f"{name}{kind}" for kind in ("_things", "_stuff") for name in ("PQ", "SQ", "RQ"))),
         *ratios("V_rand", "V_info"),
         *ratios("mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "mIoU_1click_oracle", "mIoU_box"),  # of prompts
+        *(*ratios("teacher_mIoU"), Figure("unexplained_variance", "", higher_is_better=False)),  # of distillation
         *ratios("J", "F", "J_and_F"),  # of clips
         *ratios("IoU/<class>", "accuracy/<class>", "dice/<class>", "boundary_f1/<class>", "boundary_IoU/<class>"),
         *ratios("AP/<class>", "AP_box/<class>", "PQ/<class>"),

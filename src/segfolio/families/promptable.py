@@ -18,7 +18,7 @@ from segfolio.inference.asking import PromptProtocol
 from segfolio.inference.everything import OBJECT, Everything
 from segfolio.inference.prompt_protocols import find
 from segfolio.inference.prompt_test import PromptProtocols, PromptTest
-from segfolio.inference.prompting import EmbeddedImages, fitted
+from segfolio.inference.prompting import EmbeddedImages, network_input
 from segfolio.layers.prompting import PromptableNetwork
 from segfolio.losses.promptable import LOSSES, PromptLoss
 from segfolio.metrics import Evaluator
@@ -115,9 +115,6 @@ class Promptable(Family):
         Args:
             own: the sizes in whose pixels they are asked; `sizes` if not given.
         """
-        small, seen = fitted(self.network, images, sizes), [self.network.fit(*size) for size in sizes]
-        inputs = self.normalize(small)
-        for image, (height, width) in zip(inputs, seen, strict=True):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
-        return EmbeddedImages(self.network, self.network.embed(inputs), sizes if own is None else own, seen)
+        embedding = self.network.embed(network_input(self.network, images, sizes, self.normalize))
+        seen = [self.network.fit(*size) for size in sizes]
+        return EmbeddedImages(self.network, embedding, sizes if own is None else own, seen)

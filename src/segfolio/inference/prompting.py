@@ -1,6 +1,6 @@
 """`EmbeddedImages`: images that are embedded once and asked about in their own pixels, any number of times."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -88,3 +88,15 @@ def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) ->
     ]
     height, width = (max(image.shape[d] for image in resized) for d in (1, 2))
     return torch.stack([pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in resized])
+
+
+def network_input(
+    network: PromptableNetwork, images: Tensor, sizes: Sequence[Size], normalize: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """As `fitted`, normalised, and zero on the right and below of each image."""
+    inputs = normalize(fitted(network, images, sizes))
+    for image, size in zip(inputs, sizes, strict=True):
+        height, width = network.fit(*size)
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return inputs
