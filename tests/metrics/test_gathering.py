@@ -29,6 +29,8 @@ def of_each_process():
         ("Hausdorff", "HD95"),
         ("instance", "AP"),
         ("instance", "AP_box"),
+        ("federated", "AP_common"),
+        ("federated", "AP_rare_box"),
         ("panoptic", "PQ"),
         ("Rand", "V_rand"),
         ("Cityscapes", "iIoU"),
