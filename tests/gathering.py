@@ -19,15 +19,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from segfolio.data.datasets import Shapes
+from segfolio.data.formats import rle
 from segfolio.data.panoptic_truth import panoptic_truth
-from segfolio.data.sample import Instances, Prediction, Segments, Target
+from segfolio.data.prompts import Prompts
+from segfolio.data.sample import Instances, Prediction, Prompted, Segments, Target
 from segfolio.metrics import (
     BoundaryF1,
     BoundaryIoU,
+    BoxMetric,
     CityscapesMetric,
     Hausdorff95,
     InstanceMetric,
+    InteractiveMetric,
     PanopticMetric,
+    ProposalMetric,
     RandInformation,
     SemanticMetric,
 )
@@ -40,6 +45,9 @@ EVALUATORS = {
     "boundary IoU": BoundaryIoU,
     "Hausdorff": Hausdorff95,
     "instance": functools.partial(InstanceMetric, kinds=("segm", "bbox")),
+    "clicks": functools.partial(InteractiveMetric, clicks=5),
+    "box": BoxMetric,
+    "proposals": ProposalMetric,
     "panoptic": PanopticMetric,
     "Rand": functools.partial(RandInformation, cell="sky"),
     "Cityscapes": functools.partial(
@@ -62,7 +70,19 @@ def guess(index: int, target: Target) -> Prediction:
     segments = Segments(id_map, labels, truth.crowd)
     scores = torch.from_numpy(rng.integers(1, 9, len(things)) / 8).float()  # with ties
     instances = Instances([segments.rles[i] for i in things], labels[things], scores)
-    return Prediction(f"image_{index}", tuple(semantic.shape), semantic, instances, segments)
+    prompted = clicked(target, rng)
+    return Prediction(f"image_{index}", tuple(semantic.shape), semantic, instances, segments, prompted)
+
+
+def clicked(target: Target, rng: np.random.Generator) -> Prompted:
+    """Each object, shifted by less after each of five clicks."""
+    masks = target.segments.masks.as_subclass(torch.Tensor)
+    of, shift = torch.arange(len(masks)), int(rng.integers(3, 6))
+    rounds = [torch.roll(masks, max(0, shift - 2 * k), 2) for k in range(5)]
+    rles = [rle.encode(each.numpy()) for each in torch.stack(rounds, 1)]
+    points, kinds = torch.zeros(len(of), 5, 2), torch.ones(len(of), 5).long()
+    candidates = [[first, third] for first, _, third, *_ in rles]
+    return Prompted(rles, torch.zeros(len(of), 5), of, Prompts(of, points, kinds), candidates, float(rng.random()))
 
 
 def evaluate(rank: int, processes: int, folder: str) -> None:

@@ -20,6 +20,7 @@ from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.mask_matching import MaskTarget
 from segfolio.metrics import Evaluation, Evaluator, InstanceMetric, PanopticMetric, SemanticMetric
 
+_LOSSES = ("class", "mask", "dice")
 _MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
 
 
@@ -107,6 +108,10 @@ class MaskClassification(Family):
             return
         for name in data.splits_of(stage) if stage != "predict" else ():
             check_task(data.split(name), name, self.task)
+
+    @property
+    def train_keys(self) -> Sequence[str]:
+        return "train/loss", *(f"train/loss_{name}" for name in _LOSSES), "train/segments_left_out"
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self(batch.images)

@@ -8,6 +8,7 @@ from segfolio.metrics.hausdorff import Hausdorff95
 from segfolio.metrics.instance import InstanceMetric
 from segfolio.metrics.interactive import BoxMetric, InteractiveMetric
 from segfolio.metrics.panoptic import PanopticMetric
+from segfolio.metrics.proposals import ProposalMetric
 from segfolio.metrics.rand_information import RandInformation
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import SemanticMetric
@@ -24,6 +25,7 @@ __all__ = [
     "InstanceMetric",
     "InteractiveMetric",
     "PanopticMetric",
+    "ProposalMetric",
     "RandInformation",
     "RecordMetric",
     "SemanticMetric",

@@ -8,7 +8,7 @@ import torch
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.checks.headers import FilePair, header_problems
-from segfolio.data.checks.problems import Problem, counted
+from segfolio.data.checks.problems import Problem
 from segfolio.data.checks.remembered import remembered_problems
 from segfolio.data.dataset import DatasetInfo, RemoteFile, SegmentationDataset, files_by_id
 from segfolio.data.formats import coco, coco_problems, cvat, rle
@@ -18,6 +18,7 @@ from segfolio.data.image_space import Dtype, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 _SERVER = "http://images.cocodataset.org"
 USUAL = (  # COCO's own, those of exports for one's own data, Roboflow's
