@@ -75,10 +75,9 @@ def made_small(path: Path) -> dict[str, Any]:
     """The experiment with the tiniest network of its kind, on tiny data in the real layout, for two steps."""
     content = copy.deepcopy(CONTENT[path])
     network = content["model"]["init_args"]["architecture"]
-    cls = resolve(network["class_path"])
-    given = network.get("init_args", {})
-    tiny = {key: value for key, value in cls.tiny.items() if given.get(key, "") is not None}  # null has a meaning
-    network["init_args"] = {**given, **({"weights": None} if has_weights(cls) else {}), **tiny}
+    network["init_args"] = tiny_arguments(network)
+    if teacher := content["model"]["init_args"].get("teacher"):  # sees what its student does
+        teacher["init_args"] = {**tiny_arguments(teacher), "image_size": network["init_args"]["image_size"]}
     data = content["data"]
     arguments = data["dataset"].get("init_args", {})
     arguments |= {key: "data" for key in arguments if key.startswith("root_")}
@@ -102,6 +101,13 @@ def made_small(path: Path) -> dict[str, Any]:
     content["trainer"] |= {**short, "accelerator": "cpu", "accumulate_grad_batches": 1, "val_check_interval": None}
     content["trainer"]["logger"] = False  # takes longer than the training
     return content
+
+
+def tiny_arguments(network: dict[str, Any]) -> dict[str, Any]:
+    """Of an experiment's network, those of the tiniest of its kind."""
+    cls, given = resolve(network["class_path"]), network.get("init_args", {})
+    tiny = {key: value for key, value in cls.tiny.items() if given.get(key, "") is not None}  # null has a meaning
+    return {**given, **({"weights": None} if has_weights(cls) else {}), **tiny}
 
 
 def quick_protocol(node: Any) -> Any:
@@ -182,9 +188,8 @@ def test_it_trains_two_steps_and_is_tested(alike, segfolio, tmp_path, capsys):
     assert segfolio("fit", "-c", small, "--output=run") == 0, capsys.readouterr().err
     assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt", "--trainer.limit_test_batches=2") == 0
     figures = json.loads(Path("run/test-limit_test_batches=2/figures.json").read_text())
-    found = [
-        figures[f"test/{name}"] for name in ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click") if f"test/{name}" in figures
-    ]
+    names = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "teacher_mIoU")
+    found = [figures[f"test/{name}"] for name in names if f"test/{name}" in figures]
     assert found
     assert all(0 <= figure <= 1 for figure in found)
     expected = {key for each in alike for key in CONTENT[each]["paper"].get("expected", {})}
