@@ -122,9 +122,12 @@ class CocoInstances(SegmentationDataset):
                 found = files_by_id(root / folder)
                 if names & found.keys():
                     return root / folder, found
+        first = self.file.images[0].path if self.file.images else ""
+        elsewhere = first.startswith("/") or ":" in first  # on another machine, as no file of this one
+        do = "make their names relative to that folder" if elsewhere else "say in which folder they are (images)"
         raise SegfolioError(
-            f"{self.file.path} names {len(self.file.images)} images, none of which is below {root} in "
-            f"{' or '.join(folders)}; say in which folder they are (images)"
+            f"{self.file.path} names {counted(len(self.file.images), 'image')}, none of which is below {root} in "
+            f"{' or '.join(folders)} (the first is {first}); {do}"
         )
 
     def __len__(self) -> int:
