@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 CLAIMED = sorted((REPOSITORY / "experiments").glob(f"*/{CLAIMS}"))
 EXPERIMENTS = sorted(set((REPOSITORY / "experiments").glob("*/*.yaml")) - set(CLAIMED))
 CONTENT = {path: yaml.safe_load(path.read_text()) for path in EXPERIMENTS}
-MAIN = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "AR_1000")
+MAIN = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "AR_1000", "teacher_mIoU")
 LENGTHS = {"size", "short_side", "short_sides", "long_side", "max_size", "window", "stride"}
 
 
@@ -76,10 +76,9 @@ def made_small(path: Path) -> dict[str, Any]:
     """The experiment with the tiniest network of its kind, on tiny data in the real layout, for two steps."""
     content = copy.deepcopy(CONTENT[path])
     network = content["model"]["init_args"]["architecture"]
-    cls = resolve(network["class_path"])
-    given = network.get("init_args", {})
-    tiny = {key: value for key, value in cls.tiny.items() if given.get(key, "") is not None}  # null has a meaning
-    network["init_args"] = {**given, **({"weights": None} if has_weights(cls) else {}), **tiny}
+    network["init_args"] = tiny_arguments(network)
+    if teacher := content["model"]["init_args"].get("teacher"):  # sees what its student does
+        teacher["init_args"] = {**tiny_arguments(teacher), "image_size": network["init_args"]["image_size"]}
     data = content["data"]
     arguments = data["dataset"].get("init_args", {})
     arguments |= {key: "data" for key in arguments if key.startswith("root_")}
@@ -103,6 +102,13 @@ def made_small(path: Path) -> dict[str, Any]:
     content["trainer"] |= {**short, "accelerator": "cpu", "accumulate_grad_batches": 1, "val_check_interval": None}
     content["trainer"]["logger"] = False  # takes longer than the training
     return content
+
+
+def tiny_arguments(network: dict[str, Any]) -> dict[str, Any]:
+    """Of an experiment's network, those of the tiniest of its kind."""
+    cls, given = resolve(network["class_path"]), network.get("init_args", {})
+    tiny = {key: value for key, value in cls.tiny.items() if given.get(key, "") is not None}  # null has a meaning
+    return {**given, **({"weights": None} if has_weights(cls) else {}), **tiny}
 
 
 def quick_protocol(node: Any) -> Any:
