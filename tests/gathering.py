@@ -56,6 +56,7 @@ EVALUATORS = {
     "boundary IoU": BoundaryIoU,
     "Hausdorff": Hausdorff95,
     "instance": functools.partial(InstanceMetric, kinds=("segm", "bbox")),
+    "federated": federated,
     "clicks": functools.partial(InteractiveMetric, clicks=5),
     "box": BoxMetric,
     "proposals": ProposalMetric,
