@@ -60,7 +60,6 @@ EVALUATORS = {
     "clicks": functools.partial(InteractiveMetric, clicks=5),
     "box": BoxMetric,
     "proposals": ProposalMetric,
-    "federated": federated,
     "panoptic": PanopticMetric,
     "Rand": functools.partial(RandInformation, cell="sky"),
     "Cityscapes": functools.partial(

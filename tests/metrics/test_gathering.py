@@ -36,8 +36,6 @@ def of_each_process():
         ("clicks", "click_seconds"),
         ("box", "mIoU_box"),
         ("proposals", "AR_10"),
-        ("federated", "AP_common"),
-        ("federated", "AP_rare_box"),
         ("panoptic", "PQ"),
         ("Rand", "V_rand"),
         ("Cityscapes", "iIoU"),
