@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from segfolio.data.checks.problems import counted
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 Dtype = Literal["uint8", "uint16", "float32"]
 

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
+from segfolio.families.built import built
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.trained import Trained
 from segfolio.families.transfer import Classes, transfer
@@ -51,7 +52,7 @@ class Family(Trained):
         **recipe: Any,
     ) -> None:
         self.labels, self.architecture = labels, architecture
-        super().__init__(architecture(labels.num_classes), **recipe)
+        super().__init__(built(architecture, labels.num_classes), **recipe)
         self.tester: ProtocolTest[Any, Any] | None = None
         self.metrics = metrics
         self.evaluation = self.evaluation_of(self.make_metrics())

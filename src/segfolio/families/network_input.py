@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from segfolio.data.checks.problems import counted
 from segfolio.data.image_space import ImageSpace
 from segfolio.errors import SegfolioError
 from segfolio.weights.input_layer import first_convolution
+from segfolio.words import counted
 
 
 def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], std: Sequence[float]) -> None:

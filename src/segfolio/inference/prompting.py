@@ -119,12 +119,9 @@ def embed(
         normalize: from the dataset's values to the network's.
         own: the sizes in whose pixels they are asked; `sizes` if not given.
     """
-    small, seen = fitted(network, images, sizes), [network.fit(*size) for size in sizes]
-    inputs = normalize(small)
-    for image, (height, width) in zip(inputs, seen, strict=True):
-        image[:, height:] = 0
-        image[:, :, width:] = 0
-    return EmbeddedImages(network, network.embed(inputs), sizes if own is None else own, seen)
+    embedding = network.embed(network_input(network, images, sizes, normalize))
+    seen = [network.fit(*size) for size in sizes]
+    return EmbeddedImages(network, embedding, sizes if own is None else own, seen)
 
 
 def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) -> Tensor:
@@ -137,3 +134,15 @@ def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) ->
     ]
     height, width = (max(image.shape[d] for image in resized) for d in (1, 2))
     return torch.stack([pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in resized])
+
+
+def network_input(
+    network: PromptableNetwork, images: Tensor, sizes: Sequence[Size], normalize: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """As `fitted`, normalised, and zero on the right and below of each image."""
+    inputs = normalize(fitted(network, images, sizes))
+    for image, size in zip(inputs, sizes, strict=True):
+        height, width = network.fit(*size)
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return inputs
