@@ -14,7 +14,7 @@ from torchvision.models import get_model_weights, list_models
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file, read_weights
-from segfolio.weights.hub import SAFE, fetch
+from segfolio.weights.hub import PICKLED, SAFE, fetch
 
 SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
     (r"^(model|swin)\.", ""),
@@ -158,7 +158,7 @@ def _own_key(key: str) -> str:
 
 def _released(model: Any, repository: str) -> dict[str, Tensor]:
     """The state dict of a released model, under the names of the installed transformers."""
-    folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, "pytorch_model.bin")
+    folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, PICKLED)
     try:
         return model.from_pretrained(folder).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
