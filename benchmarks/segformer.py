@@ -3,8 +3,8 @@
     python -m benchmarks.segformer
 
 One image of 512 x 512, 150 classes, two CPU threads, attention of both through `scaled_dot_product_attention`. A
-training step is of cross-entropy at the image's size, with stochastic depth and dropout, and of AdamW; its memory is the
-most that tensors hold at once beyond weights and the state of the optimiser.
+training step is of cross-entropy at the image's size, with stochastic depth and dropout, and of AdamW; its memory is
+the most that tensors hold at once beyond weights and the state of the optimiser.
 """
 
 from collections.abc import Callable
@@ -67,9 +67,9 @@ def main() -> dict[str, float]:
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-3, atol=1e-4)
     sides = {"ours": ours, "transformers": theirs}
-    seconds = median_times({name: forward(network, images) for name, network in sides.items()})
+    seconds = median_times({name: forward(network, images) for name, network in sides.items()}, rounds=5)
     steps = {name: step(network, images, target) for name, network in sides.items()}
-    trained = median_times(steps, rounds=5)
+    trained = median_times(steps, rounds=3)
     memory = {name: peak_bytes(run) for name, run in steps.items()}
     for name in sides:
         print(

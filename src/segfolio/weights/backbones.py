@@ -30,6 +30,7 @@ SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
     (r"output\.dense", "mlp.fc2"),
     (r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample"),
 )
+LEFT_OUT = ("criterion.empty_weight", "encoder.head")  # of transformers' losses, of Segmenter's encoder on ImageNet
 PARTS = {"q": 0, "k": 1, "v": 2}  # of timm's `attn.qkv`
 PART = re.compile(r"attention\.(?:self\.)?(?:([qkv])_proj|(query|key|value))")
 
@@ -98,7 +99,8 @@ def load_pretrained(
             f"({', '.join(tags) or 'none'})"
         )
     if network.state_dict().keys() & state.keys():
-        state.pop("criterion.empty_weight", None)  # of transformers' loss
+        own = network.state_dict()
+        state = {key: value for key, value in state.items() if key in own or not key.startswith(LEFT_OUT)}
         load_weights(network, {_own_key(k): v for k, v in state.items()}, weights)
     else:
         load_backbone(state)

@@ -34,5 +34,5 @@ def read_repository(repository: str) -> dict[str, Tensor]:
     folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, PICKLED)
     found = [folder / name for name in (SAFE, PICKLED) if (folder / name).is_file()]
     if not found:
-        raise SegfolioError(f"{repository} holds neither {SAFE} nor {PICKLED}; expected the weights of a released model")
+        raise SegfolioError(f"{repository} holds neither {SAFE} nor {PICKLED}; expected weights of a released model")
     return read_file(found[0])
