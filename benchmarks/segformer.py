@@ -2,7 +2,7 @@
 
     python -m benchmarks.segformer
 
-One image of 512 x 512, 150 classes, two CPU threads, attention of both through `scaled_dot_product_attention`. A
+One image of 512 x 512, 150 classes, one CPU thread, attention of both through `scaled_dot_product_attention`. A
 training step is of cross-entropy at the image's size, with stochastic depth and dropout, and of AdamW; its memory is
 the most that tensors hold at once beyond weights and the state of the optimiser.
 """
@@ -59,7 +59,7 @@ def main() -> dict[str, float]:
     Raises:
         AssertionError: logits that are not theirs.
     """
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     theirs, ours = Theirs(), SegFormer(CLASSES)
     ours.load_state_dict(of_ours(theirs.model.state_dict()))

@@ -55,7 +55,7 @@ def test_weights_that_do_not_fit_are_one_sentence() -> None:
     vit = plain_vit("test_vit", 64)
     state = vit.state_dict()
     larger = timm.create_model("test_vit", img_size=64, patch_size=32)
-    with pytest.raises(SegfolioError, match=r"file is of patches of 32x32 pixels and the backbone's are 16x16"):
+    with pytest.raises(SegfolioError, match=r"file is of patches of 32x32 pixels and the network's are 16x16"):
         load_vit(vit, larger.state_dict(), "file")
     with pytest.raises(SegfolioError, match=r"file has a table of 20 positions, which is no square grid"):
         load_vit(vit, {**state, "pos_embed": torch.zeros(1, 20, 64)}, "file")

@@ -118,7 +118,7 @@ def load_vit(vit: Any, state: Mapping[str, Tensor], source: str) -> None:
     kernel, patch = taken.get("patch_embed.proj.weight"), vit.patch_embed.patch_size[0]
     if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != patch:
         raise SegfolioError(
-            f"{source} is of patches of {kernel.shape[-1]}x{kernel.shape[-1]} pixels and the backbone's are "
+            f"{source} is of patches of {kernel.shape[-1]}x{kernel.shape[-1]} pixels and the network's are "
             f"{patch}x{patch}; take weights of the same patch size"
         )
     if "pos_embed" in taken:

@@ -14,7 +14,7 @@ from segfolio.architectures.transformer.segmenter import MaskDecoder, Segmenter
 from segfolio.errors import SegfolioError
 from segfolio.layers.hollow import hollow
 
-TINY = Segmenter.tiny
+TINY = {**Segmenter.tiny, "patch_size": 16}
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,8 @@ def trained(network: nn.Module, images: Tensor) -> list[Tensor]:
 
 def test_checkpointing_takes_a_quarter_of_the_memory_and_gives_the_same_gradients() -> None:
     plain, sparing = (
-        Segmenter(5, "vit_tiny_patch16_384", "linear", image_size=128, checkpointing=given) for given in (False, True)
+        Segmenter(5, "vit_tiny_patch16_384", decoder="linear", image_size=128, checkpointing=given)
+        for given in (False, True)
     )
     sparing.load_state_dict(plain.state_dict())
     images = torch.randn(4, 3, 128, 128)
@@ -144,6 +145,6 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     torch.save(Segmenter(5, **TINY).state_dict(), tmp_path / "64.pth")
     with pytest.raises(SegfolioError, match=r"have another shape: encoder.pos_embed \[1, 17, 64\] for \[1, 37, 64\]"):
         Segmenter(5, **{**TINY, "image_size": 96}, weights=str(tmp_path / "64.pth"))
-    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "16.pth")
-    with pytest.raises(SegfolioError, match=r"16.pth is of patches of 16x16 pixels and the backbone's are 32x32"):
-        Segmenter(5, "vit_small_patch32_384", weights=str(tmp_path / "16.pth"))
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "16.pth")
+    with pytest.raises(SegfolioError, match=r"16.pth is of patches of 16x16 pixels and the network's are 8x8"):
+        Segmenter(5, **Segmenter.tiny, weights=str(tmp_path / "16.pth"))

@@ -140,5 +140,5 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SegfolioError, match=r"taps \[1, 2\]; give four of the blocks 0 to 4 of test_vit"):
         SETR(5, "mla", **{**TINY, "taps": (1, 2)})
     torch.save(timm.create_model("vit_tiny_patch16_224", patch_size=32).state_dict(), tmp_path / "32.pth")
-    with pytest.raises(SegfolioError, match=r"32.pth is of patches of 32x32 pixels and the backbone's are 16x16"):
+    with pytest.raises(SegfolioError, match=r"32.pth is of patches of 32x32 pixels and the network's are 16x16"):
         SETR(5, **TINY, weights=str(tmp_path / "32.pth"))

@@ -227,7 +227,7 @@ class ReducedAttention(nn.Module):
         if self.reduce is not None and self.norm is not None:
             coarse = self.norm(self.reduce(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         query, (key, value) = self.query(tokens), self.key_value(coarse).chunk(2, dim=-1)
-        attended = scaled_dot_product_attention(*(self._of_heads(each) for each in (query, key, value)))
+        attended = scaled_dot_product_attention(self._of_heads(query), self._of_heads(key), self._of_heads(value))
         return self.output(attended.transpose(1, 2).reshape(tokens.shape))
 
     def _of_heads(self, tokens: Tensor) -> Tensor:
@@ -259,24 +259,24 @@ class LinearHead(nn.Module):
         self.fuse = nn.Conv2d(len(channels) * width, width, 1, bias=False)  # of the coarsest level first
         self.norm = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Conv2d(width, num_classes, 1)
+        self.classifier: Any = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Tokens `[B, h, w, C_i]` of each level, the finest first, to logits `[B, C, h, w]`."""
-        fuse = self.fuse.weight.flatten(1).chunk(len(levels), dim=1)[::-1]
-        pairs = list(zip(fuse, self.projections, strict=True))
+        norm: Any = self.norm
+        parts = self.fuse.weight.flatten(1).chunk(len(levels), dim=1)[::-1]
+        pairs: list[tuple[Tensor, Any]] = list(zip(parts, self.projections, strict=True))
         weights = [part @ projection.weight for part, projection in pairs]
         bias = torch.stack([part @ projection.bias for part, projection in pairs]).sum(0)
-        fixed = not self.norm.training
-        if fixed:  # batch normalisation is linear, too
-            scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
+        if not norm.training:  # it is linear, too
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             weights = [scale[:, None] * weight for weight in weights]
-            bias = scale * (bias - self.norm.running_mean) + self.norm.bias
+            bias = scale * (bias - norm.running_mean) + norm.bias
         fused = linear(levels[0], weights[0], bias).permute(0, 3, 1, 2)
         for level, weight in zip(levels[1:], weights[1:], strict=True):
             coarse = linear(level, weight).permute(0, 3, 1, 2)
             fused = fused + interpolate(coarse, fused.shape[-2:], mode="bilinear", align_corners=False)
-        return self._classify((fused if fixed else self.norm(fused)).relu_())
+        return self._classify((norm(fused) if norm.training else fused).relu_())
 
     def _classify(self, features: Tensor) -> Tensor:
         """`[B, D, h, w]` to logits; the channels that dropout takes from an image are taken from its weights."""

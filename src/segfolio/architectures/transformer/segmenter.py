@@ -38,7 +38,8 @@ class Segmenter(nn.Module):
     """A ViT and a decoder on its patches.
 
     Args:
-        backbone: timm's name of a plain ViT, whose patch size it has.
+        backbone: timm's name of a plain ViT.
+        patch_size: of the patches, where it is not the backbone's.
         decoder: `linear`, or `mask`: class embeddings in further blocks.
         image_size: of the table of positions, in pixels; that of the training's crops. Positions of other images are
             interpolated.
@@ -67,12 +68,13 @@ class Segmenter(nn.Module):
         "Seg-B†/16": {"backbone": "deit_base_distilled_patch16_384", "decoder": "linear"},
         "Seg-B†-Mask/16": {"backbone": "deit_base_distilled_patch16_384"},
     }
-    tiny: ClassVar[dict[str, Any]] = {"backbone": "test_vit", "image_size": 64}
+    tiny: ClassVar[dict[str, Any]] = {"backbone": "test_vit", "patch_size": 8, "image_size": 64}
 
     def __init__(
         self,
         num_classes: int,
         backbone: str = "vit_base_patch16_384",
+        patch_size: int | None = None,
         decoder: Literal["linear", "mask"] = "mask",
         image_size: int = 512,
         drop_path: float = 0.1,
@@ -84,7 +86,12 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = plain_vit(
-            backbone, image_size, in_chans=in_channels, drop_path_rate=drop_path, norm_layer=LAYER_NORM
+            backbone,
+            image_size,
+            in_chans=in_channels,
+            drop_path_rate=drop_path,
+            norm_layer=LAYER_NORM,
+            **({} if patch_size is None else {"patch_size": patch_size}),
         )
         self.checkpointing, self.patch = checkpointing, self.encoder.patch_embed.patch_size[0]
         width = self.encoder.embed_dim
