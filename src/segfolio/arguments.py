@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from segfolio.errors import SegfolioError
 from segfolio.families.checkpoint import read_checkpoint
+from segfolio.mistakes import check_classes
 from segfolio.runs import experiment_name, run_of
 from segfolio.yaml_file import read_yaml
 
@@ -29,8 +30,8 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     asks = any(name == "-h" or name.split(".")[-1] in ("--help", "help") for name in names)
     if not asks and not {"-c", "--config", "--ckpt_path", "--model"} & names:
         raise SegfolioError(f"`segfolio {arguments[0]}` needs an experiment: -c CONFIG, or --ckpt_path of a run")
-    if config:
-        read_yaml(Path(config), "paper, model, data, trainer")
+    for each in _all_given(arguments, "-c", "--config"):
+        check_classes(read_yaml(Path(each), "paper, model, data, trainer"))
     if checkpoint in (None, "null"):
         return arguments
     path = Path(str(checkpoint))
@@ -79,9 +80,13 @@ def _null_in_braces(arguments: Sequence[str]) -> list[str]:
 
 def _given(arguments: Sequence[str], *names: str) -> str | None:
     """The value of `--name value` or `--name=value`; the last one counts."""
-    found = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    return next(reversed(_all_given(arguments, *names)), None)
+
+
+def _all_given(arguments: Sequence[str], *names: str) -> list[str]:
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
         if name in names:
-            found = value if equals else following
+            found.append(value if equals else following)
     return found

@@ -124,9 +124,10 @@ def mistake_within(error: BaseException | None) -> str | None:
     """The sentence of the `SegfolioError` that an exception is, or came from; None if there is none.
 
     A config's parser wraps what a constructor raises; a loader's worker sends it with its stack trace. The
-    operation at which `trainer.deterministic` makes torch stop is told as a mistake, too; so is what `lacking` knows.
+    operation at which `trainer.deterministic` makes torch stop is told as a mistake, too; so is what `lacking`
+    and `misconfigured` know.
     """
-    from segfolio.mistakes import lacking
+    from segfolio.mistakes import lacking, misconfigured
 
     if match := re.match(r"(\S+) does not have a deterministic implementation", str(error)):
         return (
@@ -136,7 +137,9 @@ def mistake_within(error: BaseException | None) -> str | None:
     own = error
     while own is not None and not isinstance(own, SegfolioError):
         own = own.__cause__
-    return lacking(error) if own is None else str(own).rpartition("segfolio.errors.SegfolioError: ")[2].strip()
+    if own is None:
+        return lacking(error) or misconfigured(error)
+    return str(own).rpartition("segfolio.errors.SegfolioError: ")[2].strip()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import set_parsing_settings
 from jsonargparse._util import import_object
+from lightning.fabric.utilities.enums import LightningEnum
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -42,7 +44,7 @@ from segfolio.files import write_atomically
 from segfolio.ledger.compare import paper_and_ours
 from segfolio.ledger.paper import Paper
 from segfolio.ledger.results import whole_split
-from segfolio.mistakes import check_numbers, explain, told_of
+from segfolio.mistakes import check_numbers, explain, told_by_class, told_of
 from segfolio.monitors import check_main_metric, check_monitors
 from segfolio.quiet import quiet
 from segfolio.replaced import drop_arguments_of_replaced_classes
@@ -55,6 +57,8 @@ from segfolio.viz.callback import PredictionPictures
 
 # they come whole from the dataset; else their fields would be asked for in the config
 set_parsing_settings(subclasses_enabled=[LabelSpace, ImageSpace])
+# some defaults of Lightning's callbacks are of it, and a config is written with its defaults
+yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value))
 
 take_earlier_configs()
 drop_arguments_of_replaced_classes()
@@ -111,8 +115,7 @@ class Experiment(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            keys = (action.dest for action in self._parser(args[0])._actions)
-            raise SegfolioError(explain(str(error), keys)) from error
+            raise SegfolioError(explain(str(error), self._parser(args[0]))) from error
         check_numbers(self.config[self.loop])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -166,6 +169,10 @@ class Experiment(LightningCLI):
                     image_space_of(checkpoint) or ImageSpace(channels=len(config.model.init_args.mean))
                 )
 
+    def instantiate_classes(self) -> None:
+        with told_by_class():
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self._check_model()
         given = self._get(self.config_init, "trainer")
@@ -187,7 +194,8 @@ class Experiment(LightningCLI):
         for callback in self.callbacks():
             if wanted.get(type(callback), True) and not any(isinstance(c, type(callback)) for c in callbacks):
                 callbacks.append(callback)
-        check_monitors(callbacks, self.model.declared)
+        if self.subcommand == "fit":
+            check_monitors(callbacks, self.model.declared, self.model.train_keys)
         with told_of("trainer"):
             return super().instantiate_trainer(default_root_dir=folder, logger=loggers, callbacks=callbacks, **kwargs)
 
@@ -268,13 +276,15 @@ class Experiment(LightningCLI):
             if isinstance(callback, Checkpoints):
                 callback.run = now
         config = self.config["fit"]
+        if config.resume.allow and not config.ckpt_path:
+            raise SegfolioError("--resume.allow is of a run that goes on; give its --ckpt_path, too, or leave it out")
         if config.ckpt_path and config.trainer.fast_dev_run:
             raise SegfolioError("a dry run (trainer.fast_dev_run) starts anew; leave out --ckpt_path")
         if config.ckpt_path:
             checkpoint = read_checkpoint(Path(config.ckpt_path))
             version = checkpoint.get("segfolio", {}).get("version", "0")
             then = with_defaults(checkpoint.get("run", {}), self._parser("fit"))
-            allowed = config.resume.allow.split(",")
+            allowed = list(filter(None, map(str.strip, config.resume.allow.split(","))))
             check_resumable(of_whole_steps(then, version, now, allowed), now, allowed)
             config.resume.allow = ""  # this time, and not for those that read the config it leaves
             for logger, calls in zip(self.trainer.loggers, checkpoint.get("history", ()), strict=False):

@@ -3,19 +3,22 @@
 import errno
 import importlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from jsonargparse._typehints import get_all_subclass_paths
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from segfolio.errors import SegfolioError, did_you_mean
 
 _NOISE = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but"
-    r"|Expected a dot import path"
+    r"|Expected a dot import path|Subclass types expect|^\s*- (?:a class path \(str\)|a dict with)"
 )
 _LEAST = {
     "seed_everything": 0,
@@ -23,10 +26,14 @@ _LEAST = {
     "trainer.log_every_n_steps": 1,
     "trainer.val_check_interval": 1e-9,
     "trainer.check_val_every_n_epoch": 1,
+    "trainer.gradient_clip_val": 0,
+    "trainer.num_sanity_val_steps": -1,
 }
 """What numbers are at least that Lightning does not look at before it counts with them."""
 _PACKAGE = re.compile(r"No module named '([\w.]+)'|Neither `([\w-]+)` nor|Requirement '([\w-]+)\S*' not met")
 _CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
+_SAYS = ("class_path", "init_args", "dict_kwargs")
+"""The keys of a class in a config."""
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
@@ -39,6 +46,34 @@ def check_numbers(config: Mapping[str, Any]) -> None:
             raise SegfolioError(f"{key} is {value:g}; give {'more than 0' if 0 < least < 1 else f'at least {least}'}")
 
 
+def check_classes(config: Any, key: str = "") -> None:
+    """Raises the one sentence on a class of a config, as it was read, that has other keys than a class has.
+
+    Args:
+        key: of the part that `config` is; "" of the whole.
+    """
+    parts = enumerate(config) if isinstance(config, list) else config.items() if isinstance(config, dict) else ()
+    if isinstance(config, dict) and "class_path" in config and (wrong := [k for k in config if k not in _SAYS]):
+        raise SegfolioError(
+            f"{key}: a class has class_path and init_args, and no {wrong[0]!r}{did_you_mean(str(wrong[0]), _SAYS)}"
+        )
+    for name, part in parts:
+        check_classes(part, f"{key}.{name}".removeprefix("."))
+
+
+@contextmanager
+def told_by_class() -> Iterator[None]:
+    """What the constructor of a class of the config says against its arguments, in a sentence that names the class."""
+    try:
+        yield
+    except ValueError as error:  # the parser's, which holds all that it tried
+        root, *others = _origins(error)
+        told = any(isinstance(each, SegfolioError) for each in (root, *others))
+        if told or root is error or not isinstance(root, (ValueError, MisconfigurationException)):
+            raise
+        raise SegfolioError(f"{_constructed(root)}: {_sentence(root)}") from error
+
+
 @contextmanager
 def told_of(key: str) -> Iterator[None]:
     """What is made of a part of the config says in its own words what is wrong with it: a sentence of that part."""
@@ -47,16 +82,32 @@ def told_of(key: str) -> Iterator[None]:
     except (ValueError, TypeError, MisconfigurationException) as error:
         if isinstance(error, SegfolioError) or isinstance(error.__cause__, SegfolioError):
             raise
-        sentence = re.split(r"(?<=[.!]) (?=[A-Z])", " ".join(str(error).split()))[0]
-        raise SegfolioError(f"{key}: {sentence.rstrip('.')}") from error
+        raise SegfolioError(f"{key}: {_sentence(error)}") from error
 
 
-def explain(report: str, keys: Iterable[str]) -> str:
+def misconfigured(error: BaseException | None) -> str | None:
+    """What Lightning says against its own settings, wherever it finds out; None of others."""
+    unlogged = "Early stopping conditioned on metric"  # where names of losses are known once they are computed
+    said = [e for e in _origins(error) if isinstance(e, MisconfigurationException) or str(e).startswith(unlogged)]
+    return f"trainer: {_sentence(said[0])}" if said else None
+
+
+def _sentence(error: BaseException) -> str:
+    return re.split(r"(?<=[.!]) (?=[A-Z])", " ".join(str(error).split()))[0].rstrip(".")
+
+
+def _constructed(error: BaseException) -> str:
+    """The class whose constructor raised."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__")
+    return next((type(frame.f_locals["self"]).__name__ for frame in frames if "self" in frame.f_locals), "config")
+
+
+def explain(report: str, parser: ArgumentParser) -> str:
     """One sentence: which key, what was found, what was expected.
 
     Args:
         report: jsonargparse's message.
-        keys: all keys that the command takes.
+        parser: of the command.
     """
     place = ".".join(re.findall(r'Parser key "([\w.]+)"', report))
     if match := re.search(r"(?:Group '(\w+)' does not accept option|Option) '([\w.]+)'", report):
@@ -64,12 +115,18 @@ def explain(report: str, keys: Iterable[str]) -> str:
         if classes := _CLASS.findall(after) or _CLASS.findall(before):
             wrong, accepted = ".".join(filter(None, match.groups())), _arguments(classes[-1])
             return (
-                f"{place}: {classes[-1].rpartition('.')[2]} takes no {wrong!r}{did_you_mean(wrong, accepted)}; "
-                f"it takes {', '.join(dict.fromkeys(name.partition('.')[0] for name in accepted))}"
+                f"{place}: {classes[-1].rpartition('.')[2]} takes no {wrong!r}"
+                f"{did_you_mean(wrong, [*accepted, *_SAYS])}"
+                + f"; it takes {', '.join(dict.fromkeys(name.partition('.')[0] for name in accepted))}"
+                * bool(accepted)
             )
     if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", report):
-        key = match[1] or match[2]
-        return f"there is no key {key!r}{did_you_mean(key, keys)}"
+        key, keys = match[1] or match[2], [action.dest for action in parser._actions]
+        if not place:
+            return f"there is no key {key!r}{did_you_mean(key, keys)}"
+        return f"{place}: there is no key {key!r}{did_you_mean(key, [*_arguments(_classes(report)[-1]), *_SAYS])}"
+    if match := re.search(r"Expected a dot import path string: ([A-Z]\w+)$", report, re.MULTILINE):
+        return f"{place}: there is no class {match[1]}{_nearest_class(match[1], parser, report)}".removeprefix(": ")
     if match := re.search(r"Got value: ([A-Za-z_][\w.]*)$|Namespace\(class_path='([\w.]+)'", report):
         name = match[1] or match[2]
         if "." in name and not _exists(name):
@@ -124,13 +181,44 @@ def _full_disk(file: Path | None) -> str:
 
 def _arguments(dotted: str) -> list[str]:
     """What a class takes in a config, its parents' included; of a group of arguments `group.name` of each."""
+    return list(_parser_of(dotted).get_defaults().keys())
+
+
+def _parser_of(dotted: str) -> ArgumentParser:
     module, _, name = dotted.rpartition(".")
     parser = ArgumentParser()
-    try:
+    with suppress(ImportError, AttributeError, ValueError):
         parser.add_class_arguments(getattr(importlib.import_module(module), name), fail_untyped=False)
-    except (ImportError, AttributeError, ValueError):
-        return []
-    return list(parser.get_defaults().keys())
+    return parser
+
+
+def _classes(report: str) -> list[str]:
+    """The classes within which a report found fault, the outermost first."""
+    return re.findall(r"Problem with given class_path '([\w.]+)'", report) or [""]
+
+
+def _nearest_class(name: str, parser: ArgumentParser, report: str) -> str:
+    """The end of a sentence on the name of a class without its module, which is known where it is imported."""
+    known: list[str] = []
+    for key, cls in re.findall(r"Parser key \"([\w.]+)\"|Problem with given class_path '([\w.]+)'", report):
+        if cls:
+            parser = _parser_of(cls)
+        else:
+            hints = [getattr(action, "_typehint", None) for action in parser._actions if action.dest == key]
+            known = [path for hint in hints for path in get_all_subclass_paths(hint)]
+    own, fitting = ({path.rpartition(".")[2].lower(): path for path in paths} for paths in (_own_classes(), known))
+    for classes, cutoff in ((own, 0.8), (fitting, 0.6)):
+        if near := get_close_matches(name.lower(), classes, n=1, cutoff=cutoff):
+            return f"; did you mean {(own | fitting)[near[0]]!r}?"
+    return ""
+
+
+def _own_classes() -> Iterator[str]:
+    """Every class of the house, imported or not."""
+    package = Path(__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        module = ".".join(file.relative_to(package.parent).with_suffix("").parts)
+        yield from (f"{module}.{name}" for name in re.findall(r"^class ([A-Z]\w+)", file.read_text(), re.MULTILINE))
 
 
 def _names(module: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from segfolio.errors import SegfolioError
+from segfolio.errors import SegfolioError, did_you_mean
 from segfolio.upgrade import upgrade
 
 HARMLESS = (
@@ -53,10 +53,13 @@ def check_resumable(then: Mapping[str, Any], now: Mapping[str, Any], allowed: Se
         allowed: keys, or the beginnings of keys, that the user lets differ; `all` stands for every key.
 
     Raises:
-        SegfolioError: with every key that differs, both values, and how to insist.
+        SegfolioError: with every key that differs, both values, and how to insist; a key that is allowed and not there.
     """
     if "all" in allowed:
         return
+    keys = [key for config in (then, now) for key, _ in flatten(config)]
+    if unknown := [each for each in allowed if not any(_covers(each, key) for key in keys)]:
+        raise SegfolioError(f"--resume.allow names {unknown[0]!r}, which is no key{did_you_mean(unknown[0], keys)}")
     if not then:
         raise SegfolioError(
             "the checkpoint does not say what its run was asked for, so that nothing can be compared; start a "

@@ -1,8 +1,10 @@
 """Where a run's files are: `runs/<paper>/<variant>/<n>`, and `latest` beside the numbers."""
 
+import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,8 +18,7 @@ _RUN = "SEGFOLIO_RUN"
 class Place:
     """The folder of a command, while it works: in `with`. The processes that it starts write to the same one.
 
-    At the end nothing is left of a dry run, nor of a run that did not come to start, whose folder holds its config at
-    most.
+    At the end nothing is left of a dry run, nor of a run that came to no step.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,8 @@ class Place:
             os.environ.pop(_RUN, None)
         if self._dry:
             shutil.rmtree(self._dry, ignore_errors=True)
-        if self._made and {path.name for path in self._made.iterdir()} <= {"config.yaml"}:
+        if self._made and _came_to_nothing(self._made):
+            _end_wandb(self._made)
             shutil.rmtree(self._made, ignore_errors=True)
 
     def of_dry_run(self) -> Path:
@@ -55,6 +57,22 @@ class Place:
             self._made = folder
         os.environ[_RUN] = str(folder)
         return folder
+
+
+def _came_to_nothing(folder: Path) -> bool:
+    """Whether a folder is of a run that failed before its first step."""
+    if not {path.name for path in folder.iterdir()} <= {"config.yaml", "record.json", "wandb"}:
+        return False
+    record = folder / "record.json"
+    found = json.loads(record.read_text()) if record.is_file() else {"state": "failed", "steps": 0}
+    return found["state"] == "failed" and found["steps"] == 0
+
+
+def _end_wandb(run_dir: Path) -> None:
+    """End the run of W&B whose files are in a folder that goes."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None and Path(wandb.run.dir).is_relative_to(run_dir.resolve()):
+        wandb.finish(exit_code=1)
 
 
 def experiment_name(config: Path | None) -> str:

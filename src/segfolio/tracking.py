@@ -102,6 +102,7 @@ class Wandb(WandbLogger):
         self._run_dir, self._folder = run_dir, run_dir / "wandb"
         self._journal = self._folder / "journal.jsonl"
         self._kept: list[str] = []
+        self._announced: dict[str, Any] = {}
 
     def rewind(self, calls: int) -> None:
         if self._journal.exists():
@@ -157,23 +158,31 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._log({**metrics, "trainer/global_step": step}, {}, {})
+        entry = {**metrics, "trainer/global_step": step}
+        self._keep(entry, {}).log(entry, step=self.calls - 1, commit=True)
 
     @rank_zero_only
-    def log_pictures(self, files: Mapping[str, Path], masked: Mapping[str, Any], step: int) -> None:
-        """PNG files below the run's folder, and W&B's images with masks, as one entry."""
-        self._log({"trainer/global_step": step}, files, masked)
+    def announce_pictures(self, files: Mapping[str, Path], step: int) -> None:
+        """Count PNG files below the run's folder, which may not be there yet, as the next entry."""
+        self._announced = {"trainer/global_step": step}
+        self._keep(self._announced, files)
 
-    def _log(self, values: dict[str, Any], files: Mapping[str, Path], masked: Mapping[str, Any]) -> None:
+    @rank_zero_only
+    def log_pictures(self, files: Mapping[str, Path], masked: Mapping[str, Any]) -> None:
+        """The files that were announced, now that they are there, and W&B's images with masks."""
         import wandb
 
+        pictures = {key: wandb.Image(str(file)) for key, file in files.items()}
+        self.experiment.log({**self._announced, **pictures, **masked}, step=self.calls - 1, commit=True)
+
+    def _keep(self, values: dict[str, Any], files: Mapping[str, Path]) -> Any:
+        """One more entry in the journal; returns W&B's run."""
         run = self.experiment
         names = {key: str(file.relative_to(self._run_dir)) for key, file in files.items()}
         with naming(self._journal), self._journal.open("a") as journal:
             journal.write(json.dumps({"values": values, "files": names}) + "\n")
-        pictures = {key: wandb.Image(str(file)) for key, file in files.items()}
-        run.log({**values, **pictures, **masked}, step=self.calls, commit=True)
         self.calls += 1
+        return run
 
 
 def _mode() -> str:

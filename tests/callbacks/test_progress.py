@@ -46,6 +46,18 @@ def test_progress_by_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [m and m[1] for m in counts] == ["1", "2", "3", "4", "5", "6", "6"]
 
 
+@pytest.mark.parametrize(
+    ("of", "shown"), [({"max_epochs": -1, "max_steps": 3}, "training  3/3"), ({}, "epoch 2/2  4/4")]
+)
+def test_passes_that_make_a_step_count_as_one_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], of: dict[str, int], shown: str
+) -> None:
+    """Of a number of steps; an epoch is told in passes."""
+    options = {"accumulate_grad_batches": 2, "num_sanity_val_steps": 0, **of}
+    trainer(tmp_path, ProgressBar(seconds=0), **options).fit(Tiny(), loader())
+    assert lines(capsys.readouterr().out)[-1].startswith(shown)
+
+
 def test_terminal_line_is_redrawn_in_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

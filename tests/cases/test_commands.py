@@ -6,6 +6,7 @@ import pytest
 
 from tests.test_cli import SMALL
 
+UNET = "model.init_args.architecture.init_args"
 FIT = ("fit", *SMALL, "--trainer.logger=false", "--trainer.max_steps=1", "--output=run")
 
 
@@ -51,18 +52,70 @@ FIT = ("fit", *SMALL, "--trainer.logger=false", "--trainer.max_steps=1", "--outp
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mIoU"],
             "EarlyStopping takes the minimum of val/mIoU, which is better higher; give it mode: max",
         ),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=train/lss"],
+            "EarlyStopping watches 'train/lss', which is not logged; did you mean 'train/loss'?",
+        ),
+        (
+            ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=train/loss_cee"],
+            "ModelCheckpoint watches 'train/loss_cee', which is not logged; did you mean 'train/loss_ce'?",
+        ),
+        (
+            ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=lr-AdamW"],
+            "which is not logged; it can",
+        ),
+        ([f"--{UNET}.width=0"], "model.architecture cannot be built with width: 0: "),
+        ([f"--{UNET}.width=-3"], "model.architecture cannot be built with width: -3: "),
+        ([f"--{UNET}.in_channels=0"], "with in_channels: 0; give the channels of the images, at least 1"),
+        ([f"--{UNET}.dropout=3"], "model.architecture cannot be built: dropout probability has to be between 0 and 1"),
+        (
+            [
+                "--model.init_args.architecture=segfolio.architectures.encoder_decoder.segnet.SegNetBasic",
+                f"--{UNET}.width=0",
+            ],
+            "SegNetBasic with width: 0 has layers without a channel (encoder.0.0.weight); give widths of at least 1",
+        ),
+        (["--model.init_args.losses={}"], "model.losses is empty"),
+        (["--model.init_args.losses.ce.init_args.label_smoothing=3"], "label_smoothing is 3"),
+        (
+            [
+                "--model.init_args.scheduler=torch.optim.lr_scheduler.LinearLR",
+                "--model.init_args.scheduler.init_args.start_factor=3",
+            ],
+            "model.scheduler: Starting multiplicative factor expected",
+        ),
+        (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val is -1; give at least 0"),
+        (["--trainer.callbacks+=BackboneFinetuning"], "by model.init_args.parameters.lr_factors"),
+        (
+            ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={0: 2}"],
+            "give one number to --trainer.accumulate_grad_batches",
+        ),
+        (["--trainer.callbacks+=DeviceStatsMonitor"], "trainer: Cannot use `DeviceStatsMonitor` callback with"),
+        (["--trainer.callbacks+=LearningRateMonitor"], "trainer: Cannot use `LearningRateMonitor` callback with"),
+        (
+            ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-5"],
+            "ModelCheckpoint: Invalid value for save_top_k=-5",
+        ),
     ],
 )
 def test_a_value_that_cannot_be(segfolio, capsys, arguments, says):
     assert segfolio(*FIT, *arguments) == 2
     *_, sentence = capsys.readouterr().err.strip().splitlines()
     assert says in sentence
-    assert not Path("run/checkpoints").exists()
+    assert not Path("run").exists()
 
 
 def test_what_early_stopping_watches_is_logged(segfolio, capsys):
     watched = ("--trainer.callbacks.monitor=val/mIoU", "--trainer.callbacks.mode=max")
     assert segfolio(*FIT, "--trainer.callbacks+=EarlyStopping", *watched) == 0, capsys.readouterr().err
+
+
+def test_what_a_run_logs_can_be_watched(segfolio, capsys):
+    """The names of losses, and with a logger those of learning rates."""
+    for monitor in ("train/loss", "train/loss_ce", "train/data_wait", "lr-AdamW"):
+        watched = ("--trainer.callbacks+=ModelCheckpoint", f"--trainer.callbacks.monitor={monitor}")
+        loggers = "--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=other"
+        assert segfolio("fit", *SMALL, *loggers, *watched, "--trainer.fast_dev_run=1") == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

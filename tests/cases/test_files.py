@@ -147,6 +147,7 @@ def npy(pixels: np.ndarray) -> bytes:
 UINT16, FLOAT = ImageSpace(3, "uint16"), ImageSpace(3, "float32")
 SPACES = [RGB, GREY, ImageSpace(4), ImageSpace(5), UINT16, ImageSpace(1, "uint16"), FLOAT, ImageSpace(2, "float32")]
 FILES = {
+    "photo.bmp": encoded(".bmp", bands(3)),
     "720 wide.bmp": encoded(".bmp", np.zeros((64, 720, 3), np.uint8)),
     "deflate.tif": encode(bands(3), big=True, deflate=True, photometric=2),
     "differences.tif": encode(bands(3, "u2"), deflate=True, predictor=True, tile=16),
@@ -207,12 +208,26 @@ def test_the_reason_is_the_true_one(tmp_path, name, reason):
     assert [what for what, is_fatal in problems(path) if is_fatal] == ([reason] if reason else [])
 
 
-@pytest.mark.parametrize("name", ["five.tif", "float64.tif", "five.npy", "tiles.tif", "photo.jpg", "deep.png"])
+@pytest.mark.parametrize(
+    "name", ["five.tif", "float64.tif", "five.npy", "tiles.tif", "photo.jpg", "deep.png", "photo.bmp"]
+)
 def test_a_file_that_is_cut_short_is_found_by_its_header(tmp_path, name):
     path = write(tmp_path / name, FILES[name][: len(FILES[name]) // 2])
     assert problems(path) == [("empty, cut short or of no known format (copy again)", True)]
     with pytest.raises(SegfolioError, match=f"{name} (cannot be decoded|is cut short)"):
         read_image(path)
+
+
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("tile", [None, 16])
+def test_a_compressed_tiff_that_is_damaged_is_not_read(tmp_path, tile, where):
+    """The header is whole, and a checksum is not."""
+    noise = RNG.integers(0, 256, (64, 48, 3), np.uint8)
+    data = bytearray(encode(noise, deflate=True, photometric=2, tile=tile))
+    place = int(where * (data.rfind(b"x\x9c") + 1 if tile else len(data) * 0.9)) + 20
+    data[place : place + 8] = bytes(8)
+    with pytest.raises(SegfolioError, match=r"a\.tif cannot be decoded: damaged"):
+        read_image(write(tmp_path / "a.tif", bytes(data)))
 
 
 # What follows the end

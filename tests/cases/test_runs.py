@@ -38,9 +38,9 @@ def run(segfolio) -> Path:
 # A dry run, n 18.
 
 
-@pytest.mark.parametrize("batches", ["true", "2"])
-def test_a_dry_run_ends_well_and_leaves_nothing(segfolio, capsys, batches):
-    assert segfolio(*FIT, "--trainer.fast_dev_run", batches) == 0
+@pytest.mark.parametrize("arguments", [["true"], ["2"], ["3", "--trainer.accumulate_grad_batches=2"]])
+def test_a_dry_run_ends_well_and_leaves_nothing(segfolio, capsys, arguments):
+    assert segfolio(*FIT, "--trainer.fast_dev_run", *arguments) == 0
     assert "a dry run: nothing is kept" in capsys.readouterr().out
     assert files() == set()
 
@@ -329,6 +329,21 @@ def test_images_that_cannot_be_read_are_skipped_where_that_is_asked_for(segfolio
     assert "text.jpg" in said[0]
 
 
+def test_images_of_a_good_header_and_damaged_pixels_are_skipped(segfolio, run, photos, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.data.datasets.image_folder.rank_zero_warn", said.append)
+    noise = torch.randint(256, (50, 70, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    for name in ("damaged.png", "compressed.tif"):
+        Image.fromarray(noise).save(photos / name, compression="tiff_deflate")
+        data = bytearray((photos / name).read_bytes())
+        data[1000:1100] = bytes(100)
+        (photos / name).write_bytes(data)
+    assert segfolio("predict", "--ckpt_path", LAST, "--data.images", photos, "--output=out", "--skip") == 0
+    assert {path.name for path in Path("out/ids").iterdir()} == {f"{i}.png" for i in range(4)}
+    assert said[0].startswith("4 images left out: ")
+    assert "damaged.png cannot be decoded" in said[0]
+
+
 def test_skipping_is_of_predicted_images(segfolio, run, photos, capsys):
     assert segfolio("test", "--ckpt_path", LAST, "--skip") == 2
     assert "`segfolio predict --data.images FOLDER`" in capsys.readouterr().err
@@ -435,6 +450,20 @@ def test_weights_are_averaged_by_epochs_and_by_steps(segfolio):
         assert segfolio("test", f"--ckpt_path={name}/checkpoints/last.ckpt") == 0
 
 
+@pytest.mark.parametrize(
+    "timed", [["--trainer.max_time=00:00:00:01"], [f"{CALLBACK}+=Timer", f"{CALLBACK}.duration=00:00:00:01"]]
+)
+def test_a_training_whose_time_is_over_ends_between_two_steps_and_goes_on(segfolio, timed):
+    arguments = ("--trainer.accumulate_grad_batches=2", "--trainer.max_steps=100000", "--output=run")
+    assert segfolio(*FIT, "--trainer.logger=false", *arguments, *timed) == 0
+    checkpoint = torch.load(LAST, weights_only=True)
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
+    assert batches == 2 * checkpoint["global_step"] > 0
+    more = ("--trainer.max_time=00:01:00:00", f"--trainer.max_steps={checkpoint['global_step'] + 1}")
+    assert segfolio("fit", "--ckpt_path", LAST, "--trainer.callbacks=null", *more) == 0
+    assert torch.load(LAST, weights_only=True)["global_step"] == checkpoint["global_step"] + 1
+
+
 # A start that failed, n 33.
 
 
@@ -444,6 +473,22 @@ def test_a_start_that_failed_leaves_no_folder(segfolio, mistake):
     assert not list(Path("runs/unet/shapes_small").iterdir())
     assert segfolio(*QUICK, mistake, "--output=mine") == 2
     assert not Path("mine").exists()
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["--data.batch_size=64"],
+        ["--data.batch_size=4", "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"],
+        ["--model.init_args.scheduler=torch.optim.lr_scheduler.LinearLR", "--model.init_args.scheduler.start_factor=3"],
+    ],
+)
+def test_a_run_that_came_to_no_step_leaves_no_gap_in_the_numbers(segfolio, mistake):
+    arguments = ("fit", *SMALL, "--data.batch_size=2", "--trainer.max_steps=1", "--trainer.num_sanity_val_steps=0")
+    assert segfolio(*arguments, *mistake) == 2
+    assert not list(Path("runs/unet/shapes_small").iterdir())
+    assert segfolio(*arguments, "--trainer.limit_val_batches=1") == 0
+    assert {path.name for path in Path("runs/unet/shapes_small").iterdir()} == {"0", "latest"}
 
 
 def test_a_folder_that_was_there_stays(segfolio):

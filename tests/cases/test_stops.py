@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import wandb
 
 from segfolio.callbacks.checkpoints import Checkpoints
+from segfolio.data.formats.images import write_image
+from segfolio.files import write_atomically
 from segfolio.tracking import MetricsFile, Wandb
 from tests.test_cli import SMALL
 from tests.tiny import Tiny, loader, logged, trainer
@@ -42,10 +46,11 @@ def last(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[Callable[[], None]]:
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def ctrl_c(request) -> Iterator[Callable[[], None]]:
+    """Ctrl-C, or the end that a scheduler or a container announces."""
     before = signal.getsignal(signal.SIGINT)
-    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    yield lambda: os.kill(os.getpid(), request.param)
     signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
 
 
@@ -62,6 +67,7 @@ def test_ctrl_c_keeps_the_step_at_hand_and_says_how_to_go_on(tmp_path, capsys, c
     assert logged(run, "step") == logged(whole, "step")
 
 
+@pytest.mark.parametrize("ctrl_c", [signal.SIGINT], indirect=True)
 def test_ctrl_c_twice_stops_at_once(tmp_path, ctrl_c):
     def twice() -> None:
         ctrl_c()
@@ -152,8 +158,49 @@ def test_pictures_that_cannot_be_written_do_not_end_a_run(monkeypatch, segfolio)
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segfolio.viz.callback.write_image", full)
+    monkeypatch.setattr("segfolio.viz.callback.write_atomically", full)
     arguments = ("--data.batch_size=2", "--trainer.max_steps=2", "--trainer.val_check_interval=1", "--output=run")
     assert segfolio("fit", *SMALL, *arguments) == 0
     assert any("pictures cannot be written (No space left on device); the run goes on" in said for said in warned)
     assert Path("run/checkpoints/last.ckpt").exists()
+
+
+def test_no_picture_is_written_before_the_checkpoint_of_its_validation(monkeypatch, segfolio):
+    """Whatever writes it: a picture is the last to take room of a disk."""
+    written: list[tuple[str, bool]] = []
+    image, write = wandb.Image.__init__, write_atomically
+
+    def named() -> bool:
+        return all(Path("run/checkpoints", name).exists() for name in ("last.ckpt", "best.ckpt"))
+
+    def of_wandb(*args: Any, **kwargs: Any) -> None:
+        written.append(("media", named()))
+        image(*args, **kwargs)
+
+    def of_ours(path: Path, data: bytes) -> None:
+        written.append((path.suffix, named()))
+        write(path, data)
+
+    monkeypatch.setattr(wandb.Image, "__init__", of_wandb)
+    monkeypatch.setattr("segfolio.viz.callback.write_atomically", of_ours)
+    steps = ("--trainer.max_steps=1", "--trainer.val_check_interval=1")
+    assert segfolio("fit", *SMALL, "--data.batch_size=2", *steps, "--output=run") == 0
+    assert {kind for kind, _ in written} == {".png", "media"}
+    assert all(after for _, after in written)
+
+
+def test_wandb_gets_the_pictures_of_a_run_that_is_cut_before_they_are_written(tmp_path):
+    """The checkpoint counts them; the journal has them, in their place among the entries."""
+    logger = Wandb(tmp_path, "x", "p", None)
+    file = tmp_path / "a.png"
+    logger.log_metrics({"a": 1}, 0)
+    logger.announce_pictures({"val/a": file}, 0)
+    assert logger.calls == 2
+    logger.experiment.finish()  # killed here
+    write_image(file, np.zeros((2, 2, 3), np.uint8))
+    again = Wandb(tmp_path, "x", "p", None)
+    again.rewind(2)
+    again.log_metrics({"a": 2}, 1)
+    assert again.calls == 3
+    assert "val/a" in dict(again.experiment.summary)
+    again.experiment.finish()

@@ -173,7 +173,7 @@ def test_duplicates_are_fatal_where_they_are_trained_and_evaluated_on(tmp_path, 
 def test_images_of_equal_bytes_and_other_size_are_no_duplicates(tmp_path, add):
     for name, shape in (("a", (2, 30, 3)), ("b", (30, 2, 3))):
         add(f"train/{name}", [0, 1, 2][: shape[0]])
-        write_image(tmp_path / f"images/train/{name}.png", np.zeros(shape, np.uint8))
+        write_image(tmp_path / f"images/train/{name}.png", np.arange(180, dtype=np.uint8).reshape(shape))
         write_id_map(tmp_path / f"masks/train/{name}.png", np.ones(shape[:2], np.uint8))
     assert [p.what for p in of(tmp_path, "train").problems] == ["without a pixel in train"] * 2
 

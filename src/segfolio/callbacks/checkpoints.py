@@ -34,8 +34,8 @@ class Checkpoints(Checkpoint):
 
     Checkpoints fall between optimiser steps, so that no accumulated gradient is lost. Beside what Lightning
     keeps in one (weights, optimiser, scheduler, scaler, progress) there is `run`, what the session was asked
-    for, and `history`, how much each logger had been told; none is renamed before they have been. Ctrl-C writes one
-    after the step at hand, and says how to go on.
+    for, and `history`, how much each logger had been told; none is renamed before they have been. Ctrl-C or SIGTERM
+    writes one after the step at hand, and says how to go on.
 
     Args:
         every_n_steps: write `last.ckpt` that often in between, too.
@@ -49,7 +49,7 @@ class Checkpoints(Checkpoint):
         self._step = -1
         self._entries_due = 0
         self._best: bool | None = None  # whether the unfinished file is to be best.ckpt, too; None where there is none
-        self._stopping = False
+        self._stopping = self._stop_due = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -66,7 +66,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         every, accumulate = trainer.val_check_batch, trainer.accumulate_grad_batches
-        if isinstance(every, int) and every % accumulate:
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]  # of so many batches, and no checkpoint
+        if isinstance(every, int) and every % accumulate and not dry:
             raise SegfolioError(
                 f"validation after every {every} batches falls between two of the {accumulate} that one step "
                 f"accumulates; set trainer.val_check_interval to a multiple of {accumulate}"
@@ -80,8 +81,11 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         stepped, self._step = trainer.global_step != self._step, trainer.global_step  # not inside an accumulation
-        if not stepped:
+        if not stepped:  # nor does a training end there, where its time is over
+            self._stop_due |= trainer.should_stop
+            trainer.should_stop = False
             return
+        trainer.should_stop |= self._stop_due
         self._stopping = self.interrupt.asked_of(trainer)
         often = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if self._stopping or often or _validation_would_follow(trainer):

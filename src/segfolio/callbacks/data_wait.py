@@ -19,6 +19,8 @@ class DataWait(Callback):
     the others wait for it before each batch, for whatever reason.
     """
 
+    logs = ("train/data_wait", "train/samples_per_second")
+
     def __init__(self) -> None:
         self._waits: list[tuple[Any, Any]] = []
         self._steps: list[tuple[Any, Any]] = []

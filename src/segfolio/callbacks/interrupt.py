@@ -1,4 +1,4 @@
-"""`Interrupt`: Ctrl-C as a wish that waits for the end of the step."""
+"""`Interrupt`: Ctrl-C, or the end that a machine announces, as a wish that waits for the end of the step."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 
 class Interrupt:
-    """Listens for SIGINT while a training runs. The second one stops at once, as Python does.
+    """Listens for SIGINT and SIGTERM while a training runs. The second one stops at once, as without it.
 
     Attributes:
         asked: whether the first has come.
@@ -18,16 +18,16 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._before = dict[int, Any]()
 
     def listen(self) -> None:
-        if threading.current_thread() is threading.main_thread() and self._before is None:
-            self._before = signal.signal(signal.SIGINT, self._handle)
+        if threading.current_thread() is threading.main_thread() and not self._before:
+            self._before = {each: signal.signal(each, self._handle) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def leave(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for each, before in self._before.items():
+            signal.signal(each, before)
+        self._before = {}
 
     def asked_of(self, trainer: Trainer) -> bool:
         """Whether any process was asked; of several, all learn of it at the same step, that of the next log entry."""
@@ -40,4 +40,4 @@ class Interrupt:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.leave()
         self.asked = True
-        print("\nstopping after this step; Ctrl-C once more stops at once", file=sys.stderr, flush=True)
+        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)

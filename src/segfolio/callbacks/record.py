@@ -22,13 +22,13 @@ from lightning.pytorch.loggers import WandbLogger
 
 import segfolio
 from segfolio.data.checks.fingerprint import fingerprint
-from segfolio.data.checks.problems import counted
 from segfolio.data.sample import Batch
 from segfolio.families.batch_norm import batch_share
 from segfolio.figure import HOUSE
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
 from segfolio.precision import float32_in_words
 from segfolio.runs import run_of
+from segfolio.words import counted
 
 
 class RunRecord(Callback):

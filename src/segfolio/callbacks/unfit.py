@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 
 from segfolio.errors import SegfolioError
 
@@ -28,6 +35,16 @@ def check_callbacks(callbacks: Iterable[Callback], trainer: Any) -> None:
             raise SegfolioError(
                 f"{name} would train on other batches than the config says; where one of data.batch_size does not fit "
                 "into memory, raise --trainer.accumulate_grad_batches, by which a step is divided"
+            )
+        if isinstance(callback, GradientAccumulationScheduler):
+            raise SegfolioError(
+                f"{name} would train on steps of other sizes than data.batch_size says; give one number to "
+                "--trainer.accumulate_grad_batches, by which a step is divided"
+            )
+        if isinstance(callback, BackboneFinetuning):
+            raise SegfolioError(
+                f"{name} looks for a `backbone` of the module and changes the optimiser on the way; train parts of the "
+                "network more slowly by model.init_args.parameters.lr_factors, 0 to keep one as it is"
             )
         if isinstance(callback, StochasticWeightAveraging) and trainer.max_epochs in (None, -1):
             raise SegfolioError(

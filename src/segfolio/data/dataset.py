@@ -12,13 +12,14 @@ import torch
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.checks.headers import FilePair, header_problems
-from segfolio.data.checks.problems import Problem, counted, raise_problems
+from segfolio.data.checks.problems import Problem, raise_problems
 from segfolio.data.formats.images import read_id_map, read_image
 from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
 from segfolio.files import making_many
+from segfolio.words import counted
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 
@@ -65,6 +66,10 @@ class DatasetInfo:
     disk: str = ""
     files: tuple[RemoteFile, ...] = ()
     access: str = ""
+
+
+class UnknownSplit(SegfolioError):
+    """A name that is none of a dataset's splits, whatever files there are."""
 
 
 class SegmentationDataset(torch.utils.data.Dataset[Sample]):
@@ -147,9 +152,9 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         return f"{self.info.title} {split} has {counted(len(self), 'image')} here, {published} as published"
 
     def expect_split(self, split: str, splits: Collection[str]) -> None:
-        """Raise a `SegfolioError` for a split that is not one of `splits`."""
+        """Raise an `UnknownSplit` for a split that is not one of `splits`."""
         if split not in splits:
-            raise SegfolioError(f"{self.info.title} has no split {split!r}; it has {listed(splits)}")
+            raise UnknownSplit(f"{self.info.title} has no split {split!r}; it has {listed(splits)}")
 
     def expect_files(self, root: str | Path | None, *names: str) -> Path:
         """The folder `root`, or a `SegfolioError` that says what it holds in place of the files `names`."""

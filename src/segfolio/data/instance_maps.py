@@ -11,13 +11,14 @@ from torch import Tensor
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.checks.headers import header_problems
-from segfolio.data.checks.problems import Problem, counted
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import PairedFiles, listed
 from segfolio.data.formats.images import read_id_map
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 
 class PairedInstances(PairedFiles):

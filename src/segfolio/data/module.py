@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from segfolio.data.batches import Augmented, Clip, ForEvaluation, collate
 from segfolio.data.checks.shared import shared_splits
 from segfolio.data.checks.truth import expect_truth
-from segfolio.data.dataset import SegmentationDataset
+from segfolio.data.dataset import SegmentationDataset, UnknownSplit
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
@@ -133,13 +133,30 @@ class DataModule(LightningDataModule):
         for name in sorted(names - self._checked):
             self.split(name).check()
         self._checked |= names
+        evaluated = self.eval_transforms if stage in ("fit", "validate") else self.test_transforms
+        for transform in (*(self.train_transforms if stage == "fit" else ()), *evaluated):
+            if check := getattr(transform, "check", None):
+                check(self.image_space)
         if stage == "predict":
             return
+        if stage == "fit":
+            self._expect_test_split()
         if self._of_model("needs_truth", True):
             masks = self.trainer is not None and self._of_model("needs_masks", True)
             for name in sorted(names):
                 expect_truth(self.split(name), name, masks)
         self._compare(names & {"fit": {self.val_split}, "test": {self.test_split}}.get(stage, set()))
+
+    def _expect_test_split(self) -> None:
+        """Before training: a `test_split` of one's own is one. Its files need not be here yet, nor a `test` at all."""
+        if self.test_split in ("test", self.train_split, self.val_split):
+            return
+        try:
+            self.split(self.test_split)
+        except UnknownSplit as error:
+            raise SegfolioError(f"data.test_split: {error}") from None
+        except SegfolioError as error:
+            rank_zero_warn(f"data.test_split {self.test_split} cannot be tested on: {error}")
 
     def splits_of(self, stage: str) -> Sequence[str]:
         """The splits that a stage reads; to train without validation needs no `val_split`."""
@@ -184,6 +201,12 @@ class DataModule(LightningDataModule):
         dataset = self.split(self.train_split)
         sampler = EvaluationSampler(dataset.clip_count, *_rank(self.trainer), turn=self.batch_size)
         return self._loader(ForEvaluation(dataset, self.eval_transforms), self.batch_size, sampler)
+
+    def stored_images(self, split: str) -> DataLoader[Any]:
+        """The images of a split once, as they are stored, one by one, shared by the processes."""
+        dataset = self.split(split)
+        sampler = EvaluationSampler(dataset.clip_count, *_rank(self.trainer))
+        return self._loader(ForEvaluation(dataset, ()), 1, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._evaluation(self.split(self.val_split), self.eval_transforms)

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
+from segfolio.families.built import built
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.trained import Trained
 from segfolio.families.transfer import Classes, transfer
@@ -38,6 +39,7 @@ class Family(Trained):
     """
 
     measured_by: str
+    predicted_labels: LabelSpace | None = None  # of `predict`, where these are not the dataset's
     needs_truth = True
     needs_masks: bool = True  # of an object, to learn it or to measure it, where a box is not enough
     takes_padding: bool = False  # for padding, which `batch.sizes` tells, and not for image
@@ -50,7 +52,7 @@ class Family(Trained):
         **recipe: Any,
     ) -> None:
         self.labels, self.architecture = labels, architecture
-        super().__init__(architecture(labels.num_classes), **recipe)
+        super().__init__(built(architecture, labels.num_classes), **recipe)
         self.tester: ProtocolTest[Any, Any] | None = None
         self.metrics = metrics
         self.evaluation = self.evaluation_of(self.make_metrics())

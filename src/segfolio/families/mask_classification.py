@@ -18,8 +18,9 @@ from segfolio.inference.mask_classification import instances, panoptic, semantic
 from segfolio.inference.tiles import Network, Scores
 from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.mask_matching import MaskTarget
-from segfolio.metrics import Evaluation, Evaluator, InstanceMetric, PanopticMetric, SemanticMetric
+from segfolio.metrics import Evaluation, Evaluator, PanopticMetric, SemanticMetric, instance_metric
 
+_LOSSES = ("class", "mask", "dice")
 _MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
 
 
@@ -108,6 +109,10 @@ class MaskClassification(Family):
         for name in data.splits_of(stage) if stage != "predict" else ():
             check_task(data.split(name), name, self.task)
 
+    @property
+    def train_keys(self) -> Sequence[str]:
+        return "train/loss", *(f"train/loss_{name}" for name in _LOSSES), "train/segments_left_out"
+
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self(batch.images)
         targets = [mask_target(name, target) for name, target in zip(batch.image_ids, batch.targets, strict=True)]
@@ -155,7 +160,7 @@ class MaskClassification(Family):
         if self.task in ("semantic", "panoptic"):
             found.append(SemanticMetric(self.labels))
         if self.task in ("instance", "panoptic"):
-            found.append(InstanceMetric(self.labels))
+            found.append(instance_metric(self.labels))
         if self.task == "panoptic":
             found.append(PanopticMetric(self.labels))
         return found

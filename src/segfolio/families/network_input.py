@@ -5,13 +5,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from segfolio.data.checks.problems import counted
 from segfolio.data.image_space import ImageSpace
 from segfolio.errors import SegfolioError
 from segfolio.weights.input_layer import first_convolution
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from segfolio.words import counted
 
 
 def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -81,6 +81,8 @@ class PerPixel(Family):
                 "names of the auxiliary logits: rename the other"
             )
         check_names("model.losses", [*losses, *auxiliary])
+        if not losses:
+            raise SegfolioError("model.losses is empty; give one by a name, such as ce: segfolio.losses.CrossEntropy")
         if unknown := sorted(self.loss_weights.keys() - losses.keys() - auxiliary.keys()):
             raise SegfolioError(
                 f"model.loss_weights names {', '.join(unknown)}, but the losses are "
@@ -94,6 +96,10 @@ class PerPixel(Family):
                 f"{label_stride - 1}"
             )
         self.train()  # what is frozen is not for the optimiser
+
+    @property
+    def train_keys(self) -> Sequence[str]:
+        return "train/loss", *(f"train/loss_{name}" for name in (*self.losses, *self.auxiliary_losses))
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         logits, auxiliary = outputs(self(batch.images))

@@ -15,9 +15,10 @@ from segfolio.families.checkpoint import check_fits
 from segfolio.families.prompt_rounds import losses_of_rounds
 from segfolio.families.transfer import transfer
 from segfolio.inference.asking import PromptProtocol
+from segfolio.inference.everything import OBJECT, Everything
 from segfolio.inference.prompt_protocols import find
 from segfolio.inference.prompt_test import PromptProtocols, PromptTest
-from segfolio.inference.prompting import EmbeddedImages, fitted
+from segfolio.inference.prompting import EmbeddedImages, embed
 from segfolio.layers.prompting import PromptableNetwork
 from segfolio.losses.promptable import LOSSES, PromptLoss
 from segfolio.metrics import Evaluator
@@ -38,6 +39,7 @@ class Promptable(Family):
         recompute_rounds: compute the answers of each round a second time in the backward pass, and keep less.
         validation: the protocol of validation, a preset or an object of `inference.prompt_protocols`.
         test: the protocol of the test, and further ones of the same test, see `inference.prompt_test`.
+        predict_with: how images are predicted where nobody asks, see `inference.everything`.
 
     The others, by name, are those of `Family`.
 
@@ -46,6 +48,7 @@ class Promptable(Family):
     """
 
     network: PromptableNetwork
+    predicted_labels = OBJECT
     preparation: PromptSampling
     takes_padding = True
     measured_by = "at its original size"
@@ -59,9 +62,10 @@ class Promptable(Family):
         recompute_rounds: bool = False,
         validation: str | PromptProtocol = "clicks_5",
         test: PromptProtocols = PromptProtocols(),  # noqa: B008  it is immutable
+        predict_with: Everything = Everything(),  # noqa: B008  it is immutable
         **recipe: Any,
     ) -> None:
-        self.validation = find(validation)
+        self.validation, self.predict_with = find(validation), predict_with
         self.main_metric = self.validation.main_metric
         super().__init__(labels, architecture, **recipe)
         self.criterion, self.preparation, self.recompute_rounds = criterion or PromptLoss(), prompts, recompute_rounds
@@ -99,6 +103,9 @@ class Promptable(Family):
     def make_metrics(self) -> list[Evaluator]:
         return self.validation.evaluators(self.labels)
 
+    def predict(self, batch: Batch) -> list[Prediction]:
+        return self.predict_with.predict(self, batch)
+
     def answer(self, batch: Batch) -> list[Prediction]:
         return self.validation.answer(self, batch)
 
@@ -108,9 +115,4 @@ class Promptable(Family):
         Args:
             own: the sizes in whose pixels they are asked; `sizes` if not given.
         """
-        small, seen = fitted(self.network, images, sizes), [self.network.fit(*size) for size in sizes]
-        inputs = self.normalize(small)
-        for image, (height, width) in zip(inputs, seen, strict=True):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
-        return EmbeddedImages(self.network, self.network.embed(inputs), sizes if own is None else own, seen)
+        return embed(self.network, self.normalize, images, sizes, own)

@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from segfolio.data.image_space import RGB, ImageSpace
+from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD, RGB, ImageSpace
 from segfolio.data.sample import Batch
 from segfolio.data.transforms import Transform
 from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.lora import LoRA, add_lora, keep_statistics
-from segfolio.families.network_input import IMAGENET_MEAN, IMAGENET_STD, check_input
+from segfolio.families.network_input import check_input
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, freeze_parts, parameter_groups
 from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer
@@ -104,6 +104,11 @@ class Trained(LightningModule):
         return loss
 
     @property
+    def train_keys(self) -> Sequence[str]:
+        """What a training step logs, with `*` for names that are the network's; who logs more says so here."""
+        return "train/loss", "train/loss_*"
+
+    @property
     def declared(self) -> Mapping[str, Figure]:
         """The figures that validation and test log, by name."""
         return {}
@@ -121,7 +126,8 @@ class Trained(LightningModule):
         with told_of("model.optimizer"):
             optimizer = self.optimizer(parameter_groups(self.network, self.rules))
         apply_lr_factors(optimizer)
-        every_step = [{"scheduler": self.scheduler(optimizer), "interval": "step"}] if self.scheduler else []
+        with told_of("model.scheduler"):
+            every_step = [{"scheduler": self.scheduler(optimizer), "interval": "step"}] if self.scheduler else []
         return [optimizer], every_step
 
     def before_last_checkpoint(self) -> None:

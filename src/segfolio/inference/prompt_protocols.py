@@ -20,8 +20,19 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.prompts import Prompts
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError, did_you_mean
-from segfolio.inference.asking import Answer, Asked, PromptProtocol, Wanted, ask_boxes, gathered, in_passes, objects_of
+from segfolio.inference.asking import (
+    Answer,
+    Asked,
+    PromptProtocol,
+    Wanted,
+    ask_boxes,
+    check_split,
+    gathered,
+    in_passes,
+    objects_of,
+)
 from segfolio.inference.clicks import Click, first_click, next_click
+from segfolio.inference.everything import Everything
 from segfolio.inference.seen import Seen, on_host, runs
 from segfolio.metrics import BoxMetric, Evaluator, InteractiveMetric
 
@@ -51,8 +62,7 @@ class OfObjects(PromptProtocol):
         return "" if self.window is None else f", in windows of {self.window} pixels that overlap by half"
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
-        if (target := dataset[0].target) is not None:
-            list(objects_of([target], [f"{split}, whose first image is {dataset[0].image_id},"]))
+        check_split(dataset, split)
 
     def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
         objects = list(objects_of(batch.targets, batch.image_ids))
@@ -217,5 +227,11 @@ def check_numbers(protocol: PromptProtocol, **numbers: int | None) -> None:
             raise SegfolioError(f"{type(protocol).__name__}: {name} is {number}; give at least 1")
 
 
-PRESETS: dict[str, PromptProtocol] = {"clicks": Clicks(), "clicks_5": Clicks(5), "boxes": Boxes()}
-"""Protocols by their ids: the usual 20 clicks of interactive segmentation, as many as validation takes, and boxes."""
+PRESETS: dict[str, PromptProtocol] = {
+    "clicks": Clicks(),
+    "clicks_5": Clicks(5),
+    "boxes": Boxes(),
+    "everything": Everything(),
+}
+"""Protocols by their ids: the usual 20 clicks of interactive segmentation, as many as validation takes, boxes, and what
+is found where nobody asks."""

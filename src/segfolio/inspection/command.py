@@ -17,7 +17,7 @@ from segfolio.inspection.report import Report
 from segfolio.inspection.scan import inspect_dataset
 from segfolio.inspection.summary import text
 from segfolio.ledger.command import Parser
-from segfolio.mistakes import explain
+from segfolio.mistakes import check_classes, explain
 from segfolio.yaml_file import read_yaml
 
 
@@ -78,6 +78,7 @@ def data_module(content: Mapping[str, Any], source: Path | str, overrides: Seque
         SegfolioError: a mistake in it or in the overrides, in one sentence.
     """
     block = content.get("data", content)
+    check_classes(block, "data" if block is not content else "")
     if not isinstance(block, dict) or not {"data", "dataset"} & content.keys():
         raise SegfolioError(f"{source} holds neither data: with keys below it nor dataset:; give one that `fit` takes")
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
@@ -85,7 +86,7 @@ def data_module(content: Mapping[str, Any], source: Path | str, overrides: Seque
     try:
         parsed = parser.parse_args(list(overrides), namespace=parser.parse_object({"data": block}))
     except ArgumentError as error:
-        raise SegfolioError(f"{source}: {explain(str(error), (a.dest for a in parser._actions))}") from error
+        raise SegfolioError(f"{source}: {explain(str(error), parser)}") from error
     return parser.instantiate(parsed).data
 
 

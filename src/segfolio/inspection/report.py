@@ -1,5 +1,6 @@
 """`Report`: what an inspection found, as figures. `summary` and `page` put it into words and pictures."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Found(NamedTuple):
         lost: what panoptic truth cannot keep, where the dataset has one.
         values: `[2, channels]`, sums over the image's pixels of its values in units of their range, and of their
             squares.
+        extent: the least and the largest value.
     """
 
     image_id: str
@@ -41,6 +43,7 @@ class Found(NamedTuple):
     crowds: Counts
     lost: list[Problem]
     values: npt.NDArray[np.float64]
+    extent: tuple[float, float]
 
 
 class Split:
@@ -54,7 +57,7 @@ class Split:
         images_with: `[C + 1]`, images that hold such a pixel.
         pixels_around: `[C]`, all pixels of the images that hold the class.
         sizes: images of each height and width.
-        values: as of `Found`, over all images.
+        values, extent: as of `Found`, over all images.
         empty: ids of the images whose truth is background or nothing.
         unknown: pixels and images of each id in the files that the label space lacks.
         most: of each class, (pixels, index) of the images with most of it.
@@ -68,6 +71,7 @@ class Split:
         self.pixels_around, self.objects, self.crowds = np.zeros((3, c), np.int64)
         self.sizes = Counter[Size]()
         self.values = np.zeros((2, dataset.image_space.channels))
+        self.extent = (math.inf, -math.inf)
         self.empty: list[str] = []
         self.unknown: dict[int, tuple[int, int]] = {}
         self.most: list[list[tuple[int, int]]] = [[] for _ in range(c)]
@@ -78,6 +82,7 @@ class Split:
         self.has_truth |= found.has_truth
         self.sizes[found.size] += 1
         self.values += found.values
+        self.extent = min(self.extent[0], found.extent[0]), max(self.extent[1], found.extent[1])
         self.pixels += found.pixels
         self.images_with += held
         self.pixels_around += held[:-1] * found.pixels.sum()

@@ -149,7 +149,9 @@ def _look(dataset: SegmentationDataset, index: int) -> Found:
     digest = hashlib.blake2b(to_pixels(sample.image).data, digest_size=16).digest()
     annotated = sample.target is not None
     truth, values = has_truth(sample.target), _values(to_pixels(sample.image), dataset.image_space)
-    return Found(sample.image_id, sample.original_size, digest, annotated, truth, pixels, objects, crowds, lost, values)
+    extent = float(sample.image.min()), float(sample.image.max())
+    about = sample.image_id, sample.original_size, digest, annotated, truth
+    return Found(*about, pixels, objects, crowds, lost, values, extent)
 
 
 def _values(pixels: npt.NDArray[Any], space: ImageSpace) -> npt.NDArray[np.float64]:
@@ -173,10 +175,21 @@ def _gaps(name: str, split: Split, needed: bool) -> Iterator[Problem]:
         for class_name, pixels, objects in zip(split.dataset.labels.names, split.pixels, split.objects, strict=False):
             if not (pixels or objects):
                 yield Problem("class", f"without a pixel in {name}", class_name, fatal=False)
+    if split.read and (said := _unlike_range(split)):
+        yield Problem("split", "of values unlike their range", f"{name}: {said}", fatal=False)
     if said := split.dataset.unlike_published(name):
         yield Problem("split", "of another length than published", said, fatal=False)
     for image_id in split.empty:
         yield Problem("image", f"without class or object in {name}", image_id, fatal=False)
+
+
+def _unlike_range(split: Split) -> str | None:
+    """Where values reach a range beyond their own, or an eighth of it: 12 bits in 16, or 255 where 1 is the most."""
+    (least, most), (low, high) = split.extent, split.dataset.image_space.value_range
+    width = high - low
+    if least >= low - width and most <= high + width and most - least >= width / 8:
+        return None
+    return f"{least:g} to {most:g}, and value_range is {low:g} to {high:g}; give the range that they are of"
 
 
 def _duplicates(seen: Seen, trained_on: str) -> Iterator[Problem]:

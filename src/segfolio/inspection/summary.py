@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from segfolio.data.checks.problems import Problem, counted
+from segfolio.data.checks.problems import Problem
 from segfolio.data.sample import Size
 from segfolio.inspection.report import Report
 from segfolio.table import table
+from segfolio.words import counted
 
 _REMARKS = 10  # places of each remark that the terminal names
 

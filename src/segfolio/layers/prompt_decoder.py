@@ -46,7 +46,8 @@ class FourierPositions(nn.Module):
 
     def grid(self, side: int) -> Tensor:
         """Of the centres of `side` x `side` cells, row by row, `[side * side, C]`."""
-        centres = (torch.arange(side, device=self.positional_encoding_gaussian_matrix.device) + 0.5) / side
+        cells = torch.arange(side, device=self.positional_encoding_gaussian_matrix.device, dtype=torch.float32)
+        centres = (cells + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self(torch.stack([x, y], -1).flatten(0, 1))
 
@@ -162,46 +163,85 @@ class PromptEncoder(nn.Module):
         return self.mask_downscaling(masks[:, None].to(weight.dtype))
 
 
+class Cells(NamedTuple):
+    """What a layer needs of images, `[B, h * w, ...]`.
+
+    Attributes:
+        image: C channels.
+        placed: these with the positions of the cells.
+        keys, values, queries: projected, where an image is shared by several prompts; else None.
+    """
+
+    image: Tensor
+    placed: Tensor
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    queries: Tensor | None = None
+
+    def of(self, images: Tensor) -> "Cells":
+        """Of each of P prompts the image that it is of."""
+        if len(self.image) == 1:
+            return Cells._make(x if x is None else x.expand(len(images), -1, -1) for x in self)
+        return Cells._make(x if x is None else x.index_select(0, images) for x in self)
+
+
 class Attention(nn.Module):
-    """Of several heads, within `dim // reduction` channels."""
+    """Of several heads, within `dim // reduction` channels.
+
+    An image has thousands of cells and a prompt a few tokens. The product of a token's query with a cell's key is that
+    of the query, projected once more, with the cell itself; likewise where a cell attends
+    to tokens. So cells are projected only where several prompts share them: the result is the same, for half the work.
+    """
 
     def __init__(self, dim: int, heads: int, reduction: int = 1) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, (dim // reduction // heads) ** -0.5
         self.q_proj = nn.Linear(dim, dim // reduction)
         self.k_proj = nn.Linear(dim, dim // reduction)
         self.v_proj = nn.Linear(dim, dim // reduction)
         self.out_proj = nn.Linear(dim // reduction, dim)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, attended: Tensor | None = None) -> Tensor:
-        return self.attend(self.q_proj(queries), self.k_proj(keys), self.v_proj(values), attended)
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, attended: Tensor) -> Tensor:
+        """Among tokens `[P, N, C]`, of which those are `attended` to that `[P, N]` holds."""
+        return self._attend(queries, self.k_proj(keys), self.v_proj(values), attended[:, None, None])
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, attended: Tensor | None = None) -> Tensor:
-        """Of what is projected: `[P, Q, c]`, `[P, K, c]` twice and `[P, K]` bool, to `[P, Q, C]`."""
-        mask = None if attended is None else attended[:, None, None]
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+    def to_image(self, tokens: Tensor, cells: Cells) -> Tensor:
+        """Of tokens `[P, N, C]` to the cells of their images."""
+        if cells.keys is not None and cells.values is not None:
+            return self._attend(tokens, cells.keys, cells.values)
+        queries = (self._split(self.q_proj(tokens)) @ self._per_head(self.k_proj.weight)).flatten(1, 2)
+        queries = queries + 0 * self.k_proj.bias.sum()  # it changes nothing, and DDP waits for its gradient
+        found = scaled_dot_product_attention(
+            queries[:, None], cells.placed[:, None], cells.image[:, None], scale=self.scale
+        )
+        found = found[:, 0].unflatten(1, (self.heads, -1)) @ self._per_head(self.v_proj.weight).transpose(1, 2)
+        return self.out_proj(found.transpose(1, 2).flatten(2) + self.v_proj.bias)
+
+    def to_tokens(self, cells: Cells, keys: Tensor, values: Tensor, attended: Tensor) -> Tensor:
+        """Of all cells `[P, h * w, C]` to the tokens of their prompts, of which those are seen that are `attended`."""
+        keys = self._split(self.k_proj(keys)) * self.scale
+        scores = torch.zeros_like(attended, dtype=keys.dtype).masked_fill(~attended, -torch.inf)[:, None, :, None]
+        if cells.queries is not None:
+            scores = scores + keys @ self._split(cells.queries).transpose(2, 3)
+        else:
+            folded = (keys @ self._per_head(self.q_proj.weight)).flatten(1, 2)
+            bias = keys @ self._per_head(self.q_proj.bias[:, None])
+            scores = scores + bias + (folded @ cells.placed.transpose(1, 2)).unflatten(1, (self.heads, -1))
+        values = self._split(self.v_proj(values)) @ self._per_head(self.out_proj.weight.T)
+        values = values + self.out_proj.bias / self.heads  # of each head the weights are 1 together
+        return scores.softmax(2).flatten(1, 2).transpose(1, 2) @ values.flatten(1, 2)
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = (self._split(x) for x in (self.q_proj(queries), keys, values))
         return self.out_proj(scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
+    def _split(self, x: Tensor) -> Tensor:
+        """`[P, N, c]` to `[P, heads, N, c / heads]`."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-class ImageSide(NamedTuple):
-    """What a layer needs of images alone, `[B, h * w, ...]`.
-
-    Attributes:
-        image: C channels.
-        keys, values: to be attended to by tokens.
-        queries: to attend to them.
-    """
-
-    image: Tensor
-    keys: Tensor
-    values: Tensor
-    queries: Tensor
-
-    def of(self, images: Tensor) -> "ImageSide":
-        """Of each of P prompts the image that it is of."""
-        if len(self.image) == 1:
-            return ImageSide(*(x.expand(len(images), -1, -1) for x in self))
-        return ImageSide(*(x.index_select(0, images) for x in self))
+    def _per_head(self, weight: Tensor) -> Tensor:
+        """`[c, C]` to `[heads, c / heads, C]`."""
+        return weight.unflatten(0, (self.heads, -1))
 
 
 class TwoWayBlock(nn.Module):
@@ -220,12 +260,12 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(dim, heads, reduction=2)
         self.norm4 = nn.LayerNorm(dim)
 
-    def side(self, image: Tensor, positions: Tensor) -> ImageSide:
-        """Of images `[B, h * w, C]` and the positions of their cells."""
+    def shared(self, image: Tensor, positions: Tensor) -> Cells:
+        """Images `[B, h * w, C]` that have several prompts each."""
         to_image, to_token, placed = self.cross_attn_token_to_image, self.cross_attn_image_to_token, image + positions
-        return ImageSide(image, to_image.k_proj(placed), to_image.v_proj(image), to_token.q_proj(placed))
+        return Cells(image, placed, to_image.k_proj(placed), to_image.v_proj(image), to_token.q_proj(placed))
 
-    def forward(self, tokens: Tensor, side: ImageSide, original: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, cells: Cells, original: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens `[P, N, C]` and the images of their prompts to both, attended to.
 
         Args:
@@ -237,15 +277,10 @@ class TwoWayBlock(nn.Module):
         else:
             placed = tokens + original
             tokens = self.norm1(tokens + self.self_attn(placed, placed, tokens, attended))
-
-        to_image, to_token = self.cross_attn_token_to_image, self.cross_attn_image_to_token
-        queries = to_image.q_proj(tokens + original)
-        tokens = self.norm2(tokens + to_image.attend(queries, side.keys, side.values))
-
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image.to_image(tokens + original, cells))
         tokens = self.norm3(tokens + self.mlp(tokens))
-
-        keys, values = to_token.k_proj(tokens + original), to_token.v_proj(tokens)
-        return tokens, self.norm4(side.image + to_token.attend(side.queries, keys, values, attended))
+        found = self.cross_attn_image_to_token.to_tokens(cells, tokens + original, tokens, attended)
+        return tokens, self.norm4(cells.image + found)
 
 
 class TwoWayTransformer(nn.Module):
@@ -257,20 +292,18 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(dim, heads, reduction=2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
-    def side(self, image: Tensor, positions: Tensor) -> ImageSide:
-        """Of the first layer, see `TwoWayBlock.side`."""
+    def shared(self, image: Tensor, positions: Tensor) -> Cells:
+        """Of the first layer, see `TwoWayBlock.shared`."""
         first: Any = self.layers[0]
-        return first.side(image, positions)
+        return first.shared(image, positions)
 
-    def forward(self, tokens: Tensor, side: ImageSide, positions: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens `[P, N, C]` and images `[P, h * w, C]` after all layers; `side` is the first layer's."""
-        first, *others = list[Any](self.layers)
+    def forward(self, tokens: Tensor, cells: Cells, positions: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens `[P, N, C]` and the first layer's cells to tokens and images `[P, h * w, C]` after all layers."""
         original = tokens
-        tokens, image = first(tokens, side, original, attended)
-        for layer in others:
-            tokens, image = layer(tokens, layer.side(image, positions), original, attended)
-        final = self.final_attn_token_to_image(tokens + original, image + positions, image)
-        return self.norm_final_attn(tokens + final), image
+        for layer in self.layers:
+            tokens, image = layer(tokens, cells, original, attended)
+            cells = Cells(image, image + positions)
+        return self.norm_final_attn(tokens + self.final_attn_token_to_image.to_image(tokens + original, cells)), image
 
 
 class MLP(nn.Module):
@@ -325,32 +358,45 @@ class MaskDecoder(nn.Module):
         self, image: Tensor, positions: Tensor, prompts: PromptTokens, of: Tensor, multimask: bool = True
     ) -> Reading:
         """Embeddings `[B, C, h, w]`, positions `[h * w, C]` of their cells and P prompts, with the image `of` each."""
+        image = image.flatten(2).transpose(1, 2).contiguous()
         if prompts.dense.ndim == 2:
-            image = image + prompts.dense[..., None, None]
+            cells = self.transformer.shared(image + prompts.dense, positions)
         else:
-            image, of = image.index_select(0, of) + prompts.dense, torch.arange(len(of), device=of.device)
-        side = self.transformer.side(image.flatten(2).transpose(1, 2), positions)
+            image = image.index_select(0, of) + prompts.dense.flatten(2).transpose(1, 2)
+            cells, of = Cells(image, image + positions), torch.arange(len(of), device=of.device)
 
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(of), -1, -1), prompts.sparse], 1)
         attended = torch.cat([prompts.attended.new_ones(len(of), len(own)), prompts.attended], 1)
-        tokens, cells = self.transformer(tokens, side.of(of), positions, attended)
+        portions = [
+            self.transformer(tokens[part], cells.of(of[part]), positions, attended[part])
+            for part in _portions(len(of), image)
+        ]
+        tokens, image = (torch.cat(each) for each in zip(*portions, strict=True))
 
         heads = zip(self.output_hypernetworks_mlps, tokens[:, 1 : len(own)].unbind(1), strict=True)
         readers = torch.stack([head(token) for head, token in heads], 1)  # of all masks: none is without a gradient
         chosen = slice(1, None) if multimask else slice(0, 1)
         iou = self.iou_prediction_head(tokens[:, 0])
-        return Reading(iou[:, chosen], None, (readers[:, chosen], cells))
+        return Reading(iou[:, chosen], None, (readers[:, chosen], image))
 
     def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
         """As `PromptableNetwork.draw` says: only prompts of which an answer is kept are enlarged."""
-        readers, cells = reading.state
-        if keep is None:
-            return self._masks(readers, cells)
-        kept = keep.any(1)
-        return self._masks(readers[kept], cells[kept])[keep[kept]]
+        readers, image = reading.state
+        if keep is not None:
+            kept = keep.any(1)
+            readers, image, keep = readers[kept], image[kept], keep[kept]
+        portions = _portions(len(image), image)
+        masks = [self._masks(readers[part], image[part]) for part in portions]
+        return torch.cat(masks if keep is None else [m[keep[part]] for m, part in zip(masks, portions, strict=True)])
 
-    def _masks(self, readers: Tensor, cells: Tensor) -> Tensor:
-        side = round(cells.shape[1] ** 0.5)
-        pixels = self.output_upscaling(cells.transpose(1, 2).unflatten(2, (side, side)))
+    def _masks(self, readers: Tensor, image: Tensor) -> Tensor:
+        side = round(image.shape[1] ** 0.5)
+        pixels = self.output_upscaling(image.transpose(1, 2).unflatten(2, (side, side)))
         return torch.einsum("pmc,pchw->pmhw", readers, pixels)
+
+
+def _portions(count: int, image: Tensor, numbers: int = 2**22) -> list[slice]:
+    """P prompts in portions, on the CPU of few so that what is computed of them stays in its caches."""
+    size = max(numbers // image[:1].numel(), 1) if image.is_cpu and image.numel() else max(count, 1)
+    return [slice(start, start + size) for start in range(0, max(count, 1), size)]

@@ -73,10 +73,12 @@ class PromptableNetwork(nn.Module):
     Attributes:
         image_size: side of the padded square, in pixels.
         mask_size: side of the masks.
+        image_encoder: holds all weights that `embed` depends on, and no others.
     """
 
     image_size: int
     mask_size: int
+    image_encoder: nn.Module
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """The height and width to which an image is resized before it is embedded; if the network does not say

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfolio.errors import SegfolioError
 from segfolio.losses.base import Loss, as_tensor, class_factors, pixel_mean
 
 Reduction = Literal["mean", "sum", "weighted_mean"]
@@ -56,6 +57,9 @@ class CrossEntropy(Loss):
             accumulates it (arXiv 1605.06211); `weighted_mean`, of papers that give class weights to torch's loss
             (HRNet, OCRNet).
         label_smoothing: share of the target that is spread over all classes (arXiv 1512.00567, section 7).
+
+    Raises:
+        SegfolioError: a `label_smoothing` outside 0 to 1.
     """
 
     weight: Tensor | None
@@ -64,6 +68,8 @@ class CrossEntropy(Loss):
         self, weight: list[float] | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise SegfolioError(f"CrossEntropy: label_smoothing is {label_smoothing}; it lies between 0 and 1")
         # not persistent: the experiment's YAML says what they are, not a checkpoint
         self.register_buffer("weight", as_tensor(weight), persistent=False)
         self.reduction: Reduction = reduction

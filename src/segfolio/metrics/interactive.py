@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from faster_coco_eval.core import mask as coco
 from torch import Tensor
 
+from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE
 from segfolio.data.labels import LabelSpace
 from segfolio.data.prompts import NOT_OBJECT
@@ -24,7 +24,7 @@ _NOC = {"NoC85": 0.85, "NoC90": 0.90}
 
 def ious(masks: Sequence[Sequence[RLE]], truth: Sequence[RLE]) -> Floats:
     """IoU `[P, K]` of the K masks for each of P objects with the object."""
-    found = [np.ravel(coco.iou(list(each), [true], [False])) for each, true in zip(masks, truth, strict=True)]
+    found = [rle.ious(each, true) for each, true in zip(masks, truth, strict=True)]
     return np.stack(found) if found else np.zeros((0, 0))
 
 
@@ -65,7 +65,7 @@ class InteractiveMetric(RecordMetric):
             raise ValueError(f"the interactive metric measures {self.clicks} clicks for each object")
         record = {
             "ious": ious(found.rles, truth).reshape(-1, self.clicks),
-            "oracle": np.array([coco.iou(m, [t], [False]).max() for m, t in zip(found.candidates, truth, strict=True)]),
+            "oracle": np.array([rle.ious(m, t).max() for m, t in zip(found.candidates, truth, strict=True)]),
             "seconds": found.seconds,
             "given": int((found.clicks.kinds >= NOT_OBJECT).sum()),
         }

@@ -1,8 +1,9 @@
 """`PredictionPictures`: the same few images at every validation, on disk and in Weights & Biases."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from segfolio.data.formats.images import write_image
+from segfolio.data.formats.images import encoded
 from segfolio.data.sample import Batch, Prediction, Queries
 from segfolio.errors import SegfolioError
-from segfolio.files import OutputFolder
+from segfolio.files import OutputFolder, write_atomically
 from segfolio.tracking import Wandb
 from segfolio.viz.overlay import at_original_size
 from segfolio.viz.panel import panel
+from segfolio.viz.prompted import prompted_panel
 from segfolio.viz.queries import query_sheet
 from segfolio.viz.switchable import switchable
 from segfolio.viz.views import views
@@ -27,11 +30,14 @@ from segfolio.viz.views import views
 class PredictionPictures(Callback):
     """Draws images evenly spaced over what the first process evaluates, the same ones every time.
 
-    Of each image one picture per reading that the model has: `semantic`, `instances`, `panoptic`; and of a mask
-    classification network `queries`: which one took which object. A validation writes
+    Of each image one picture per reading that the model has: `semantic`, `instances`, `panoptic`, `prompted`; and of a
+    mask classification network `queries`: which one took which object. A validation writes
     `<run>/pictures/val/<image>/<reading>/step_<n>.png`, a test `<run>/pictures/test/<image>/<reading>.png`. Each W&B
     logger gets them as `<stage>/pictures/<image>/<reading>`, and the image with masks and boxes to switch on and off
     as `<stage>/masks/<image>`: each under its own key, because W&B misdraws lists of images of several sizes.
+
+    While a model is trained, nothing is written before the checkpoint of the validation is: what room a disk has is for
+    that first.
 
     Args:
         count: images per validation.
@@ -59,8 +65,9 @@ class PredictionPictures(Callback):
         self._batch_size = 1
         self._drawing = False
         self._drawn: set[str] = set()
-        self._files: dict[str, Path] = {}
-        self._masked: dict[str, Any] = {}
+        self._files: dict[str, tuple[Path, bytes]] = {}  # by key: where to, and what
+        self._masked: dict[str, Callable[[], Any]] = {}
+        self._due = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -72,6 +79,17 @@ class PredictionPictures(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish("val", trainer)
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._write(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(trainer, True)
@@ -81,6 +99,7 @@ class PredictionPictures(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish("test", trainer)
+        self._write(trainer)
 
     def _start(self, trainer: Trainer, due: bool) -> None:
         self._drawn, self._files, self._masked = set(), {}, {}
@@ -125,7 +144,13 @@ class PredictionPictures(Callback):
         self._drawn.add(image_id)
         step = "" if stage == "test" else f"step {trainer.global_step}"
         title = " · ".join(filter(None, (image_id, step)))
-        pictures = {view.name: panel(image, view, labels, title, self.max_width) for view in readings}
+        pictures = {}
+        for view in readings:
+            if view.name == "prompted" and found.prompted is not None:
+                truth = target.segments if target else None
+                pictures[view.name] = prompted_panel(image, found.prompted, view, truth, title, self.max_width)
+            else:
+                pictures[view.name] = panel(image, view, labels, title, self.max_width)
         if queries is not None and readings[-1].truth is not None:  # panoptic, which comes last, has most to take
             shown = readings[-1], labels, title, self.max_width, self.min_score
             pictures["queries"] = query_sheet(image, queries, *shown)
@@ -133,11 +158,10 @@ class PredictionPictures(Callback):
         for name, picture in pictures.items():
             place = (name, f"step_{trainer.global_step:08d}.png") if step else (f"{name}.png",)
             file = folder.path("pictures", stage, image_id, *place)
-            write_image(file, picture)
-            self._files[f"{stage}/pictures/{image_id}/{name}"] = file
-        if any(isinstance(logger, Wandb) for logger in trainer.loggers):
-            masked = switchable(image, readings, found, target, labels, self.max_width // 2, self.min_score)
-            self._masked[f"{stage}/masks/{image_id}"] = masked
+            self._files[f"{stage}/pictures/{image_id}/{name}"] = file, encoded(picture, file.suffix)
+        self._masked[f"{stage}/masks/{image_id}"] = partial(
+            switchable, image, readings, found, target, labels, self.max_width // 2, self.min_score
+        )
 
     def _places(self, stage: str, batch: Batch, batch_idx: int, batches: float) -> list[int]:
         """Which images of this batch are drawn."""
@@ -156,9 +180,22 @@ class PredictionPictures(Callback):
         self._drawing = False
         self._chosen.setdefault(stage, self._drawn)
         with self._never_ending_a_run():
-            for logger in trainer.loggers:
-                if isinstance(logger, Wandb) and self._files:
-                    logger.log_pictures(self._files, self._masked, trainer.global_step)
+            for logger in _of_wandb(trainer) if self._files else ():
+                logger.announce_pictures({key: file for key, (file, _) in self._files.items()}, trainer.global_step)
+            self._due = True
+
+    def _write(self, trainer: Trainer) -> None:
+        if not self._due:
+            return
+        self._due = False
+        with self._never_ending_a_run():
+            for file, content in self._files.values():
+                write_atomically(file, content)
+            loggers = list(_of_wandb(trainer)) if self._files else []
+            masked = {key: made() for key, made in self._masked.items()} if loggers else {}
+            for logger in loggers:
+                logger.log_pictures({key: file for key, (file, _) in self._files.items()}, masked)
+        self._files, self._masked = {}, {}
 
     @contextmanager
     def _never_ending_a_run(self) -> Iterator[None]:
@@ -168,3 +205,7 @@ class PredictionPictures(Callback):
         except OSError as error:
             self._drawing = False
             rank_zero_warn(f"pictures cannot be written ({error.strerror or error}); the run goes on without them")
+
+
+def _of_wandb(trainer: Trainer) -> Iterator[Wandb]:
+    return (logger for logger in trainer.loggers if isinstance(logger, Wandb))

@@ -15,6 +15,7 @@ from torchvision.models import get_model_weights, list_models
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file, read_weights
 from segfolio.weights.hub import SAFE, fetch
+from segfolio.weights.packaged import PACKAGES, read_package
 
 SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
     (r"^(model|swin)\.", ""),
@@ -75,9 +76,10 @@ def load_pretrained(
     """Load `weights` into `network`, or into its backbone alone.
 
     Args:
-        weights: a tag of timm's weights for `backbone`, e.g. `tv_in1k`; a repository of the Hugging Face hub or a
-            folder with weights for transformers' class `released`, e.g. `facebook/maskformer-swin-tiny-ade`; or a
-            file with a state dict of timm's `backbone`, of that class or of `network`.
+        weights: a tag of timm's weights for `backbone`, e.g. `tv_in1k`; a name of `PACKAGES`; a repository of the
+            Hugging Face hub or a folder with weights for transformers' class `released`, e.g.
+            `facebook/maskformer-swin-tiny-ade`; or a file with a state dict of timm's `backbone`, of that class or of
+            `network`.
         released: None where transformers has no such class.
         load_backbone: called with timm's state dict, where `weights` is that.
 
@@ -87,6 +89,8 @@ def load_pretrained(
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
     if Path(weights).is_file():
         state = read_file(Path(weights))
+    elif weights in PACKAGES:
+        state = read_package(weights, backbone)
     elif weights in tags:
         state = read_file(fetch(get_pretrained_cfg(f"{backbone}.{weights}").hf_hub_id, SAFE) / SAFE)
     elif released is not None and (Path(weights).is_dir() or "/" in weights):

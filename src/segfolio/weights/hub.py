@@ -17,7 +17,13 @@ def fetch(repository: str, *files: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=["config.json", *files], etag_timeout=3))
     except (OSError, ValueError) as error:  # the hub's ways to say that there is no network
-        raise SegfolioError(
-            f"{repository} is not in {constants.HF_HUB_CACHE}, nor to be downloaded; run `hf download {repository}` "
-            "where there is a network and copy its cache to there"
-        ) from error
+        raise SegfolioError(out_of_reach(repository, repository)) from error
+
+
+def out_of_reach(what: str, repository: str, revision: str | None = None) -> str:
+    """The sentence on what is in a repository of the hub, not in its cache, and cannot be downloaded."""
+    whole = f"{repository} --revision {revision}" if revision else repository
+    return (
+        f"{what} is not in {constants.HF_HUB_CACHE}, nor to be downloaded; run `hf download {whole}` where there is a "
+        "network and copy its cache to there"
+    )

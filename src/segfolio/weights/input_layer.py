@@ -5,6 +5,8 @@ import warnings
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from segfolio.words import counted
+
 _RGB = 3
 
 
@@ -34,7 +36,7 @@ def tell_fitted(source: str, channels: int) -> None:
     """Warn that weights of RGB are made to fit images of other channels."""
     how = "summed over RGB" if channels == 1 else f"repeated and scaled by 3/{channels}"
     warnings.warn(
-        f"{source} is of RGB images and these have {channels} channel{'s' * (channels > 1)}: the weights of the first "
+        f"{source} is of RGB images and these have {counted(channels, 'channel')}: the weights of the first "
         f"convolution are {how}",
         stacklevel=3,
     )

@@ -5,11 +5,12 @@ import pytest
 from PIL import Image
 
 from segfolio.data.checks.headers import FilePair, header_problems
-from segfolio.data.checks.problems import counted, raise_problems
+from segfolio.data.checks.problems import raise_problems
 from segfolio.data.datasets import CamVid
 from segfolio.data.formats.images import write_id_map, write_image
 from segfolio.data.image_space import ImageSpace
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from torch.nn.functional import pad
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file
+from segfolio.weights.hub import out_of_reach
 from segfolio.weights.input_layer import tell_fitted
 
 ENCODERS = smp.encoders.encoders
@@ -89,11 +90,7 @@ class SMP(nn.Module):
             with _cache_first(repository, revision):
                 self.model = smp.create_model(decoder, name, pretrained, in_channels, num_classes, **options)
         except OSError as error:  # the hub's way to say that there is no network
-            whole = f"{repository} --revision {revision}" if revision else repository
-            raise SegfolioError(
-                f"{encoder}'s weights {weights!r} are not in {constants.HF_HUB_CACHE}, nor to be downloaded; "
-                f"run `hf download {whole}` where there is a network and copy its cache to there"
-            ) from error
+            raise SegfolioError(out_of_reach(f"{encoder}.{weights}", str(repository), revision)) from error
         except (RuntimeError, TypeError, ValueError) as error:
             arguments = f" with {decoder_arguments}" if decoder_arguments else ""
             raise SegfolioError(f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}") from error

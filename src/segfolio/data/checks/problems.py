@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 _NAMED = 3  # places that a message names of each problem
 
@@ -47,8 +48,3 @@ def raise_problems(problems: Iterable[Problem], of: str) -> None:
         raise SegfolioError(f"{of}: {'; '.join(fatal)}{'; `segfolio inspect` names them all' if cut else ''}")
     for (_, kind, what), where in places.items():
         warnings.warn(f"{of}: {counted(len(where), kind)} {what}; the first is {where[0]}", stacklevel=2)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 mask`, `2 masks`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
-from segfolio.data.checks.problems import counted
 from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.formats.images import read_image
 from segfolio.data.image_space import ImageSpace
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 SMALL = 256 * 2**20
 """Bytes of image files up to which all are decoded; of more, files of equal name, size and bytes are one image."""

@@ -1,15 +1,17 @@
 """Plain images, to be predicted or to be trained on without labels."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from segfolio.data.checks.headers import FilePair
-from segfolio.data.checks.problems import counted
 from segfolio.data.dataset import IMAGE_SUFFIXES, DatasetInfo, PairedFiles, files_by_id, listed
+from segfolio.data.formats.images import read_image
 from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 
 class ImageFolder(PairedFiles):
@@ -60,15 +62,27 @@ class ImageFolder(PairedFiles):
         return self._labels
 
     def leave_out_unreadable(self) -> None:
-        """Go on without the images that `check` would refuse, and name them.
+        """Go on without the images that `check` would refuse or that cannot be decoded, and name them. All are decoded
+        for it, in threads.
 
         Raises:
             SegfolioError: none is left.
         """
         fatal = {problem.image_id: f"{problem.where} ({problem.what})" for problem in self.problems() if problem.fatal}
-        pairs = [pair for pair in self.pairs if pair.image_id not in fatal]
+        whole = [pair for pair in self.pairs if pair.image_id not in fatal]
+        with ThreadPoolExecutor() as pool:
+            faults = zip(whole, pool.map(self._fault, whole), strict=True)
+            fatal |= {pair.image_id: fault for pair, fault in faults if fault}
+        pairs = [pair for pair in whole if pair.image_id not in fatal]
         if not pairs:
             raise SegfolioError(f"none of {counted(len(self), 'image')} can be read: {listed(fatal.values(), 3)}")
         self.pairs = pairs
         if fatal:
             rank_zero_warn(f"{counted(len(fatal), 'image')} left out: {listed(fatal.values(), len(fatal))}")
+
+    def _fault(self, pair: FilePair) -> str | None:
+        try:
+            read_image(pair.image, self.image_space)
+        except SegfolioError as error:
+            return str(error)
+        return None

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segfolio.data.checks.problems import Problem, counted
+from segfolio.data.checks.problems import Problem
 from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.data.dataset import DatasetInfo, SegmentationDataset, listed
 from segfolio.data.formats import rle
@@ -22,6 +22,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 _MEMBER = re.compile(r"(?:.*/)?sa_(\d+)\.(jpg|json)")
 _PART = [("offset", np.int64), ("size", np.int64)]

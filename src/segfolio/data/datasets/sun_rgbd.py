@@ -8,13 +8,14 @@ import torch
 from torchvision.tv_tensors import Mask
 
 from segfolio.data.checks.headers import FilePair, header_problems
-from segfolio.data.checks.problems import Problem, counted
+from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import DatasetInfo, SegmentationDataset, listed
 from segfolio.data.formats.images import read_image
 from segfolio.data.formats.matlab import as_ids, open_hdf5, read_mat
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Sample, Target, to_image
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 _TOOLBOX = "SUNRGBDtoolbox"
 _META, _SEG = f"{_TOOLBOX}/Metadata/SUNRGBDMeta.mat", f"{_TOOLBOX}/Metadata/SUNRGBD2Dseg.mat"

@@ -40,15 +40,19 @@ class ResultBoxes:
             values.extend(_row(path, place, entry, known))
             return 0
 
+        data = read_bytes(path)
         try:
-            outline(b'{"results": %b, "end": 0}' % read_bytes(path), "results", look)
+            if not data.rstrip().endswith(b"]"):
+                raise Irregular
+            outline(b'{"results": %b}' % data, "results", look)
         except Irregular:
-            read_json(path)  # which says what is wrong
-            raise
-        if not values and not isinstance(content := read_json(path), list):
-            raise SegfolioError(
-                f"{path} holds a {type(content).__name__}, expected COCO's results, a list of detections"
-            )
+            if not isinstance(content := read_json(path), list):
+                raise SegfolioError(
+                    f"{path} holds a {type(content).__name__}, expected COCO's results, a list of detections"
+                ) from None
+            del values[:]
+            for place, entry in enumerate(content):
+                look(place, entry)
         rows = np.frombuffer(values, np.float64).reshape(-1, 7)
         rows = rows[np.lexsort((-rows[:, 2], rows[:, 0]))]
         self._images, self._rows = rows[:, 0], rows[:, 1:]

@@ -1,7 +1,7 @@
 """`read_header`: what an image file says of itself before a pixel is decoded."""
 
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -74,6 +74,10 @@ def _of_picture(file: BinaryIO, kind: type[ImageFile] | None) -> ImageHeader:
     exif.load(image.info.get("exif", b""))
     channels = 4 if image.mode == "P" and "transparency" in image.info else _CHANNELS.get(image.mode, 3)
     dtype, holds_ids = "uint8", False
+    if kind is BmpImageFile and image.tile[0][0] == "raw":  # which has no end mark
+        arguments: Any = image.tile[0].args  # mode, bytes of a row, direction
+        if image.tile[0].offset + arguments[1] * image.height > file.seek(0, 2):
+            raise ValueError("cut short")
     if kind is PngImageFile:  # of 16-bit RGB the mode is "RGB" all the same
         file.seek(24)
         bits, color = file.read(2)

@@ -46,7 +46,7 @@ def read_image(path: Path, space: ImageSpace = RGB) -> npt.NDArray[Any]:
         pixels = _decoded(path, data, space.channels)
     if wrong := space.misfit(pixels.shape[2], pixels.dtype.name):
         raise SegfolioError(f"{path} is {wrong}")
-    pixels = _with_channels(pixels.astype(space.dtype, copy=False), space.channels)
+    pixels = with_channels(pixels.astype(space.dtype, copy=False), space.channels)
     if space.dtype == "float32" and not np.isfinite(pixels).all():
         raise SegfolioError(f"{path} holds values that are no numbers or infinite; write others in their places")
     return pixels
@@ -96,14 +96,19 @@ def _ends(jpeg: bytes) -> bool:
 
 def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write `[H, W, 3]` RGB or `[H, W, 1]` grey uint8 in the format that the suffix names."""
-    _encode(path, pixels if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    write_atomically(path, encoded(pixels, path.suffix))
+
+
+def encoded(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
+    """The file that `write_image` writes."""
+    return _encoded(pixels if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), suffix)
 
 
 def write_id_map(path: Path, ids: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
     """Write `[H, W]` ids as a grey PNG of 8 or 16 bits."""
     if ids.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"ids are uint8 or uint16, not {ids.dtype}")  # OpenCV would clip them
-    _encode(path, ids)
+    write_atomically(path, _encoded(ids, path.suffix))
 
 
 def write_palette(path: Path, ids: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> None:
@@ -172,7 +177,7 @@ def _decoded(path: Path, data: bytes, channels: int) -> npt.NDArray[Any]:
     return pixels[..., [0, 3]] if grey_and_alpha else pixels
 
 
-def _with_channels(pixels: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
+def with_channels(pixels: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
     """`[H, W, C]` as grey or RGB where that is asked for and there is something else."""
     if pixels.shape[2] == channels:
         return pixels
@@ -225,5 +230,5 @@ def _without_palette(png: bytes) -> bytes:
     return b"".join((png[:12], header, zlib.crc32(header).to_bytes(4), *parts))
 
 
-def _encode(path: Path, pixels: npt.NDArray[np.integer]) -> None:
-    write_atomically(path, cv2.imencode(path.suffix, pixels)[1].tobytes())
+def _encoded(pixels: npt.NDArray[np.integer], suffix: str) -> bytes:
+    return cv2.imencode(suffix, pixels)[1].tobytes()

@@ -5,6 +5,7 @@ Strips and tiles are unpacked by OpenCV's libtiff, as strips of a grey image of 
 """
 
 import struct
+import zlib
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, BinaryIO, NamedTuple
@@ -20,6 +21,7 @@ _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT = 31
 _SUBFILE = 254
 _REDUCED_OR_MASK = 0b101
 _JPEG = (6, 7)
+_DEFLATE = (8, 32946)
 _WHITE_IS_ZERO, _RGB, _PALETTE = 0, 2, 3
 _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3
 _MOST_ROWS = 2**19  # OpenCV reads twice as many
@@ -161,6 +163,8 @@ def _unpack(chunks: list[bytes], row: int, rows: int, height: int, page: Page) -
     """The bytes `[rows of all, row]` of strips or tiles of `rows` rows each; of strips the last ends with the image."""
     compression, parts = page.first(_COMPRESSION), []
     total = len(chunks) * rows if _TILE_OFFSETS in page.tags else height
+    if compression in _DEFLATE:
+        return _inflated(chunks, row, rows, total)
     step = max(1, _MOST_ROWS // rows)
     for first in range(0, len(chunks), step):
         some = chunks[first : first + step]
@@ -174,6 +178,21 @@ def _unpack(chunks: list[bytes], row: int, rows: int, height: int, page: Page) -
             raise ValueError(f"damaged, or compressed in an unknown way ({compression})")
         parts.append(part)
     return np.concatenate(parts)
+
+
+def _inflated(chunks: list[bytes], row: int, rows: int, total: int) -> npt.NDArray[np.uint8]:
+    """As `_unpack`, where a checksum tells damage, at which OpenCV goes on."""
+    whole = bytearray()
+    for place, chunk in enumerate(chunks):
+        size = row * min(rows, total - place * rows)
+        try:
+            part = zlib.decompress(chunk)
+        except zlib.error:
+            raise ValueError("damaged") from None
+        if len(part) < size:
+            raise ValueError("damaged")
+        whole += part[:size]
+    return np.frombuffer(whole, np.uint8).reshape(total, row)
 
 
 def _grey(chunks: list[bytes], size: tuple[int, int], rows: int, compression: int) -> bytes:

@@ -32,7 +32,8 @@ __all__ = [
 class Transform(Protocol):
     """Anything that makes a new `Sample` of one.
 
-    All randomness comes from `rng`, and the sample that came in stays as it was.
+    All randomness comes from `rng`, and the sample that came in stays as it was. One that does not take every image
+    has a `check(space: ImageSpace)`, too, which raises a `SegfolioError` before training.
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample: ...

@@ -23,8 +23,8 @@ class TorchvisionV2:
         transform: one that keeps the type of images, such as `v2.RandomPerspective`.
 
     Raises:
-        SegfolioError: an image of another type than before, a semantic map that was padded with another value, a
-            sample with prompts.
+        SegfolioError: an image that it does not take, or makes of another type, a semantic map that was padded with
+            another value, a sample with prompts.
     """
 
     def __init__(self, transform: v2.Transform) -> None:
@@ -33,15 +33,20 @@ class TorchvisionV2:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         expect_no_prompts(sample)
         target = sample.target or Target()
-        planes = {"weight": target.weight}
+        name, planes = type(self.transform).__name__, {"weight": target.weight}
         if target.semantic is not None:
             planes["semantic"] = Mask(target.semantic.int() - target.ignore_index)
         if target.segments is not None:
             planes["masks"] = target.segments.masks
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            image, planes = self.transform(sample.image, planes)
-        name = type(self.transform).__name__
+            try:
+                image, planes = self.transform(sample.image, planes)
+            except (TypeError, ValueError, RuntimeError) as error:
+                found = f"{list(sample.image.shape)} of {sample.image.dtype}"
+                raise SegfolioError(
+                    f"TorchvisionV2: {name} does not take {sample.image_id}, {found}: {' '.join(str(error).split())}"
+                ) from error
         if image.dtype != sample.image.dtype:
             raise SegfolioError(
                 f"TorchvisionV2: {name} made {image.dtype} of {sample.image_id}; images stay {sample.image.dtype}, the "

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segfolio.data.image_space import ImageSpace
 from segfolio.data.sample import Sample, to_image, to_pixels
 from segfolio.errors import SegfolioError
+from segfolio.words import counted
 
 Pixels = npt.NDArray[Any]
 
@@ -52,13 +54,19 @@ class ColorJitter:
         _check_probability("ColorJitter", probability)
         self.strengths, self.probability = (brightness, contrast, saturation, hue), probability
 
+    def check(self, space: ImageSpace) -> None:
+        self._expect(space.channels, "the dataset")
+
+    def _expect(self, channels: int, of: str) -> None:
+        if channels not in (1, 3) and any(self.strengths[2:]):
+            raise SegfolioError(
+                f"ColorJitter: {of} has {counted(channels, 'channel')}, and saturation and hue are of RGB; leave them "
+                "out: brightness and contrast are of any"
+            )
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
-        if pixels.shape[2] not in (1, 3) and any(self.strengths[2:]):
-            raise SegfolioError(
-                f"ColorJitter: {sample.image_id} has {pixels.shape[2]} channels, and saturation and hue are of RGB; "
-                "leave them out: brightness and contrast are of any"
-            )
+        self._expect(pixels.shape[2], sample.image_id)
         *strengths, hue = self.strengths
         factors = [rng.uniform(max(0.0, 1 - x), 1 + x) for x in strengths] + [rng.uniform(-hue, hue)]
         steps = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
@@ -102,13 +110,19 @@ class PhotometricDistortion:
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.probability = probability
 
+    def check(self, space: ImageSpace) -> None:
+        self._expect(space.channels, space.dtype, "the dataset")
+
+    @staticmethod
+    def _expect(channels: int, dtype: str, of: str) -> None:
+        if channels != 3 or dtype != "uint8":
+            raise SegfolioError(
+                f"PhotometricDistortion: {of} has {counted(channels, 'channel')} of {dtype}; it needs RGB of uint8"
+            )
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         pixels = to_pixels(sample.image)
-        if pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise SegfolioError(
-                f"PhotometricDistortion: {sample.image_id} has {pixels.shape[2]} channels of {pixels.dtype}; it needs "
-                "RGB of uint8"
-            )
+        self._expect(pixels.shape[2], pixels.dtype.name, sample.image_id)
         changes = [self._brightness, self._saturation, self._hue]
         changes.insert(1 if rng.random() < 0.5 else 3, self._contrast)
         for change in changes:
