@@ -214,7 +214,7 @@ def millions(*parameters: Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("name", "whole", "plain", "published"),
-    [("SAM, ViT-B", 89.67, 85.65, 86), ("SAM-L", 308.28, 303.10, 307), ("SAM-H", 637.03, 630.66, 632)],
+    [("SAM, ViT-B", 89.67, 85.65, 86), ("SAM, ViT-L", 308.28, 303.10, 307), ("SAM, ViT-H", 637.03, 630.66, 632)],
 )
 def test_parameters(name: str, whole: float, plain: float, published: float) -> None:
     """Of the image encoder as released; of its blocks and patches alone, about what is published, that of a plain ViT.
