@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +20,46 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from segfolio.data.datasets import Shapes
+from segfolio.data.formats import rle
+from segfolio.data.labels import FREQUENCIES, LabelSpace
 from segfolio.data.panoptic_truth import panoptic_truth
-from segfolio.data.sample import Instances, Prediction, Segments, Target
+from segfolio.data.prompts import Prompts
+from segfolio.data.sample import Federated, Instances, Prediction, Prompted, Segments, Target
 from segfolio.metrics import (
     BoundaryF1,
     BoundaryIoU,
+    BoxMetric,
     CityscapesMetric,
+    FederatedMetric,
     Hausdorff95,
     InstanceMetric,
+    InteractiveMetric,
     PanopticMetric,
+    ProposalMetric,
     RandInformation,
     SemanticMetric,
 )
 
 IMAGES = 7
 LABELS = Shapes.labels
+
+
+def federated(labels: LabelSpace) -> FederatedMetric:
+    """As if images were searched for some of the shapes alone."""
+    frequencies = tuple(FREQUENCIES[place % 3] for place in range(labels.num_classes))
+    return FederatedMetric(replace(labels, frequencies=frequencies), ("segm", "bbox"))
+
+
 EVALUATORS = {
     "semantic": SemanticMetric,
     "boundary F1": BoundaryF1,
     "boundary IoU": BoundaryIoU,
     "Hausdorff": Hausdorff95,
     "instance": functools.partial(InstanceMetric, kinds=("segm", "bbox")),
+    "federated": federated,
+    "clicks": functools.partial(InteractiveMetric, clicks=5),
+    "box": BoxMetric,
+    "proposals": ProposalMetric,
     "panoptic": PanopticMetric,
     "Rand": functools.partial(RandInformation, cell="sky"),
     "Cityscapes": functools.partial(
@@ -62,7 +82,19 @@ def guess(index: int, target: Target) -> Prediction:
     segments = Segments(id_map, labels, truth.crowd)
     scores = torch.from_numpy(rng.integers(1, 9, len(things)) / 8).float()  # with ties
     instances = Instances([segments.rles[i] for i in things], labels[things], scores)
-    return Prediction(f"image_{index}", tuple(semantic.shape), semantic, instances, segments)
+    prompted = clicked(target, rng)
+    return Prediction(f"image_{index}", tuple(semantic.shape), semantic, instances, segments, prompted)
+
+
+def clicked(target: Target, rng: np.random.Generator) -> Prompted:
+    """Each object, shifted by less after each of five clicks."""
+    masks = target.segments.masks.as_subclass(torch.Tensor)
+    of, shift = torch.arange(len(masks)), int(rng.integers(3, 6))
+    rounds = [torch.roll(masks, max(0, shift - 2 * k), 2) for k in range(5)]
+    rles = [rle.encode(each.numpy()) for each in torch.stack(rounds, 1)]
+    points, kinds = torch.zeros(len(of), 5, 2), torch.ones(len(of), 5).long()
+    candidates = [[first, third] for first, _, third, *_ in rles]
+    return Prompted(rles, torch.zeros(len(of), 5), of, Prompts(of, points, kinds), candidates, float(rng.random()))
 
 
 def evaluate(rank: int, processes: int, folder: str) -> None:
@@ -78,6 +110,7 @@ def evaluate(rank: int, processes: int, folder: str) -> None:
             index = i % IMAGES
             torch.manual_seed(index)
             target = data.read(index).target
+            target.federated = Federated(tuple(range(index)), (index % LABELS.num_classes,))
             metric.update(guess(index, target), target)
         found[name] = {key: float(value).hex() for key, value in metric.compute().items()}
     Path(folder, f"figures_{processes}_{rank}.json").write_text(json.dumps(found))

@@ -78,17 +78,21 @@ HOUSE = by_name(
         *ratios("AP75", *(f"{name}_{size}" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
         *ratios("AR_1", "AR_10", "AR_100", "AR_1000"),
         *ratios("AP_box", "AP50_box", "AP75_box", "AR_1_box", "AR_10_box", "AR_100_box"),
+        *ratios("AP_rare", "AP_common", "AP_frequent", "AR_300"),  # of federated datasets
+        *ratios("AP_rare_box", "AP_common_box", "AP_frequent_box", "AR_300_box"),
         *ratios(*(f"{name}_{size}_box" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
         *ratios("SQ", "RQ", *(f"{name}{kind}" for kind in ("_things", "_stuff") for name in ("PQ", "SQ", "RQ"))),
-        *ratios("V_rand", "V_info"),
-        *ratios("mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "J", "F", "J_and_F"),  # of prompts, of clips
+        *ratios("V_rand", "V_info", "ODS", "OIS", "AP_edges", "R50"),  # of regions, of edges
+        *ratios("mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "mIoU_1click_oracle", "mIoU_box"),  # of prompts
+        *(*ratios("teacher_mIoU"), Figure("unexplained_variance", "", higher_is_better=False)),  # of distillation
+        *ratios("J", "F", "J_and_F"),  # of clips
         *ratios("IoU/<class>", "accuracy/<class>", "dice/<class>", "boundary_f1/<class>", "boundary_IoU/<class>"),
         *ratios("AP/<class>", "AP_box/<class>", "PQ/<class>"),
         *ratios("IoU_category/<class>", "iIoU/<class>", "iIoU_category/<class>"),
         Figure("HD95", "pixels", higher_is_better=False),
         Figure("HD95/<class>", "pixels", higher_is_better=False),
         *(Figure(name, "clicks", higher_is_better=False) for name in ("NoC85", "NoC90")),
-        Figure("evaluation_seconds", "s", higher_is_better=False),
+        *(Figure(name, "s", higher_is_better=False) for name in ("click_seconds", "evaluation_seconds")),
     )
 )
 """The figures of the house: what an experiment may claim before a run has told its own."""

@@ -24,7 +24,7 @@ CASES = 200
 
 
 def by_pycocotools(
-    annotations: Any, results: Any, kind: Kind, max_dets: tuple[int, ...] = (1, 10, 100)
+    annotations: Any, results: Any, kind: Kind, max_dets: tuple[int, ...] = (1, 10, 100), classes: bool = True
 ) -> tuple[list[float], list[float]]:
     """The twelve figures and the AP of each category; -1 where not defined."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -37,7 +37,7 @@ def by_pycocotools(
             found.dataset = {**annotations, "annotations": []}
             found.createIndex()
         evaluation = COCOeval(truth, found, kind)
-        evaluation.params.maxDets = list(max_dets)
+        evaluation.params.maxDets, evaluation.params.useCats = list(max_dets), int(classes)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -46,7 +46,8 @@ class PredictionWriter(Callback):
         self._folder = OutputFolder(Path(trainer.default_root_dir), getattr(predicted, "files", tuple))
         self._suffixes = _suffixes(trainer) if self.label_studio else {}
         palette = np.zeros((0x10000, 3), np.uint8)
-        palette[list(pl_module.labels.ids)] = pl_module.labels.palette
+        labels = _labels(pl_module)
+        palette[list(labels.ids)] = labels.palette
         self._palette = palette[:256]
 
     def on_predict_batch_end(
@@ -58,7 +59,7 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        labels: LabelSpace = pl_module.labels  # type: ignore[assignment]
+        labels = _labels(pl_module)
         for i, prediction in enumerate(move_data_to_device(outputs, torch.device("cpu"))):
             number = batch.targets[i].number if batch.targets else None
             known_as = prediction.image_id if number is None else number
@@ -84,7 +85,7 @@ class PredictionWriter(Callback):
                 torch.distributed.all_gather_object(parts, mine)
             found: Any = [entry for part in parts for entry in part]
             if found and trainer.is_global_zero:
-                content = panoptic_json(found, pl_module.labels) if name == "panoptic" else found
+                content = panoptic_json(found, _labels(pl_module)) if name == "panoptic" else found
                 write_atomically(self._folder.path(f"{name}.json"), json.dumps(content).encode())
 
     def _write_semantic(self, prediction: Prediction, labels: LabelSpace) -> None:
@@ -109,6 +110,11 @@ class PredictionWriter(Callback):
             name = prediction.image_id + self._suffixes.get(prediction.image_id, "")
             task = label_studio.prediction_task(prediction, labels, label_studio.url_of(name), "segfolio")
             self._parts["label_studio"].append(task)
+
+
+def _labels(family: Any) -> LabelSpace:
+    """Of what it predicts."""
+    return getattr(family, "predicted_labels", None) or family.labels
 
 
 def _suffixes(trainer: Trainer) -> dict[str, str]:

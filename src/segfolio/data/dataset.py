@@ -119,6 +119,10 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         """That of `read`'s sample and of `problems`, where it is known without reading."""
         return None
 
+    def image_number(self, index: int) -> int | None:
+        """That of `read`'s target, where it is known without reading."""
+        return None
+
     def image_file(self, index: int) -> Path | None:
         """That of an image, where it has one of its own."""
         return None

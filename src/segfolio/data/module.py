@@ -202,6 +202,12 @@ class DataModule(LightningDataModule):
         sampler = EvaluationSampler(dataset.clip_count, *_rank(self.trainer), turn=self.batch_size)
         return self._loader(ForEvaluation(dataset, self.eval_transforms), self.batch_size, sampler)
 
+    def stored_images(self, split: str) -> DataLoader[Any]:
+        """The images of a split once, as they are stored, one by one, shared by the processes."""
+        dataset = self.split(split)
+        sampler = EvaluationSampler(dataset.clip_count, *_rank(self.trainer))
+        return self._loader(ForEvaluation(dataset, ()), 1, sampler)
+
     def val_dataloader(self) -> DataLoader[Any]:
         return self._evaluation(self.split(self.val_split), self.eval_transforms)
 

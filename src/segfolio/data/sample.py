@@ -23,6 +23,22 @@ Extra = Tensor | list[Tensor]
 
 
 @dataclass
+class Federated:
+    """What one image was searched for, of a dataset whose images were each searched for some of the classes alone
+    (LVIS, arXiv 1908.03195).
+
+    These are the classes of its segments and those that it is known to lack; of all others nothing is known.
+
+    Attributes:
+        absent: class indices that it is known to lack.
+        not_exhaustive: class indices of which it may have more objects than are annotated.
+    """
+
+    absent: tuple[int, ...] = ()
+    not_exhaustive: tuple[int, ...] = ()
+
+
+@dataclass
 class Target:
     """The truth of one image; one annotation serves semantic, instance and panoptic tasks.
 
@@ -33,6 +49,7 @@ class Target:
             count or do not.
         ignore_index: value of a pixel of `semantic` without a class; transforms pad with it.
         number: of the image in its annotation file, where it has one: evaluation goes by it, and results name it.
+        federated: None where the image was searched for all classes.
     """
 
     semantic: Mask | None = None
@@ -40,6 +57,7 @@ class Target:
     weight: Mask | None = None
     ignore_index: int = 255
     number: int | None = None
+    federated: Federated | None = None
 
 
 @dataclass
@@ -147,6 +165,9 @@ class Prompted:
         iou: `[P, K]` float32, how well the network thinks that each fits.
         of: `[P]` int64, the segment of the truth that each answer belongs to; -1 for none.
         clicks: the points that were given, in their order, at the image's original size; None where there were none.
+        candidates: `[P][M]`, the masks of the first round among which the network chose; empty where there was no
+            choice.
+        seconds: that the answers took, without the embedding and without the user.
 
     Raises:
         ValueError: not as many masks, estimates or segments as prompts.
@@ -156,10 +177,14 @@ class Prompted:
     iou: Tensor
     of: Tensor
     clicks: Prompts | None = None
+    candidates: list[list[RLE]] = field(default_factory=list)
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.rles) == len(self.iou) == len(self.of):
             raise ValueError(f"{len(self.rles)} prompts have {len(self.iou)} estimates and {len(self.of)} segments")
+        if len(self.candidates) not in (0, len(self.rles)):
+            raise ValueError(f"{len(self.rles)} prompts have candidates of {len(self.candidates)}")
 
 
 @dataclass

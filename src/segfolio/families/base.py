@@ -1,6 +1,6 @@
 """`Family`: a training with labels, and how what it learnt is measured."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.trained import Trained
 from segfolio.families.transfer import Classes, transfer
 from segfolio.figure import Figure
-from segfolio.inference.dense_test import DenseTest
+from segfolio.inference.protocol_test import ProtocolTest
 from segfolio.inference.tiles import Network
 from segfolio.metrics import Evaluation, Evaluator
 
@@ -26,7 +26,7 @@ class Family(Trained):
     * `answer(batch)`: what validation and test measure, which may read the truth, as a simulated user does. By
       default `predict`;
     * `make_metrics()`: `Evaluator`s; `main_metric` is one of their figures;
-    * `tester`: of scores per pixel, the protocols of its test;
+    * `tester`: where there are several, the protocols of its test;
     * `measured_by`: how predictions become figures, in the words of the ledger;
     * `preparation`: makes of each sample what is trained on, from a random stream; pickled, so without the network.
 
@@ -39,6 +39,7 @@ class Family(Trained):
     """
 
     measured_by: str
+    predicted_labels: LabelSpace | None = None  # of `predict`, where these are not the dataset's
     needs_truth = True
     needs_masks: bool = True  # of an object, to learn it or to measure it, where a box is not enough
     takes_padding: bool = False  # for padding, which `batch.sizes` tells, and not for image
@@ -52,8 +53,9 @@ class Family(Trained):
     ) -> None:
         self.labels, self.architecture = labels, architecture
         super().__init__(built(architecture, labels.num_classes), **recipe)
-        self.tester: DenseTest | None = None
-        self.evaluation = Evaluation([*self.make_metrics(), *(metric(labels) for metric in metrics)])
+        self.tester: ProtocolTest[Any, Any] | None = None
+        self.metrics = metrics
+        self.evaluation = self.evaluation_of(self.make_metrics())
 
     @staticmethod
     def class_rows(labels: LabelSpace) -> tuple[str | None, ...]:
@@ -66,11 +68,15 @@ class Family(Trained):
     def make_metrics(self) -> list[Evaluator]:
         raise NotImplementedError
 
+    def evaluation_of(self, evaluators: Iterable[Evaluator]) -> Evaluation:
+        """Evaluators, and those that the user gave beside them."""
+        return Evaluation([*evaluators, *(metric(self.labels) for metric in self.metrics)])
+
     def predict(self, batch: Batch) -> list[Prediction]:
         raise NotImplementedError
 
     def reader(self) -> Network:
-        """Of a family with a `tester`: how a protocol sees the network."""
+        """Of a family with scores per pixel: how a protocol of its test sees the network."""
         raise NotImplementedError
 
     def answer(self, batch: Batch) -> list[Prediction]:
@@ -94,7 +100,7 @@ class Family(Trained):
         self.log_figures("val", self.evaluation.figures())
 
     def on_test_epoch_end(self) -> None:
-        self.log_figures("test", self.evaluation.figures() | (self.tester.figures() if self.tester else {}))
+        self.log_figures("test", (self.tester or self.evaluation).figures())
 
     def log_figures(self, stage: str, figures: Mapping[str, Tensor | float]) -> None:
         self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
@@ -107,10 +113,10 @@ class Family(Trained):
 
     @property
     def declared(self) -> Mapping[str, Figure]:
-        return self.evaluation.declared
+        return self.evaluation.declared | (self.tester.declared if self.tester else {})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["segfolio"] = describe(self.network, self.image_space, self.labels)
+        checkpoint["segfolio"] = describe(self.network, self.image_space, self.labels, self.lora)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(checkpoint, self.network, self.image_space, self.labels)

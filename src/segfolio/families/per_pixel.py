@@ -69,7 +69,7 @@ class PerPixel(Family):
         **recipe: Any,
     ) -> None:
         super().__init__(labels, architecture, **recipe)
-        self.tester = DenseTest(test, lambda: Evaluation(self.make_metrics()))
+        self.tester = DenseTest(test, self.evaluation, lambda: Evaluation(self.make_metrics()))
         auxiliary = auxiliary_losses or {}
         self.losses, self.auxiliary_losses = losses, auxiliary
         self.all_losses = nn.ModuleList([*losses.values(), *auxiliary.values()])  # which go where the network goes

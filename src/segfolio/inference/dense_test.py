@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor, nn
-
 from segfolio.data.sample import Batch, Prediction
+from segfolio.inference.protocol_test import ProtocolTest
 from segfolio.inference.protocols import DenseProtocol, Whole, find
 from segfolio.inference.tiles import Network, argmax
 from segfolio.metrics import Evaluation
-from segfolio.metrics.evaluator import check_names
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,6 @@ class Protocols:
 class Scored(Protocol):
     """What a test needs of a family."""
 
-    evaluation: Evaluation
-
     def reader(self) -> Network:
         """How a protocol sees the network."""
 
@@ -42,54 +38,32 @@ class Scored(Protocol):
         """The same where it is measured, which may read the truth."""
 
 
-class DenseTest(nn.Module):
-    """The protocols of a family's test, and what measures those beside the first.
+class DenseTest(ProtocolTest[DenseProtocol, Scored]):
+    """The protocols of a test of scores per pixel.
 
     Args:
         asked: what `model.test` says.
-        evaluation: makes an evaluation, of each further protocol.
+        first: the family's evaluation.
+        evaluation: makes another, of each further protocol.
 
     Raises:
         SegfolioError: an unknown preset, a name that cannot be part of a log key.
     """
 
-    def __init__(self, asked: Protocols, evaluation: Callable[[], Evaluation]) -> None:
-        super().__init__()
-        also = asked.also or {}
-        check_names("model.test.also", also)
-        self.protocol, self.also = find(asked.protocol), {name: find(protocol) for name, protocol in also.items()}
-        self.evaluations = nn.ModuleList(evaluation() for _ in also)
+    def __init__(self, asked: Protocols, first: Evaluation, evaluation: Callable[[], Evaluation]) -> None:
+        also = {name: find(protocol) for name, protocol in (asked.also or {}).items()}
+        super().__init__(find(asked.protocol), also, first, lambda _: evaluation())
 
     @property
     def is_plain(self) -> bool:
         """Whether the whole image, in one view, is all that is asked for."""
         return isinstance(self.protocol, Whole) and not self.also
 
-    def step(self, family: Scored, batch: Batch) -> list[Prediction]:
-        """Measure a batch under every protocol; the predictions are those of the first."""
-        predictions = _read(self.protocol, family, batch, family.answer)
-        family.evaluation.update(predictions, batch.targets, batch.clips)
-        for protocol, evaluation in zip(self.also.values(), self.evaluations, strict=True):
-            evaluation.update(_read(protocol, family, batch, family.answer), batch.targets, batch.clips)  # type: ignore[operator]
-        return predictions
+    def read(self, protocol: DenseProtocol, family: Scored, batch: Batch) -> list[Prediction]:
+        return _read(protocol, family, batch, family.answer)
 
     def predict(self, family: Scored, batch: Batch) -> list[Prediction]:
-        """Under the first protocol."""
         return _read(self.protocol, family, batch, family.predict)
-
-    def figures(self) -> dict[str, Tensor | float]:
-        """`<name>/<figure>` of each further protocol; classes are told of the first alone."""
-        return {
-            f"{name}/{key}": value
-            for name, evaluation in zip(self.also, self.evaluations, strict=True)
-            for key, value in evaluation.figures().items()  # type: ignore[operator]
-            if "/" not in key and key != "evaluation_seconds"
-        }
-
-    def words(self, measured_by: str) -> str:
-        """All protocols in the words of the ledger."""
-        also = [f"{name}: {protocol.words}" for name, protocol in self.also.items()]
-        return "; ".join([f"{self.protocol.words}, at its original size; {measured_by}", *also])
 
 
 def read(protocol: DenseProtocol, network: Network, batch: Batch) -> list[Prediction]:

@@ -79,7 +79,7 @@ def box_masks(boxes: Tensor, size: Size) -> list[RLE]:
     """The pixels whose centres lie in each of `boxes`, `[N, 4]`, x1, y1, x2, y2 in pixels; `size` is the image's."""
     corners = boxes.view(-1, 2, 2).cpu().round().long().clamp(min=0).minimum(torch.tensor(size[::-1]))
     return [
-        _place(np.ones((max(0, bottom - top), max(0, right - left)), np.bool_), top, left, size)
+        place(np.ones((max(0, bottom - top), max(0, right - left)), np.bool_), top, left, size)
         for left, top, right, bottom in corners.flatten(1).tolist()
     ]
 
@@ -89,7 +89,7 @@ def _paste(mask: Tensor, corners: list[int], size: Size, threshold: float) -> RL
     shape = max(1, bottom - top + 1), max(1, right - left + 1)
     inside = interpolate(mask[None, None], shape, mode="bilinear", align_corners=False)[0, 0].gt(threshold).numpy()
     y, x = max(0, top), max(0, left)
-    return _place(inside[y - top : max(0, size[0] - top), x - left : max(0, size[1] - left)], y, x, size)
+    return place(inside[y - top : max(0, size[0] - top), x - left : max(0, size[1] - left)], y, x, size)
 
 
 class _Axis:
@@ -128,10 +128,10 @@ def _enlarge(mask: Tensor, extent: list[int], axes: list[_Axis], size: Size, thr
     """Only pixels that have a share in a cell above the threshold can be above it."""
     rows, columns = axes[0].pixels(*extent[:2]), axes[1].pixels(*extent[2:])
     block = axes[1].read(axes[0].read(mask, rows).T, columns).gt(threshold)  # `[columns, rows]`, as runs go
-    return _place(block.T.numpy(), rows.start, columns.start, size)
+    return place(block.T.numpy(), rows.start, columns.start, size)
 
 
-def _place(mask: Bools, top: int, left: int, size: Size) -> RLE:
+def place(mask: Bools, top: int, left: int, size: Size) -> RLE:
     """The run lengths of an image that is empty but for `mask`, `[h, w]`, whose first pixel is at (top, left)."""
     height, width = mask.shape
     columns = np.zeros((width, height + 1), np.bool_)  # an empty pixel ends each

@@ -4,9 +4,12 @@ from segfolio.metrics.boundary import BoundaryF1, BoundaryIoU
 from segfolio.metrics.cityscapes import CityscapesMetric
 from segfolio.metrics.confusion import ConfusionMatrix
 from segfolio.metrics.evaluator import Evaluation, Evaluator
+from segfolio.metrics.federated import FederatedMetric, instance_metric
 from segfolio.metrics.hausdorff import Hausdorff95
 from segfolio.metrics.instance import InstanceMetric
+from segfolio.metrics.interactive import BoxMetric, InteractiveMetric
 from segfolio.metrics.panoptic import PanopticMetric
+from segfolio.metrics.proposals import ProposalMetric
 from segfolio.metrics.rand_information import RandInformation
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import SemanticMetric
@@ -14,14 +17,19 @@ from segfolio.metrics.semantic import SemanticMetric
 __all__ = [
     "BoundaryF1",
     "BoundaryIoU",
+    "BoxMetric",
     "CityscapesMetric",
     "ConfusionMatrix",
     "Evaluation",
     "Evaluator",
+    "FederatedMetric",
     "Hausdorff95",
     "InstanceMetric",
+    "InteractiveMetric",
     "PanopticMetric",
+    "ProposalMetric",
     "RandInformation",
     "RecordMetric",
     "SemanticMetric",
+    "instance_metric",
 ]

@@ -21,6 +21,7 @@ from segfolio.files import OutputFolder, write_atomically
 from segfolio.tracking import Wandb
 from segfolio.viz.overlay import at_original_size
 from segfolio.viz.panel import panel
+from segfolio.viz.prompted import prompted_panel
 from segfolio.viz.queries import query_sheet
 from segfolio.viz.switchable import switchable
 from segfolio.viz.views import views
@@ -29,8 +30,8 @@ from segfolio.viz.views import views
 class PredictionPictures(Callback):
     """Draws images evenly spaced over what the first process evaluates, the same ones every time.
 
-    Of each image one picture per reading that the model has: `semantic`, `instances`, `panoptic`; and of a mask
-    classification network `queries`: which one took which object. A validation writes
+    Of each image one picture per reading that the model has: `semantic`, `instances`, `panoptic`, `prompted`; and of a
+    mask classification network `queries`: which one took which object. A validation writes
     `<run>/pictures/val/<image>/<reading>/step_<n>.png`, a test `<run>/pictures/test/<image>/<reading>.png`. Each W&B
     logger gets them as `<stage>/pictures/<image>/<reading>`, and the image with masks and boxes to switch on and off
     as `<stage>/masks/<image>`: each under its own key, because W&B misdraws lists of images of several sizes.
@@ -143,7 +144,13 @@ class PredictionPictures(Callback):
         self._drawn.add(image_id)
         step = "" if stage == "test" else f"step {trainer.global_step}"
         title = " · ".join(filter(None, (image_id, step)))
-        pictures = {view.name: panel(image, view, labels, title, self.max_width) for view in readings}
+        pictures = {}
+        for view in readings:
+            if view.name == "prompted" and found.prompted is not None:
+                truth = target.segments if target else None
+                pictures[view.name] = prompted_panel(image, found.prompted, view, truth, title, self.max_width)
+            else:
+                pictures[view.name] = panel(image, view, labels, title, self.max_width)
         if queries is not None and readings[-1].truth is not None:  # panoptic, which comes last, has most to take
             shown = readings[-1], labels, title, self.max_width, self.min_score
             pictures["queries"] = query_sheet(image, queries, *shown)

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segfolio.data.formats import rle
+from segfolio.data.formats.rle import RLE
 from segfolio.data.labels import LabelSpace
 from segfolio.data.panoptic_truth import panoptic_truth
-from segfolio.data.sample import Instances, Prediction, Size, Target
+from segfolio.data.sample import Instances, Prediction, Prompted, Size, Target
 from segfolio.data.segments import Segments
 from segfolio.viz.objects import object_colors
 from segfolio.viz.overlay import IGNORED, Bools, Indices, Pixels, class_regions
@@ -22,7 +24,7 @@ class View:
     """Truth and prediction number their regions alike: what was found has the number and colour of the true one.
 
     Attributes:
-        name: `semantic`, `instances` or `panoptic`.
+        name: `semantic`, `instances`, `panoptic` or `prompted`.
         classes: of the N regions, class indices.
         colors: `[N, 3]`.
         note: on the prediction.
@@ -58,6 +60,8 @@ def views(prediction: Prediction, target: Target | None, labels: LabelSpace, min
     if prediction.panoptic is not None:
         whole = None if target.segments is None else panoptic_truth(target, labels)
         found.append(_segment_view("panoptic", prediction.panoptic, whole, labels))
+    if prediction.prompted is not None:
+        found.append(_prompted_view(prediction.prompted, prediction.size, target.segments, labels))
     return found
 
 
@@ -77,6 +81,23 @@ def _instance_view(found: Instances, size: Size, truth: Segments | None, labels:
     view = _segment_view("instances", shown, truth, labels, kept.scores.tolist())
     view.note = f"{len(shown)} of {len(found.rles)} score {min_score:g} or more"
     return view
+
+
+def _prompted_view(found: Prompted, size: Size, truth: Segments | None, labels: LabelSpace) -> View:
+    """The masks after the last round beside the objects that were asked for; smaller ones are in front."""
+    of, classes, reference = found.of.tolist(), [0] * len(found.of), None
+    if truth is not None and min(of, default=0) >= 0:
+        masks, classes = truth.rles, truth.labels.cpu()[found.of.cpu()].tolist()
+        reference = Regions(stacked([masks[i] for i in of], size))
+    last = Regions(stacked([each[-1] for each in found.rles], size))
+    return View("prompted", last, reference, classes, object_colors(classes, labels))
+
+
+def stacked(masks: Sequence[RLE], size: Size) -> Indices:
+    """Masks that may overlap as regions `[H, W]`, 1 to N: the smaller lies on top."""
+    order = np.argsort(-rle.areas(masks), kind="stable")
+    numbers = np.append(0, order + 1)
+    return numbers[rle.to_id_map([masks[i] for i in order], size)]
 
 
 def _segment_view(

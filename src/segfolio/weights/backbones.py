@@ -14,7 +14,8 @@ from torchvision.models import get_model_weights, list_models
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file, read_weights
-from segfolio.weights.hub import SAFE, fetch
+from segfolio.weights.hub import PICKLED, SAFE, fetch
+from segfolio.weights.packaged import PACKAGES, read_package
 
 SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
     (r"^(model|swin)\.", ""),
@@ -30,6 +31,7 @@ SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
     (r"output\.dense", "mlp.fc2"),
     (r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample"),
 )
+LEFT_OUT = ("criterion.empty_weight", "encoder.head")  # of transformers' losses, of Segmenter's encoder on ImageNet
 PARTS = {"q": 0, "k": 1, "v": 2}  # of timm's `attn.qkv`
 PART = re.compile(r"attention\.(?:self\.)?(?:([qkv])_proj|(query|key|value))")
 
@@ -75,9 +77,10 @@ def load_pretrained(
     """Load `weights` into `network`, or into its backbone alone.
 
     Args:
-        weights: a tag of timm's weights for `backbone`, e.g. `tv_in1k`; a repository of the Hugging Face hub or a
-            folder with weights for transformers' class `released`, e.g. `facebook/maskformer-swin-tiny-ade`; or a
-            file with a state dict of timm's `backbone`, of that class or of `network`.
+        weights: a tag of timm's weights for `backbone`, e.g. `tv_in1k`; a name of `PACKAGES`; a repository of the
+            Hugging Face hub or a folder with weights for transformers' class `released`, e.g.
+            `facebook/maskformer-swin-tiny-ade`; or a file with a state dict of timm's `backbone`, of that class or of
+            `network`.
         released: None where transformers has no such class.
         load_backbone: called with timm's state dict, where `weights` is that.
 
@@ -87,10 +90,12 @@ def load_pretrained(
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
     if Path(weights).is_file():
         state = read_file(Path(weights))
+    elif weights in PACKAGES:
+        state = read_package(weights, backbone)
     elif weights in tags:
         state = read_file(fetch(get_pretrained_cfg(f"{backbone}.{weights}").hf_hub_id, SAFE) / SAFE)
     elif released is not None and (Path(weights).is_dir() or "/" in weights):
-        state = _released(released, weights)
+        state = released_state(released, weights)
     else:
         hub = "" if released is None else "nor a repository of the hub, "
         raise SegfolioError(
@@ -98,7 +103,8 @@ def load_pretrained(
             f"({', '.join(tags) or 'none'})"
         )
     if network.state_dict().keys() & state.keys():
-        state.pop("criterion.empty_weight", None)  # of transformers' loss
+        own = network.state_dict()
+        state = {key: value for key, value in state.items() if key in own or not key.startswith(LEFT_OUT)}
         load_weights(network, {_own_key(k): v for k, v in state.items()}, weights)
     else:
         load_backbone(state)
@@ -156,9 +162,9 @@ def _own_key(key: str) -> str:
     return key.replace(block[0], f"encoder._backbone.layer{int(stage) + 1}.{index}.{place}")
 
 
-def _released(model: Any, repository: str) -> dict[str, Tensor]:
+def released_state(model: Any, repository: str) -> dict[str, Tensor]:
     """The state dict of a released model, under the names of the installed transformers."""
-    folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, "pytorch_model.bin")
+    folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, PICKLED)
     try:
         return model.from_pretrained(folder).state_dict()
     except (OSError, RuntimeError, ValueError) as error:

@@ -85,6 +85,11 @@ def boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float64]:
     return np.asarray(_coco.toBbox(list(rles)), np.float64).reshape(-1, 4) if rles else np.zeros((0, 4))
 
 
+def ious(rles: Sequence[RLE], mask: RLE) -> npt.NDArray[np.float64]:
+    """Intersection over union of each mask with one, `[N]`; 0 of two that are empty."""
+    return np.asarray(_coco.iou(list(rles), [mask], [False]), np.float64).reshape(-1)
+
+
 def from_box(box: Sequence[float], size: tuple[int, int]) -> RLE:
     """The mask that a box of x, y, width and height draws: its pixels in the image, a row and a column at least."""
     mask = np.zeros(size, np.bool_)

@@ -1,0 +1,118 @@
+"""Promptable segmentation: a network that is asked for an object by clicks, boxes and masks (SAM and its line)."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segfolio.data.labels import ANYTHING, LabelSpace
+from segfolio.data.prompt_sampling import PromptSampling, check_objects
+from segfolio.data.sample import Batch, Prediction, Size
+from segfolio.families.base import Family
+from segfolio.families.checkpoint import check_fits
+from segfolio.families.prompt_rounds import losses_of_rounds
+from segfolio.families.transfer import transfer
+from segfolio.inference.asking import PromptProtocol
+from segfolio.inference.everything import Everything
+from segfolio.inference.prompt_protocols import find
+from segfolio.inference.prompt_test import PromptProtocols, PromptTest
+from segfolio.inference.prompting import EmbeddedImages, embed
+from segfolio.layers.prompting import PromptableNetwork
+from segfolio.losses.promptable import LOSSES, PromptLoss
+from segfolio.metrics import Evaluator
+
+
+class Promptable(Family):
+    """Networks with `embed`, `read` and `draw`; `layers.prompting` says all of it.
+
+    Images come as they are stored, or cropped; the family resizes them to what the network sees. They may be padded
+    (`data.pad_batches`). Prompts are in pixels of the sample, answers at the image's original size.
+
+    In training objects are asked for in rounds, see `PromptSampling`, of an image that is embedded once. Classes do not
+    matter: a checkpoint fits a dataset of others.
+
+    Args:
+        criterion: of each round; `PromptLoss()` if not given.
+        prompts: which objects of an image are asked for in training, and how often; it is the `preparation`.
+        recompute_rounds: compute the answers of each round a second time in the backward pass, and keep less.
+        validation: the protocol of validation, a preset or an object of `inference.prompt_protocols`.
+        test: the protocol of the test, and further ones of the same test, see `inference.prompt_test`.
+        predict_with: how images are predicted where nobody asks, see `inference.everything`.
+
+    The others, by name, are those of `Family`.
+
+    Raises:
+        SegfolioError: before training or a test, a dataset that has no objects.
+    """
+
+    network: PromptableNetwork
+    predicted_labels = ANYTHING
+    preparation: PromptSampling
+    takes_padding = True
+    measured_by = "at its original size"
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        architecture: Callable[[int], nn.Module],
+        criterion: PromptLoss | None = None,
+        prompts: PromptSampling = PromptSampling(),  # noqa: B008  it is immutable
+        recompute_rounds: bool = False,
+        validation: str | PromptProtocol = "clicks_5",
+        test: PromptProtocols = PromptProtocols(),  # noqa: B008  it is immutable
+        predict_with: Everything = Everything(),  # noqa: B008  it is immutable
+        **recipe: Any,
+    ) -> None:
+        self.validation, self.predict_with = find(validation), predict_with
+        self.main_metric = self.validation.main_metric
+        super().__init__(labels, architecture, **recipe)
+        self.criterion, self.preparation, self.recompute_rounds = criterion or PromptLoss(), prompts, recompute_rounds
+        self.seed = 0  # of the data, as soon as there are any
+        self.tester = tester = PromptTest(test, labels, self.evaluation_of)
+        self.tested = tester.protocols
+
+    def start_from(self, checkpoint: Path) -> None:
+        transfer(checkpoint, self.network)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fits(checkpoint, self.network, self.image_space)
+
+    def setup(self, stage: str) -> None:
+        """Refuses a split that has no objects to ask for, before the first step."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None or stage == "predict":  # or loaders of a user's own
+            return
+        self.seed = data.seed
+        if stage == "fit":
+            check_objects(data.split(data.train_split), data.train_split)
+        for name in data.splits_of(stage):
+            for protocol in self.tested if stage == "test" else [self.validation]:
+                protocol.check(data.split(name), name)
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        images = self.embedded(batch.images, batch.sizes)
+        first = self.preparation.first_prompt(self.seed, self.global_step)
+        losses = losses_of_rounds(images, batch, first, self.criterion, self.recompute_rounds)
+        # no parameter is unused, whatever was asked: other processes would wait for its gradient
+        parameters = [p.flatten()[0].float() for p in self.network.parameters() if p.requires_grad]
+        nothing = 0 * torch.stack(parameters).sum()
+        return {name: losses.get(name, 0) + nothing for name in losses or LOSSES}
+
+    def make_metrics(self) -> list[Evaluator]:
+        return self.validation.evaluators(self.labels)
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        return self.predict_with.predict(self, batch)
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        return self.validation.answer(self, batch)
+
+    def embedded(self, images: Tensor, sizes: Sequence[Size], own: Sequence[Size] | None = None) -> EmbeddedImages:
+        """The dataset's images `[B, C, H, W]`, of `sizes` at the upper left each, ready to be asked about.
+
+        Args:
+            own: the sizes in whose pixels they are asked; `sizes` if not given.
+        """
+        return embed(self.network, self.normalize, images, sizes, own)
