@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from segfolio.architectures.promptable.sam import SAM
-from segfolio.data.datasets import Shapes
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from segfolio.families import PerPixel
