@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+OBJECT, NOT_OBJECT, NO_POINT, PADDING = 1, 0, -1, -10
+"""Kinds of points: on the object, beside it, "not a point" (SAM, arXiv 2304.02643, appendix A), and nothing at all."""
+
 Embedding = tuple[Tensor, ...]
 """Of B images, each `[B, ...]`; the first is what the image encoder is known by, e.g. `[B, 256, 64, 64]`."""
 
