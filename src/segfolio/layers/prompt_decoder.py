@@ -52,8 +52,9 @@ class Attention(nn.Module):
     """Of several heads, within `dim // reduction` channels.
 
     An image has thousands of cells and a prompt a few tokens. The product of a token's query with a cell's key is that
-    of the query, projected once more, with the cell itself; likewise where a cell attends
-    to tokens. So cells are projected only where several prompts share them: the result is the same, for half the work.
+    of the query, projected once more, with the cell itself; likewise where a cell attends to tokens. So cells are
+    projected only where several prompts share them, or a layer has more than its weights (LoRA): the result is the
+    same, for half the work.
     """
 
     def __init__(self, dim: int, heads: int, reduction: int = 1) -> None:
@@ -66,12 +67,14 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, attended: Tensor) -> Tensor:
         """Among tokens `[P, N, C]`, of which those are `attended` to that `[P, N]` holds."""
-        return self._attend(queries, self.k_proj(keys), self.v_proj(values), attended[:, None, None])
+        return self._attend(self.q_proj(queries), self.k_proj(keys), self.v_proj(values), attended[:, None, None])
 
     def to_image(self, tokens: Tensor, cells: Cells) -> Tensor:
         """Of tokens `[P, N, C]` to the cells of their images."""
         if cells.keys is not None and cells.values is not None:
-            return self._attend(tokens, cells.keys, cells.values)
+            return self._attend(self.q_proj(tokens), cells.keys, cells.values)
+        if self._adapted:
+            return self._attend(self.q_proj(tokens), self.k_proj(cells.placed), self.v_proj(cells.image))
         queries = (self._split(self.q_proj(tokens)) @ self._per_head(self.k_proj.weight)).flatten(1, 2)
         queries = queries + 0 * self.k_proj.bias.sum()  # it changes nothing, and DDP waits for its gradient
         found = scaled_dot_product_attention(
@@ -82,6 +85,9 @@ class Attention(nn.Module):
 
     def to_tokens(self, cells: Cells, keys: Tensor, values: Tensor, attended: Tensor) -> Tensor:
         """Of all cells `[P, h * w, C]` to the tokens of their prompts, of which those are seen that are `attended`."""
+        if self._adapted:
+            queries = self.q_proj(cells.placed) if cells.queries is None else cells.queries
+            return self._attend(queries, self.k_proj(keys), self.v_proj(values), attended[:, None, None])
         keys = self._split(self.k_proj(keys)) * self.scale
         scores = torch.zeros_like(attended, dtype=keys.dtype).masked_fill(~attended, -torch.inf)[:, None, :, None]
         if cells.queries is not None:
@@ -94,8 +100,13 @@ class Attention(nn.Module):
         values = values + self.out_proj.bias / self.heads  # of each head the weights are 1 together
         return scores.softmax(2).flatten(1, 2).transpose(1, 2) @ values.flatten(1, 2)
 
+    @property
+    def _adapted(self) -> bool:
+        return any(type(layer) is not nn.Linear for layer in (self.q_proj, self.k_proj, self.v_proj, self.out_proj))
+
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = (self._split(x) for x in (self.q_proj(queries), keys, values))
+        """Of what has been projected."""
+        q, k, v = (self._split(x) for x in (queries, keys, values))
         return self.out_proj(scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:

@@ -85,9 +85,9 @@ class PromptableNetwork(nn.Module):
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """The height and width to which an image is resized before it is embedded; if the network does not say
-        otherwise, its longest side is `image_size`."""
+        otherwise, its longest side is `image_size`, and the other at least 1."""
         scale = self.image_size / max(height, width)
-        return int(height * scale + 0.5), int(width * scale + 0.5)
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
     def embed(self, images: Tensor) -> Embedding:
         """Images `[B, C_in, H, W]` as this module says, to their embedding.
