@@ -14,7 +14,7 @@ from segfolio.architectures.promptable.sam import SAM
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from segfolio.families import PerPixel
-from segfolio.families.lora import LoRA, merged
+from segfolio.families.lora import LoRA, add_lora, merged
 from segfolio.families.optimization import ParameterRules
 from segfolio.losses import CrossEntropy
 from tests.families.test_promptable_training import batch, family
@@ -177,6 +177,13 @@ def test_what_cannot_be_adapted_is_told_in_a_sentence(lora: LoRA, says: str) -> 
         per_pixel(lora=lora)
 
 
+def test_layers_whose_weights_are_read_past_them_are_not_adapted() -> None:
+    """PyTorch's attention never calls its last layer: what is added to it would have no effect and no gradient."""
+    network = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "mlp": nn.Linear(8, 8)})
+    with pytest.raises(SegfolioError, match=r"names 'out_proj'; the linear layers there end in nothing"):
+        add_lora(network, LoRA(("attention",), ("out_proj",)))
+
+
 def test_without_peft_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SegfolioError, match=r"model.lora needs peft; install it with `pip install 'segfolio\[lora\]'`"):
@@ -188,8 +195,6 @@ def test_the_largest_sam_is_adapted_by_a_hundredth() -> None:
     with torch.device("meta"):
         network = SAM(1, **SAM.variants["SAM, ViT-H"])
     torch.manual_seed(0)
-    from segfolio.families.lora import add_lora
-
     add_lora(network, LoRA(("image_encoder",), ("qkv",)))
     learns = sum(p.numel() for n, p in network.image_encoder.named_parameters() if p.requires_grad)
     assert learns == 32 * 4 * (1280 + 3 * 1280) == 655_360

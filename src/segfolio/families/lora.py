@@ -54,7 +54,11 @@ def add_lora(network: nn.Module, lora: LoRA) -> None:
             "to below 1"
         )
     inside = parts_of(network, lora.parts, "model.lora.parts")
-    linear = [n for n, m in network.named_modules() if _within(n, lora.parts) and isinstance(m, nn.Linear)]
+    linear = [
+        name
+        for name, module in network.named_modules()
+        if _within(name, lora.parts) and isinstance(module, nn.Linear) and not _bypassed(network, name)
+    ]
     found = [name for name in linear if _ends_with(name, lora.targets)]
     missing = [repr(end) for end in lora.targets if not any(_ends_with(name, [end]) for name in found)]
     if missing or not found:
@@ -98,6 +102,11 @@ def merged(weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
 
 def _within(name: str, parts: Sequence[str]) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def _bypassed(network: nn.Module, name: str) -> bool:
+    """Whether a layer is never called, but its weights are read: what is added to it would not be seen."""
+    return isinstance(network.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention)
 
 
 def _ends_with(name: str, ends: Sequence[str]) -> bool:
