@@ -141,27 +141,29 @@ class Distillation(Trained):
                 continue  # then the teacher is asked
             known = fingerprint(data.split(split))
             if not self.store.holds_all_of(known):
+                self._check_embeddings()
                 self.store.fill(data.stored_images(split), self._embedding_to_keep, of=split)
             self.trainer.strategy.barrier()
             self.store.mark_whole(known)
         self.teacher.image_encoder.cpu()
 
+    @torch.no_grad()
+    def _check_embeddings(self) -> None:
+        """Compare those of an image without content, before those of all images are computed."""
+        side, training = self.network.image_size, self.network.training
+        nothing = self.mean.new_zeros(1, self.image_space.channels, side, side)
+        self._check_shapes(self.network.eval().embed(nothing), self._taught(nothing))
+        self.network.train(training)
+
     def _embedding_to_keep(self, batch: Batch) -> Embedding:
-        inputs = self._inputs(batch.images.to(self.device), batch.sizes)
-        embedding = self._taught(inputs)
-        if self.mode != "coupled":
-            training = self.network.training
-            self._check_shapes(self.network.eval().embed(inputs[:1]), embedding)
-            self.network.train(training)
-        return embedding
+        return self._taught(self._inputs(batch.images.to(self.device), batch.sizes))
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         inputs = self._inputs(batch.images, batch.sizes)
         kept = batch.extras.get("embedding")
         taught = self._taught(inputs) if kept is None else tuple(each.to(inputs) for each in kept)
         own = self.network.embed(inputs)
-        if self.mode != "coupled":
-            self._check_shapes(own, taught)
+        self._check_shapes(own, taught)
         if self.mode == "decoupled":
             errors = [mse_loss(x.float(), y.float()) for x, y in zip(own, taught, strict=True)]
             return {"embedding": torch.stack(errors).sum()}
@@ -201,8 +203,7 @@ class Distillation(Trained):
         else:
             taught = self._taught(inputs)
         own = self.network.embed(inputs)
-        if self.mode != "coupled":
-            self._check_shapes(own, taught)
+        self._check_shapes(own, taught)
         both = EmbeddedImages(self.network, own, batch.sizes), self._of_teacher(taught, batch.sizes)
         prompts, image = join([_grid(size, self.device) for size in batch.sizes])
         masks = [best(images.ask(prompts, image))[0].split(_GRID**2) for images in both]
@@ -233,7 +234,7 @@ class Distillation(Trained):
 
     def _check_shapes(self, own: Embedding, taught: Embedding) -> None:
         shapes = [[list(each.shape[1:]) for each in embedding] for embedding in (own, taught)]
-        if shapes[0] != shapes[1]:
+        if self.mode != "coupled" and shapes[0] != shapes[1]:
             raise SegfolioError(
                 f"the student's embedding of an image is {shapes[0]} and the teacher's {shapes[1]}; take networks of "
                 "the same, or mode: coupled"
