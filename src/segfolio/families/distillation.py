@@ -136,28 +136,30 @@ class Distillation(Trained):
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.preparation = Lesson(None, self.preparation.points)
             return
+        self._check_embeddings()
         for split in data.splits_of("fit"):
             if split != data.train_split and data.eval_transforms:
                 continue  # then the teacher is asked
             self.store.keep_split(data, split, self._embedding_to_keep, self.trainer.strategy.barrier)
         self.teacher.image_encoder.cpu()
 
+    @torch.no_grad()
+    def _check_embeddings(self) -> None:
+        """Compare those of an image without content, before those of all images are computed."""
+        side, training = self.network.image_size, self.network.training
+        nothing = self.mean.new_zeros(1, self.image_space.channels, side, side)
+        self._check_shapes(self.network.eval().embed(nothing), self._taught(nothing))
+        self.network.train(training)
+
     def _embedding_to_keep(self, batch: Batch) -> Embedding:
-        inputs = self._inputs(batch.images.to(self.device), batch.sizes)
-        embedding = self._taught(inputs)
-        if self.mode != "coupled":
-            training = self.network.training
-            self._check_shapes(self.network.eval().embed(inputs[:1]), embedding)
-            self.network.train(training)
-        return embedding
+        return self._taught(self._inputs(batch.images.to(self.device), batch.sizes))
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         inputs = self._inputs(batch.images, batch.sizes)
         kept = batch.extras.get("embedding")
         taught = self._taught(inputs) if kept is None else tuple(each.to(inputs) for each in kept)
         own = self.network.embed(inputs)
-        if self.mode != "coupled":
-            self._check_shapes(own, taught)
+        self._check_shapes(own, taught)
         if self.mode == "decoupled":
             errors = [mse_loss(x.float(), y.float()) for x, y in zip(own, taught, strict=True)]
             return {"embedding": torch.stack(errors).sum()}
@@ -197,8 +199,7 @@ class Distillation(Trained):
         else:
             taught = self._taught(inputs)
         own = self.network.embed(inputs)
-        if self.mode != "coupled":
-            self._check_shapes(own, taught)
+        self._check_shapes(own, taught)
         both = EmbeddedImages(self.network, own, batch.sizes), self._of_teacher(taught, batch.sizes)
         prompts, image = join([_grid(size, self.device) for size in batch.sizes])
         masks = [best(images.ask(prompts, image))[0].split(_GRID**2) for images in both]
@@ -229,7 +230,7 @@ class Distillation(Trained):
 
     def _check_shapes(self, own: Embedding, taught: Embedding) -> None:
         shapes = [[list(each.shape[1:]) for each in embedding] for embedding in (own, taught)]
-        if shapes[0] != shapes[1]:
+        if self.mode != "coupled" and shapes[0] != shapes[1]:
             raise SegfolioError(
                 f"the student's embedding of an image is {shapes[0]} and the teacher's {shapes[1]}; take networks of "
                 "the same, or mode: coupled"

@@ -104,7 +104,8 @@ class PromptLoss(nn.Module):
             if not len(truth):
                 seen.append(truth)
                 continue
-            chunk = max(1, _CHUNK // (masks.shape[1] * truth.shape[-2:].numel()))
+            pixels = max(truth.shape[-2:].numel(), 16 * logits.shape[-2:].numel())  # and of the square on the way there
+            chunk = max(1, _CHUNK // (masks.shape[1] * pixels))
             parts = []
             for some in zip(*(x.split(chunk) for x in (logits, truth, place)), strict=True):
                 # computed again in the backward pass: M masks of all rounds at the image's size would not fit
