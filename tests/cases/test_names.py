@@ -89,6 +89,11 @@ def test_in_a_yaml(segfolio, capsys, block, wrong, says, further):
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_in_help(segfolio, capsys):
+    assert segfolio("fit", "--model.help=PerPixl") == 2
+    assert capsys.readouterr().err.startswith("segfolio: there is no class PerPixl; did you mean 'segfolio.families")
+
+
 def test_in_inspect(segfolio, capsys):
     for argument, says in (
         ("--data.rot=x", "'data.root'"),

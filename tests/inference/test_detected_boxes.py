@@ -1,6 +1,7 @@
 """A detector's boxes become instances."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,9 @@ def test_instances_have_the_detector_s_classes_and_scores_and_the_network_s_mask
 def test_what_is_evaluated_is_what_is_asked(dataset: CocoInstances) -> None:
     (metric,) = DetectedBoxes("r.json", max_detections=300).evaluators(dataset.labels)
     assert "AR_300" in {figure.name for figure in metric.figures}
+    federated = replace(dataset.labels, frequencies=("rare", "common"))
+    (metric,) = DetectedBoxes("r.json", max_detections=300).evaluators(federated)
+    assert "AP_rare" in {figure.name for figure in metric.figures}
 
 
 def test_images_without_numbers_and_other_images_are_refused_before_the_test(

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from segfolio.data.checks.fingerprint import fingerprint
+from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD
 from segfolio.data.prompts import OBJECT, Prompts, join
 from segfolio.data.sample import Batch, Sample, Size
 from segfolio.errors import SegfolioError
-from segfolio.families.network_input import IMAGENET_MEAN, IMAGENET_STD, check_input
+from segfolio.families.network_input import check_input
 from segfolio.families.trained import Trained
 from segfolio.figure import Figure, by_name
 from segfolio.inference.embedding_store import EmbeddingStore, origin_of, whole_images

@@ -18,7 +18,7 @@ from segfolio.inference.asking import PromptProtocol
 from segfolio.inference.everything import OBJECT, Everything
 from segfolio.inference.prompt_protocols import find
 from segfolio.inference.prompt_test import PromptProtocols, PromptTest
-from segfolio.inference.prompting import EmbeddedImages, network_input
+from segfolio.inference.prompting import EmbeddedImages, embed
 from segfolio.layers.prompting import PromptableNetwork
 from segfolio.losses.promptable import LOSSES, PromptLoss
 from segfolio.metrics import Evaluator
@@ -115,6 +115,4 @@ class Promptable(Family):
         Args:
             own: the sizes in whose pixels they are asked; `sizes` if not given.
         """
-        embedding = self.network.embed(network_input(self.network, images, sizes, self.normalize))
-        seen = [self.network.fit(*size) for size in sizes]
-        return EmbeddedImages(self.network, embedding, sizes if own is None else own, seen)
+        return embed(self.network, self.normalize, images, sizes, own)

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from segfolio.data.image_space import RGB, ImageSpace
+from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD, RGB, ImageSpace
 from segfolio.data.sample import Batch
 from segfolio.data.transforms import Transform
 from segfolio.families.checkpoint import check_fits, describe
-from segfolio.families.network_input import IMAGENET_MEAN, IMAGENET_STD, check_input
+from segfolio.families.network_input import check_input
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
 from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer

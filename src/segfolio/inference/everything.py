@@ -25,7 +25,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.prompts import Prompts
 from segfolio.data.sample import Batch, Instances, Prediction, Size
 from segfolio.errors import SegfolioError
-from segfolio.inference.asking import Asked, PromptProtocol, check_objects
+from segfolio.inference.asking import Asked, PromptProtocol, check_split
 from segfolio.inference.mask_runs import MaskRuns
 from segfolio.inference.prompting import EmbeddedImages
 from segfolio.inference.seen import Embeds
@@ -146,7 +146,7 @@ class Everything(PromptProtocol):
         return [ProposalMetric(labels)]
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
-        check_objects(dataset, split)
+        check_split(dataset, split)
 
     def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
         """As `predict`, as objects of the first class that counts, so that pictures show them beside the truth."""

@@ -46,7 +46,8 @@ class FourierPositions(nn.Module):
 
     def grid(self, side: int) -> Tensor:
         """Of the centres of `side` x `side` cells, row by row, `[side * side, C]`."""
-        centres = (torch.arange(side, device=self.positional_encoding_gaussian_matrix.device) + 0.5) / side
+        cells = torch.arange(side, device=self.positional_encoding_gaussian_matrix.device, dtype=torch.float32)
+        centres = (cells + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self(torch.stack([x, y], -1).flatten(0, 1))
 

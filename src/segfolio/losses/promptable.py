@@ -108,13 +108,16 @@ class PromptLoss(nn.Module):
             parts = []
             for some in zip(*(x.split(chunk) for x in (logits, truth, place)), strict=True):
                 # computed again in the backward pass: M masks of all rounds at the image's size would not fit
-                pairs, mask = checkpoint(
-                    _compare, *some, partial(enlarge, image=i), use_reentrant=False, preserve_rng_state=False
-                )
+                own = partial(_enlarge, enlarge, i)
+                pairs, mask = checkpoint(_compare, *some, own, use_reentrant=False, preserve_rng_state=False)
                 found.append(pairs)
                 parts.append(mask)
             seen.append(torch.cat(parts))
         return torch.cat(found, 1), seen
+
+
+def _enlarge(enlarge: Enlarge, image: int, masks: Tensor) -> Tensor:
+    return enlarge(masks, image)
 
 
 def _compare(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import SamModel
+from transformers import SamConfig, SamModel
 
 from segfolio.architectures.promptable.sam import SAM
 from segfolio.errors import SegfolioError
@@ -288,3 +288,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         SAM(1, **SAM.tiny, weights=str(tmp_path / "other.pth"))
     with pytest.raises(SegfolioError, match=r"sam_vit_b is neither a file nor a repository of the hub"):
         SAM(1, **SAM.tiny, weights="sam_vit_b")
+
+
+@pytest.mark.slow
+def test_the_base_size_is_transformers_on_a_portrait_image(tmp_path: Path) -> None:
+    config = SamConfig(mask_decoder_config={"layer_norm_eps": 1e-5})  # type: ignore[call-arg]
+    theirs = randomised(SamModel(config).eval())
+    torch.save(theirs.state_dict(), tmp_path / "sam.pth")
+    ours, size = SAM(1, weights=str(tmp_path / "sam.pth")).eval(), (1024, 771)
+    assert_equal(ours, theirs, torch.randn(1, 3, *size), of_kind("box + point", size, 256, images=1))

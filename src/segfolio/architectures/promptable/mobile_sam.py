@@ -74,6 +74,7 @@ class MobileSAM(PromptableNetwork):
         "MobileSAM, EfficientNet-Lite0": {"encoder": "efficientnet_lite0"},
     }
     tiny: ClassVar[dict[str, Any]] = {"encoder": "test_vit", "image_size": 64}
+    image_encoder: "ImageEncoder"
 
     def __init__(
         self,
