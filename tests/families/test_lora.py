@@ -19,7 +19,7 @@ from segfolio.families.optimization import ParameterRules
 from segfolio.losses import CrossEntropy
 from tests.families.test_promptable_training import batch, family
 
-LORA = LoRA(("image_encoder",), ("qkv", "lin1"), rank=2, alpha=6.0)
+LORA = LoRA(("image_encoder",), ("qkv", "lin1"), rank=2, alpha=6)
 
 
 class Vit(nn.Module):
@@ -128,7 +128,7 @@ def test_at_the_start_nothing_is_added() -> None:
 
 
 def test_a_checkpoint_of_an_adapted_network_is_read_by_the_same(tmp_path: Path) -> None:
-    lora, images = LoRA(("blocks",), ("qkv",), rank=3, alpha=9.0), torch.rand(2, 3, 6, 5)
+    lora, images = LoRA(("blocks",), ("qkv",), rank=3, alpha=9), torch.rand(2, 3, 6, 5)
     model, other = learned(per_pixel(lora=lora)), per_pixel(lora=lora, seed=1).eval()
     checkpoint = torch.load(saved(model, tmp_path / "a.ckpt"), weights_only=True)
     other.on_load_checkpoint(checkpoint)
@@ -141,7 +141,7 @@ def test_a_checkpoint_of_an_adapted_network_is_read_by_the_same(tmp_path: Path) 
 @pytest.mark.parametrize("adapted", [False, True])
 def test_a_run_starts_from_an_adapted_one_with_the_products_added(adapted: bool, tmp_path: Path) -> None:
     """Whether it is adapted itself, anew, or not."""
-    model = learned(per_pixel(lora=LoRA(("blocks",), ("qkv",), rank=3, alpha=9.0)))
+    model = learned(per_pixel(lora=LoRA(("blocks",), ("qkv",), rank=3, alpha=9)))
     lora = LoRA(("blocks",), ("qkv",), rank=1) if adapted else None
     other = per_pixel(seed=1, lora=lora, init_from=saved(model, tmp_path / "a.ckpt")).eval()
     images = torch.rand(2, 3, 6, 5)
@@ -151,7 +151,7 @@ def test_a_run_starts_from_an_adapted_one_with_the_products_added(adapted: bool,
 
 
 def test_merged_weights_are_those_of_peft() -> None:
-    lora = LoRA(("blocks",), ("qkv",), rank=3, alpha=9.0)
+    lora = LoRA(("blocks",), ("qkv",), rank=3, alpha=9)
     model = learned(per_pixel(lora=lora))
     ours = merged(model.network.state_dict(), lora.scale)
     assert ours.keys() == Vit(2).state_dict().keys()

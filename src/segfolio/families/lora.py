@@ -29,7 +29,7 @@ class LoRA:
     parts: Sequence[str]
     targets: Sequence[str]
     rank: int = 4
-    alpha: float | None = None
+    alpha: int | None = None
     dropout: float = 0.0
 
     @property
@@ -66,7 +66,7 @@ def add_lora(network: nn.Module, lora: LoRA) -> None:
     others = [p for name, p in network.named_parameters() if p.requires_grad and not _within(name, lora.parts)]
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.rank * lora.scale,
+        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=found,
     )
