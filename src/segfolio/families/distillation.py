@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD
 from segfolio.data.prompts import OBJECT, Prompts, join
 from segfolio.data.sample import Batch, Sample, Size
@@ -140,11 +139,7 @@ class Distillation(Trained):
         for split in data.splits_of("fit"):
             if split != data.train_split and data.eval_transforms:
                 continue  # then the teacher is asked
-            known = fingerprint(data.split(split))
-            if not self.store.holds_all_of(known):
-                self.store.fill(data.stored_images(split), self._embedding_to_keep, of=split)
-            self.trainer.strategy.barrier()
-            self.store.mark_whole(known)
+            self.store.keep_split(data, split, self._embedding_to_keep, self.trainer.strategy.barrier)
         self.teacher.image_encoder.cpu()
 
     def _embedding_to_keep(self, batch: Batch) -> Embedding:
@@ -198,7 +193,7 @@ class Distillation(Trained):
         kept = [self.store.get(image) for image in whole_images(batch)] if self.store else []
         found = [each for each in kept if each is not None]
         if len(found) == len(batch):
-            taught = tuple(torch.stack(each).to(inputs) for each in zip(*found, strict=True))
+            taught = tuple(torch.stack([x.to(inputs) for x in each]) for each in zip(*found, strict=True))
         else:
             taught = self._taught(inputs)
         own = self.network.embed(inputs)
@@ -258,12 +253,7 @@ class Lesson:
             SegfolioError: an image whose embedding is not there.
         """
         if self.store is not None:
-            if (embedding := self.store.get(sample.image)) is None:
-                raise SegfolioError(
-                    f"{self.store.folder} has no embedding of {sample.image_id}, though it had one of each image; "
-                    "remove the files all_of_* there, and what is missing is computed"
-                )
-            sample = replace(sample, extras={"embedding": list(embedding)})
+            sample = replace(sample, extras={"embedding": self.store.of_sample(sample)})
         if self.points:
             height, width = sample.image.shape[-2:]
             places = rng.random((self.points, 1, 2), np.float32) * np.array([width, height], np.float32)
