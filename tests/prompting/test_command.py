@@ -107,6 +107,9 @@ def test_weights_without_a_training_answer_as_the_run_that_began_with_them(segfo
     assert segfolio("prompt", "-c", given / "sam.yaml", *asked) == 0, capsys.readouterr().err
     assert segfolio("prompt", "--ckpt_path", given / "run/checkpoints/last.ckpt", *asked) == 0, capsys.readouterr().err
     assert results("prompted") == results(str(given / "run/prompted"))
+    both = ["-c", given / "sam.yaml", "--ckpt_path", given / "run/checkpoints"]
+    assert segfolio("prompt", *both, "--image", given / "two.png", "--point", "1,1") == 0, capsys.readouterr().err
+    assert results(str(given / "run/prompted"))[0]["image_id"] == "two"
 
 
 def test_everything_is_an_id_map_and_coco_results(segfolio, given: Path, capsys) -> None:

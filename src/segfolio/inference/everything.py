@@ -242,7 +242,8 @@ class Everything(PromptProtocol):
         of = torch.full((len(points),), -1, device=device)
         prompts = Prompts(of, points[:, None].to(device), torch.ones_like(of)[:, None])
         reading = embedded.read(prompts, torch.full_like(of, image))
-        worth = reading.iou > self.iou_threshold if self.iou_threshold > 0 else torch.ones_like(reading.iou).bool()
+        iou = reading.iou.float()
+        worth = iou > self.iou_threshold if self.iou_threshold > 0 else torch.ones_like(iou, dtype=torch.bool)
         if not worth.any():
             return _nothing()
         logits = embedded.network.draw(reading, worth).float().cpu().numpy()
@@ -253,7 +254,7 @@ class Everything(PromptProtocol):
         asked = worth.nonzero()[:, 0].cpu()[rows]
         return Found(
             [mask for _, mask in kept],
-            reading.iou[worth].float().cpu()[rows],
+            iou[worth].cpu()[rows],
             torch.tensor([stability for stability, _ in kept]),
             points[asked] + torch.tensor(box[:2]),
             torch.tensor(box).expand(len(rows), 4),

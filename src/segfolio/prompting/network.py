@@ -18,6 +18,7 @@ from segfolio.families import Promptable
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
 from segfolio.ledger.command import Parser
 from segfolio.mistakes import explain
+from segfolio.runs import run_of
 from segfolio.upgrade import upgrade
 from segfolio.yaml_file import read_yaml
 
@@ -27,7 +28,7 @@ Given = Sequence[str]
 def promptable(
     command: str, config: str | None, checkpoint: str | None, changes: Given = ()
 ) -> tuple[Promptable, Path]:
-    """The family in evaluation, and the folder to write beside what it came from.
+    """The family in evaluation, and the folder to write to: of the run that it came from, or this one.
 
     Args:
         command: for errors.
@@ -50,7 +51,7 @@ def promptable(
     if content is not None:
         family.on_load_checkpoint(content)
         family.load_state_dict(content["state_dict"])
-        return family.eval(), found.config.parent
+        return family.eval(), run_of(found.ckpt_path) or Path()
     if not str(model).count("'weights': '") and not str(model).count("'init_from': '"):
         rank_zero_warn("neither --ckpt_path nor weights are given: the network is as it was initialised")
     return family.eval(), Path()
