@@ -186,7 +186,7 @@ def test_without_peft_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
 def test_the_largest_sam_is_adapted_by_a_hundredth() -> None:
     """LoRA of rank 4 on ViT-H's qkv: 4 x (1280 + 3 x 1280) in each of 32 blocks."""
     with torch.device("meta"):
-        network = SAM(1, **SAM.variants["SAM-H"])
+        network = SAM(1, **SAM.variants["SAM, ViT-H"])
     torch.manual_seed(0)
     from segfolio.families.lora import add_lora
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from segfolio.data.batches import ForEvaluation, collate
-from segfolio.data.datasets import CocoInstances, Shapes
+from segfolio.data.datasets import LVIS, CocoInstances, Shapes
 from segfolio.data.formats import rle
 from segfolio.data.formats.coco_results import ResultBoxes
 from segfolio.errors import SegfolioError
 from segfolio.inference.detected_boxes import DetectedBoxes
 from segfolio.layers.prompting import best
+from tests.fake import lvis
 from tests.fake.coco_instances import write
 from tests.inference.prompted import Asking
 
@@ -137,6 +138,15 @@ def test_what_is_evaluated_is_what_is_asked(dataset: CocoInstances) -> None:
     federated = replace(dataset.labels, frequencies=("rare", "common"))
     (metric,) = DetectedBoxes("r.json", max_detections=300).evaluators(federated)
     assert "AP_rare" in {figure.name for figure in metric.figures}
+
+
+def test_boxes_of_a_federated_dataset_are_evaluated_as_lvis_does(tmp_path: Path) -> None:
+    lvis.write(tmp_path)
+    protocol = DetectedBoxes("r.json", max_detections=300)
+    assert protocol.words.endswith("COCO evaluation")
+    (metric,) = protocol.evaluators(LVIS(tmp_path, "val").labels)
+    assert {"AP_rare", "AR_300"} < {figure.name for figure in metric.figures}
+    assert protocol.words.endswith("LVIS evaluation")
 
 
 def test_images_without_numbers_and_other_images_are_refused_before_the_test(

@@ -173,3 +173,7 @@ def _ranges(values: Sequence[int]) -> str:
         else:
             parts.append([value])
     return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 2 else ", ".join(map(str, p)) for p in parts)
+
+
+ANYTHING = LabelSpace(("object",), ids=(1,), things=("object",))
+"""The one class of what is found without being named."""

@@ -56,7 +56,6 @@ class Detection(Family):
             )
         self.kinds, self.max_dets = tuple(kinds), tuple(max_dets)
         self.main_metric = "AP_box" if self.kinds[0] == "bbox" else "AP"
-        self.measured_by = f"{'LVIS' if labels.frequencies else 'COCO'} evaluation"
         self.preparation = DetectionTruth(labels)
         stuff = labels.is_thing.count(False)  # of whatever number of classes the network is asked for, see `transfer`
         super().__init__(labels, partial(_of_things, architecture, stuff), **recipe)
@@ -106,7 +105,9 @@ class Detection(Family):
         ]
 
     def make_metrics(self) -> list[Evaluator]:
-        return [instance_metric(self.labels, self.kinds, self.max_dets)]
+        metric = instance_metric(self.labels, self.kinds, self.max_dets)
+        self.measured_by = metric.words
+        return [metric]
 
 
 def _of_things(architecture: Callable[[int], nn.Module], stuff: int, num_classes: int) -> nn.Module:

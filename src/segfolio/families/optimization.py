@@ -83,7 +83,7 @@ def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str
     for name, p in named.items():
         part = next((part for part in spoken_of if name.startswith(part)), "")
         factor = lr_factors.get(part, 1.0) * depth.get(name, 1.0)
-        decays = rules.norm_weight_decay or not (id(p) in normalising or "position" in name)
+        decays = rules.norm_weight_decay or not (id(p) in normalising or "position" in name or "pos_embed" in name)
         if name.endswith("bias"):
             factor, decays = factor * rules.bias_lr_factor, decays and rules.bias_weight_decay
         rule = {"part": part, "lr_factor": factor} | ({} if decays else {"weight_decay": 0.0})

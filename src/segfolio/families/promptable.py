@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segfolio.data.labels import LabelSpace
+from segfolio.data.labels import ANYTHING, LabelSpace
 from segfolio.data.prompt_sampling import PromptSampling, check_objects
 from segfolio.data.sample import Batch, Prediction, Sample, Size
 from segfolio.errors import SegfolioError
@@ -19,7 +19,7 @@ from segfolio.families.prompt_rounds import losses_of_rounds
 from segfolio.families.transfer import transfer
 from segfolio.inference.asking import PromptProtocol
 from segfolio.inference.embedding_store import EmbeddingStore, origin_of
-from segfolio.inference.everything import OBJECT, Everything
+from segfolio.inference.everything import Everything
 from segfolio.inference.prompt_protocols import find
 from segfolio.inference.prompt_test import PromptProtocols, PromptTest
 from segfolio.inference.prompting import EmbeddedImages, embed
@@ -55,7 +55,7 @@ class Promptable(Family):
     """
 
     network: PromptableNetwork
-    predicted_labels = OBJECT
+    predicted_labels = ANYTHING
     preparation: "PromptSampling | WithEmbedding"
     takes_padding = True
     measured_by = "at its original size"

@@ -14,7 +14,7 @@ from segfolio.errors import SegfolioError
 from segfolio.inference.asking import Answer, Asked, PromptProtocol, Wanted, ask_boxes, in_passes
 from segfolio.inference.prompt_protocols import check_numbers
 from segfolio.inference.seen import Seen
-from segfolio.metrics import Evaluator, instance_metric
+from segfolio.metrics import Evaluator, InstanceMetric, instance_metric
 
 
 class DetectedBoxes(PromptProtocol):
@@ -39,14 +39,17 @@ class DetectedBoxes(PromptProtocol):
         self.path, self.refine = Path(path), refine
         self.max_detections, self.prompts_per_pass = max_detections, prompts_per_pass
         self._boxes: ResultBoxes | None = None
+        self._measured_by = InstanceMetric.words
 
     @property
     def words(self) -> str:
         again = ", asked again with the first mask" if self.refine else ""
-        return f"the boxes of {self.path.name}, at most {self.max_detections} of an image{again}, COCO evaluation"
+        return f"the boxes of {self.path.name}, at most {self.max_detections} of an image{again}, {self._measured_by}"
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
-        return [instance_metric(labels, max_dets=(1, 10, self.max_detections))]
+        metric = instance_metric(labels, max_dets=(1, 10, self.max_detections))
+        self._measured_by = metric.words
+        return [metric]
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
         numbers = [dataset.image_number(i) for i in range(len(dataset))]

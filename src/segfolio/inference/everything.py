@@ -34,9 +34,6 @@ from segfolio.metrics import Evaluator, ProposalMetric
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; the last two are the first that lie outside."""
 
-OBJECT = LabelSpace(("object",), ids=(1,), things=("object",))
-"""The one class of what is found without being asked for."""
-
 EDGE = 20
 """Pixels within which a box touches the edge of a crop."""
 
@@ -72,7 +69,7 @@ class Found:
         return torch.where(size[:, :1] > 0, found, self.crops[:, [0, 1, 0, 1]].float())
 
     def instances(self) -> Instances:
-        """With the predicted IoU as score, of the class of `OBJECT`."""
+        """With the predicted IoU as score, of the class of `ANYTHING`."""
         boxes = torch.from_numpy(rle.boxes(self.rles)).float()
         return Instances(self.rles, torch.zeros(len(self.rles), dtype=torch.int64), self.iou, boxes)
 
@@ -158,7 +155,7 @@ class Everything(PromptProtocol):
         return found
 
     def predict(self, family: Embeds, batch: Batch) -> list[Prediction]:
-        """All that a batch shows, as instances of `OBJECT`.
+        """All that a batch shows, as instances of `ANYTHING`.
 
         Raises:
             SegfolioError: layers of crops of an image that has been resized.

@@ -28,6 +28,10 @@ Click = tuple[float, float, int]
 """The column and the row of a pixel, and whether it is on the object, 1, or beside it, 0."""
 
 
+Corners = tuple[float, float, float, float]
+"""Left, top, right and bottom of a box."""
+
+
 class Embedding(Protocol):
     """What is needed of `families.Promptable`, or of an `Embedder`."""
 
@@ -51,7 +55,7 @@ class Answer:
     """
 
     clicks: tuple[Click, ...]
-    box: tuple[float, float, float, float] | None
+    box: Corners | None
     rles: list[RLE]
     scores: list[float]
     chosen: int
@@ -150,11 +154,7 @@ class Interactive:
         Raises:
             SegfolioError: a click outside the image, a label other than 0 and 1.
         """
-        height, width = self.size
-        if positive not in (OBJECT, NOT_OBJECT):
-            raise SegfolioError(f"the label of a click is {positive}, expected 1 (on the object) or 0 (beside it)")
-        if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
-            raise SegfolioError(f"a click is at x {x:g}, y {y:g}, outside the image of {width}x{height} pixels")
+        check_click((x, y, positive), self.size)
         last = self.answer
         clicks = (*(last.clicks if last else ()), (x, y, int(positive)))
         return self._ask(clicks, last.box if last else None, last.logits[last.chosen] if last else None)
@@ -167,15 +167,20 @@ class Interactive:
         Raises:
             SegfolioError: a box without pixels of the image.
         """
-        height, width = self.size
-        box = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
-        if not (box[0] < box[2] and box[1] < box[3]):
-            given = ", ".join(f"{x:g}" for x in (left, top, right, bottom))
-            raise SegfolioError(
-                f"a box is {given}; expected left, top, right, bottom with left < right and top < bottom, in the image "
-                f"of {width}x{height} pixels"
-            )
+        box = inside((left, top, right, bottom), self.size)
         return self._ask(self.answer.clicks if self.answer else (), box, None)
+
+    def ask(self, clicks: Sequence[Click] = (), box: Corners | None = None) -> Answer:
+        """Ask for the current object by clicks and a box at once, whatever was asked before.
+
+        Raises:
+            SegfolioError: neither a click nor a box, and those of `click` and `box`.
+        """
+        if not clicks and box is None:
+            raise SegfolioError("an object is asked for by a click or a box; give one")
+        for click in clicks:
+            check_click(click, self.size)
+        return self._ask(tuple(clicks), None if box is None else inside(box, self.size), None)
 
     def start_from(self, mask: Bools) -> Answer:
         """Ask for the current object by a mask alone, as of an earlier annotation, to be corrected by clicks.
@@ -260,9 +265,7 @@ class Interactive:
         return next(self._asked.network.parameters()).device
 
     @torch.no_grad()
-    def _ask(
-        self, clicks: tuple[Click, ...], box: tuple[float, float, float, float] | None, logits: Tensor | None
-    ) -> Answer:
+    def _ask(self, clicks: tuple[Click, ...], box: Corners | None, logits: Tensor | None) -> Answer:
         """What is ambiguous, a click alone, gets several masks; all else one (2304.02643, section 3)."""
         device, image = self._device, self._there
         of = torch.zeros(1, dtype=torch.int64, device=device)
@@ -288,6 +291,32 @@ class Interactive:
         share = cv2.resize(square, (network.mask_size, network.mask_size), interpolation=cv2.INTER_AREA)
         share = share.clip(1e-3, 1 - 1e-3)
         return np.log(share / (1 - share))
+
+
+def check_click(click: Click, size: Size) -> None:
+    """Raises the one sentence on a click outside an image of that height and width, or of another label than 0 and
+    1."""
+    (x, y, label), (height, width) = click, size
+    if label not in (OBJECT, NOT_OBJECT):
+        raise SegfolioError(f"the label of a click is {label}, expected 1 (on the object) or 0 (beside it)")
+    if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
+        raise SegfolioError(f"a click is at x {x:g}, y {y:g}, outside the image of {width}x{height} pixels")
+
+
+def inside(box: Corners, size: Size) -> Corners:
+    """A box without what lies outside an image of that height and width.
+
+    Raises:
+        SegfolioError: nothing is left of it.
+    """
+    height, width = size
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if not (left < right and top < bottom):
+        raise SegfolioError(
+            f"a box is {', '.join(f'{x:g}' for x in box)}; expected left, top, right, bottom with left < right and top "
+            f"< bottom, in the image of {width}x{height} pixels"
+        )
+    return left, top, right, bottom
 
 
 def _pixels(image: Pixels | Tensor) -> Pixels:

@@ -7,7 +7,7 @@ it; no detection at all is 0 here and an error there.
 
 from collections.abc import Collection, Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class FederatedMetric(InstanceMetric):
     Raises:
         SegfolioError: a dataset that is not federated.
     """
+
+    words: ClassVar[str] = "LVIS evaluation"
 
     def __init__(
         self, labels: LabelSpace, kinds: Sequence[Kind] = ("segm",), max_dets: Sequence[int] = MAX_DETS

@@ -1,7 +1,7 @@
 """The metric of instance segmentation, from predictions to the log."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,12 @@ class InstanceMetric(RecordMetric):
     Args:
         kinds: `segm` for masks, `bbox` for boxes: those annotated or predicted, else those around the masks.
         max_dets: see `average_precision`.
+
+    Attributes:
+        words: how it measures, in the words of the ledger.
     """
+
+    words: ClassVar[str] = "COCO evaluation"
 
     def __init__(
         self, labels: LabelSpace, kinds: Sequence[Kind] = ("segm",), max_dets: Sequence[int] = (1, 10, 100)

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+from torch import Tensor
 
 from segfolio.errors import SegfolioError
+from segfolio.weights.files import read_file
 
-SAFE = "model.safetensors"
+SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 def fetch(repository: str, *files: str) -> Path:
@@ -27,3 +29,16 @@ def out_of_reach(what: str, repository: str, revision: str | None = None) -> str
         f"{what} is not in {constants.HF_HUB_CACHE}, nor to be downloaded; run `hf download {whole}` where there is a "
         "network and copy its cache to there"
     )
+
+
+def read_repository(repository: str) -> dict[str, Tensor]:
+    """The state dict of a repository of the hub, or of a folder like one, under the names in which it is stored.
+
+    Raises:
+        SegfolioError: no network, no weights, a file that holds something else.
+    """
+    folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, PICKLED)
+    found = [folder / name for name in (SAFE, PICKLED) if (folder / name).is_file()]
+    if not found:
+        raise SegfolioError(f"{repository} holds neither {SAFE} nor {PICKLED}; expected weights of a released model")
+    return read_file(found[0])

@@ -203,7 +203,7 @@ def variant(name: str, **arguments: Any) -> SAM:
 
 
 def test_weights_have_the_names_of_the_release() -> None:
-    names = variant("SAM-B").state_dict().keys()
+    names = variant("SAM, ViT-B").state_dict().keys()
     assert len(names) == 314
     assert set(RELEASED.split()) <= names
 
@@ -214,7 +214,7 @@ def millions(*parameters: Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("name", "whole", "plain", "published"),
-    [("SAM-B", 89.67, 85.65, 86), ("SAM-L", 308.28, 303.10, 307), ("SAM-H", 637.03, 630.66, 632)],
+    [("SAM, ViT-B", 89.67, 85.65, 86), ("SAM, ViT-L", 308.28, 303.10, 307), ("SAM, ViT-H", 637.03, 630.66, 632)],
 )
 def test_parameters(name: str, whole: float, plain: float, published: float) -> None:
     """Of the image encoder as released; of its blocks and patches alone, about what is published, that of a plain ViT.
@@ -272,10 +272,10 @@ def test_weights_of_rgb_are_fitted_to_other_channels(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_size_are_named(tmp_path: Path) -> None:
-    state = variant("SAM-L").state_dict()
+    state = variant("SAM, ViT-L").state_dict()
     torch.save({k: torch.zeros(()).expand(v.shape) for k, v in state.items()}, tmp_path / "sam.pth")
     message = (
-        r"sam\.pth is of SAM-L \(24 blocks of width 1024 in the image encoder\) and this network is SAM-B "
+        r"sam\.pth is of SAM, ViT-L \(24 blocks of width 1024 in the image encoder\) and this network is SAM, ViT-B "
         r"\(12 blocks of width 768 in the image encoder\)"
     )
     with hollow(), pytest.raises(SegfolioError, match=message):

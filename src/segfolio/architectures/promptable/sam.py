@@ -59,9 +59,9 @@ class SAM(PromptableNetwork):
 
     paper: ClassVar[str] = "SAM (Kirillov et al., 2023), arXiv 2304.02643"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "SAM-B": {},
-        "SAM-L": {"width": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
-        "SAM-H": {"width": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
+        "SAM, ViT-B": {},
+        "SAM, ViT-L": {"width": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
+        "SAM, ViT-H": {"width": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
     }
     tiny: ClassVar[dict[str, Any]] = {
         **{"width": 32, "depth": 2, "heads": 2, "global_blocks": (1,), "window": 3, "image_size": 128}
