@@ -69,7 +69,7 @@ def told_by_class() -> Iterator[None]:
     except ValueError as error:  # the parser's, which holds all that it tried
         root, *others = _origins(error)
         told = any(isinstance(each, SegfolioError) for each in (root, *others))
-        if told or root is error or not isinstance(root, (ValueError, MisconfigurationException)):
+        if told or lacking(error) or root is error or not isinstance(root, (ValueError, MisconfigurationException)):
             raise
         raise SegfolioError(f"{_constructed(root)}: {_sentence(root)}") from error
 

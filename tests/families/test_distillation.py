@@ -353,6 +353,19 @@ def test_it_computes_on_its_device(weights: str, tmp_path: Path, mode: Any, kept
         assert run(device, **place) == expected
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_it_computes_in_every_precision(weights: str, tmp_path: Path, precision: Any) -> None:
+    """What is kept and what is asked alike."""
+    outcomes = []
+    for kept in (str(tmp_path / "kept"), None):
+        model = distillation(weights, mode="semi_coupled", embeddings=kept, points=2)
+        loops = trainer(tmp_path, precision=precision)
+        loops.fit(model, shapes())
+        outcomes.append(float(loops.callback_metrics["train/loss"]))
+        loops.test(model, shapes(), verbose=False)
+    assert outcomes[0] == pytest.approx(outcomes[1], rel=0.02)
+
+
 def test_agreement_by_hand() -> None:
     metric = TeacherAgreement()
     nothing, left = torch.zeros(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)

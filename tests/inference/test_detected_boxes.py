@@ -132,6 +132,12 @@ def test_instances_have_the_detector_s_classes_and_scores_and_the_network_s_mask
         np.testing.assert_array_equal(rle.decode([instances.rles[place]], (48, 64))[0], mask)
 
 
+@pytest.mark.parametrize(("most", "figures"), [(100, (1, 10, 100)), (10, (1, 10)), (5, (1, 5)), (1, (1,))])
+def test_recall_is_of_no_more_boxes_than_are_asked(most: int, figures: tuple[int, ...]) -> None:
+    (metric,) = DetectedBoxes("r.json", max_detections=most).evaluators(Shapes.labels)
+    assert metric.max_dets == figures
+
+
 def test_what_is_evaluated_is_what_is_asked(dataset: CocoInstances) -> None:
     (metric,) = DetectedBoxes("r.json", max_detections=300).evaluators(dataset.labels)
     assert "AR_300" in {figure.name for figure in metric.figures}

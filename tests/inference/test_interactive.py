@@ -200,6 +200,13 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(session, method: str, arg
     assert session.objects == [None]
 
 
+def test_a_mask_to_start_from_is_where_it_is_not_0(session) -> None:
+    """Whether it is of bool, or of 0 and 255 as files have it."""
+    mask = np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1])) < 30
+    of_bool, of_file = session.start_from(mask), session.start_from(255 * mask.astype(np.uint8))
+    assert torch.equal(of_bool.logits, of_file.logits)
+
+
 def test_asking_before_there_is_an_image_is_one_sentence(network: Discs) -> None:
     with pytest.raises(SegfolioError, match="there is no image yet"):
         Interactive(network).click(3, 4)
@@ -212,9 +219,10 @@ def test_asking_before_there_is_an_image_is_one_sentence(network: Discs) -> None
         (np.zeros((4, 5, 7), np.uint8), "the image is of 7 channels, expected 3"),
         (np.zeros((4, 5, 3, 1), np.uint8), r"an image is of shape \[4, 5, 3, 1\], expected"),
         (np.zeros((0, 5, 3), np.uint8), r"an image is of shape \[0, 5, 3\], expected"),
+        (torch.zeros(1, 3, 4, 5, dtype=torch.uint8), r"an image is of shape \[1, 3, 4, 5\], expected"),
     ],
 )
-def test_an_image_of_another_kind_is_one_sentence(network: Discs, image: np.ndarray, said: str) -> None:
+def test_an_image_of_another_kind_is_one_sentence(network: Discs, image: np.ndarray | torch.Tensor, said: str) -> None:
     with pytest.raises(SegfolioError, match=said):
         Interactive(network).set_image(image)
 

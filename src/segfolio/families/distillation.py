@@ -193,7 +193,7 @@ class Distillation(Trained):
         kept = [self.store.get(image) for image in whole_images(batch)] if self.store else []
         found = [each for each in kept if each is not None]
         if len(found) == len(batch):
-            taught = tuple(torch.stack(each).to(inputs) for each in zip(*found, strict=True))
+            taught = tuple(torch.stack([x.to(inputs) for x in each]) for each in zip(*found, strict=True))
         else:
             taught = self._taught(inputs)
         own = self.network.embed(inputs)

@@ -47,7 +47,8 @@ class DetectedBoxes(PromptProtocol):
         return f"the boxes of {self.path.name}, at most {self.max_detections} of an image{again}, {self._measured_by}"
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
-        metric = instance_metric(labels, max_dets=(1, 10, self.max_detections))
+        most = self.max_detections
+        metric = instance_metric(labels, max_dets=[*(n for n in (1, 10) if n < most), most])
         self._measured_by = metric.words
         return [metric]
 

@@ -186,7 +186,7 @@ class Interactive:
         """Ask for the current object by a mask alone, as of an earlier annotation, to be corrected by clicks.
 
         Args:
-            mask: `[H, W]` of the image's size.
+            mask: `[H, W]` of the image's size, on the object where it is not 0.
 
         Raises:
             SegfolioError: one of another size.
@@ -196,7 +196,7 @@ class Interactive:
             found = "x".join(map(str, mask.shape[::-1]))
             raise SegfolioError(f"a mask is {found} pixels, expected those of the image, {width}x{height}")
         self._steps[self.current].clear()
-        return self._ask((), None, torch.from_numpy(self._logits(mask)).to(self._device))
+        return self._ask((), None, torch.from_numpy(self._logits(mask != 0)).to(self._device))
 
     def choose(self, candidate: int) -> Answer:
         """Show another of the masks of the last answer, and go on from it.
@@ -321,7 +321,7 @@ def inside(box: Corners, size: Size) -> Corners:
 
 def _pixels(image: Pixels | Tensor) -> Pixels:
     """`[H, W, C]` of an array or a tensor."""
-    pixels = to_pixels(image.cpu()) if isinstance(image, Tensor) else np.asarray(image)
+    pixels = to_pixels(image.cpu()) if isinstance(image, Tensor) and image.ndim == 3 else np.asarray(image)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or not pixels.size:
         raise SegfolioError(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE
@@ -13,7 +13,7 @@ from segfolio.data.prompts import NOT_OBJECT, OBJECT
 from segfolio.data.sample import Prompted
 from segfolio.data.segments import Segments
 from segfolio.viz.objects import object_colors
-from segfolio.viz.overlay import Indices, Pixels, fit_map, rgb
+from segfolio.viz.overlay import Indices, Pixels, fit_map, paint, rgb
 from segfolio.viz.panel import TILE, enlarge, tile_size
 from segfolio.viz.regions import Regions, draw_regions
 from segfolio.viz.sheet import Entry, Tile, compose
@@ -85,7 +85,7 @@ class Asked:
     box: tuple[float, float, float, float] | None = None
 
 
-def overlay_prompts(image: Pixels, objects: Sequence[Asked], longest: int = 640) -> Pixels:
+def overlay_prompts(image: Pixels, objects: Sequence[Asked], longest: int = 800) -> Pixels:
     """Masks over the image, numbered from 1 and with their scores, and what they were asked for by: boxes, a plus for a
     click on the object, a cross for one beside it. Of masks that overlap the smaller lies on top.
 
@@ -100,9 +100,8 @@ def overlay_prompts(image: Pixels, objects: Sequence[Asked], longest: int = 640)
     scale = max(1, longest // max(height, width))
     size = (width * scale, height * scale)
     ids = fit_map(stacked([each.mask for each in objects], (height, width)), size)
-    regions = Regions(ids, {n: (f"{n}: {each.score:.2f}", str(n)) for n, each in enumerate(objects, 1)})
     colors = object_colors([0] * len(objects), ANYTHING)
-    page = Image.fromarray(draw_regions(enlarge(rgb(image), size), regions, colors))
+    page = Image.fromarray(paint(enlarge(rgb(image), size), ids, colors, contours=2))
     draw, radius = ImageDraw.Draw(page), max(5, round(min(page.size) / 80))
     for color, each in zip(colors.tolist(), objects, strict=True):
         if each.box is not None:
@@ -113,6 +112,16 @@ def overlay_prompts(image: Pixels, objects: Sequence[Asked], longest: int = 640)
     for each in objects:
         for x, y, kind in each.clicks:
             _sign(draw, x * scale, y * scale, kind, radius)
+    type_size = min(max(page.width // 50, 13), 24)
+    font = ImageFont.load_default(type_size)
+    for number, (each, outline) in enumerate(zip(objects, rle.boxes([x.mask for x in objects]), strict=True), 1):
+        text = f"{number}: {each.score:.2f}"
+        corners = [outline[:2]] if outline[2] else []
+        corners += [np.array(each.box[:2])] if each.box else []
+        left, top = np.min(corners or [each.clicks[0][:2]], axis=0) * scale
+        # above all of it, and inside the image
+        x, y = min(left, page.width - font.getlength(text) - 2), max(top - 4, type_size)
+        draw.text((max(x, 2), y), text, "white", font, anchor="ls", stroke_width=2, stroke_fill="black")
     return np.array(page)
 
 

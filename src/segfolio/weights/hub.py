@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 
 from segfolio.errors import SegfolioError
@@ -12,10 +13,19 @@ SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 def fetch(repository: str, *files: str) -> Path:
-    """The hub's repository in its cache, downloaded once: its configuration and those of `files` that it has."""
-    for file in files:
-        if isinstance(cached := try_to_load_from_cache(repository, file), str):
-            return Path(cached).parent
+    """The hub's repository in its cache, downloaded once: its configuration and those of `files` that it has.
+
+    Raises:
+        SegfolioError: a name that no repository can have, as of a path with a mistake; no network.
+    """
+    try:
+        for file in files:
+            if isinstance(cached := try_to_load_from_cache(repository, file), str):
+                return Path(cached).parent
+    except HFValidationError as error:
+        raise SegfolioError(
+            f"{repository} is no file or folder, nor can a repository of the hub be named so"
+        ) from error
     try:
         return Path(snapshot_download(repository, allow_patterns=["config.json", *files], etag_timeout=3))
     except (OSError, ValueError) as error:  # the hub's ways to say that there is no network

@@ -156,5 +156,5 @@ def test_what_does_not_fit_is_one_sentence(tmp_path: Path, arguments: dict[str, 
 
 
 def test_an_image_that_is_too_large_is_one_sentence() -> None:
-    with pytest.raises(SegfolioError, match=r"an image is 80x48 pixels, expected at most 64 on each side"):
-        MobileSAM(0, **MobileSAM.tiny).embed(torch.zeros(1, 3, 48, 80))
+    with pytest.raises(SegfolioError, match=r"an image is 200x48 pixels, expected at most 128 on each side"):
+        MobileSAM(0, **MobileSAM.tiny).embed(torch.zeros(1, 3, 48, 200))

@@ -156,15 +156,15 @@ def trained(network: nn.Module, images: Tensor) -> list[Tensor]:
     return [p.grad for p in network.parameters()]
 
 
-def test_checkpointing_changes_memory_and_not_gradients() -> None:
-    """B3's blocks, on few channels: the head keeps what it needs."""
-    small = {**SMALL, "blocks": (3, 4, 18, 3), "width": 8}
+def test_checkpointing_takes_a_quarter_of_the_memory_and_gives_the_same_gradients() -> None:
+    """Of B5, on a quarter of its channels. Of B0, whose head is large beside eight blocks, it takes 0.39."""
+    small = {"channels": (16, 32, 80, 128), "blocks": (3, 6, 40, 3), "width": 192}
     plain, sparing = SegFormer(5, **small), SegFormer(5, **small, checkpointing=True)
     sparing.load_state_dict(plain.state_dict())
-    images = torch.randn(2, 3, 128, 128)
+    images = torch.randn(1, 3, 128, 128)
     for a, b in zip(trained(plain, images), trained(sparing, images), strict=True):
         torch.testing.assert_close(a, b)
-    assert peak_bytes(lambda: trained(sparing, images)) < 0.5 * peak_bytes(lambda: trained(plain, images))
+    assert peak_bytes(lambda: trained(sparing, images)) < 0.25 * peak_bytes(lambda: trained(plain, images))
 
 
 def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
