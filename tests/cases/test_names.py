@@ -44,7 +44,7 @@ def test_of_a_dotted_word_the_part_that_is_wrong_is_replaced(word, near):
         ("--model.init_args.scheduler=PolyLr", "did you mean 'torch.optim.lr_scheduler.PolynomialLR'?"),
         ("--model.init_args.losses.ce=Crosentropy", "did you mean 'segfolio.losses.CrossEntropy'?"),
         (
-            "--model.init_args.architecture=SegNet",
+            "--model.init_args.architecture=SegNett",
             "did you mean 'segfolio.architectures.encoder_decoder.segnet.SegNet'?",
         ),
         ("--data.dataset=Shaps", "did you mean 'segfolio.data.datasets.Shapes'?"),
