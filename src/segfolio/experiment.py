@@ -232,8 +232,8 @@ class Experiment(LightningCLI):
             StepSeed(self.datamodule.seed),
             NonFiniteGuard(),
             DataWait(),
+            *pictures,  # before what logs at the start of a step: W&B takes entries in their order
             learning_rate,
-            *pictures,
             ProgressBar(),
             Checkpoints(),
         ]
