@@ -131,6 +131,20 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(folder, processes, kil
     assert len(list((broken / "wandb").glob("offline-run-*"))) == 1
 
 
+def test_a_training_that_ended_with_an_epoch_goes_on_with_the_next(segfolio, folder):
+    """Four steps are an epoch of nine images."""
+    every_epoch = ["--trainer.val_check_interval=null", "--trainer.check_val_every_n_epoch=1", "--trainer.logger=false"]
+    for arguments in (
+        ("--output=six", "--trainer.max_steps=6"),
+        ("--output=four", "--trainer.max_steps=4"),
+        ("--output=four", "--trainer.max_steps=6", "--ckpt_path=last"),
+    ):
+        assert segfolio("fit", "-c", folder / "small.yaml", *every_epoch, *arguments) == 0
+    ends = [torch.load(Path(run, "checkpoints/last.ckpt"), weights_only=True) for run in ("six", "four")]
+    six, four = (tensors(end["state_dict"]) for end in ends)
+    assert all(torch.equal(a, b) for a, b in zip(six, four, strict=True))
+
+
 def test_validation_inside_an_accumulated_step_is_refused(segfolio, folder, capsys):
     arguments = ("--data.batch_size=4", "--trainer.accumulate_grad_batches=4", "--output=x", "--data.num_workers=0")
     assert segfolio("fit", "-c", folder / "small.yaml", *arguments) == 2

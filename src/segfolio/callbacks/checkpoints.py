@@ -61,8 +61,8 @@ class Checkpoints(Checkpoint):
         checkpoint["run"] = self.run
         checkpoint["history"] = [getattr(logger, "calls", 0) + self._entries_due for logger in trainer.loggers]
         epochs = trainer.fit_loop.epoch_progress.current
-        if 0 < epochs.ready == epochs.completed and not trainer.is_last_batch:
-            _reopen_epoch(checkpoint)
+        if 0 < epochs.ready == epochs.completed:
+            (_leave_epoch if trainer.is_last_batch else _reopen_epoch)(checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         every, accumulate = trainer.val_check_batch, trainer.accumulate_grad_batches
@@ -177,6 +177,13 @@ def _reopen_epoch(checkpoint: dict[str, Any]) -> None:
     for epochs in (checkpoint["loops"]["fit_loop"]["epoch_progress"][each] for each in ("total", "current")):
         epochs["processed"] -= 1
         epochs["completed"] -= 1
+
+
+def _leave_epoch(checkpoint: dict[str, Any]) -> None:
+    """Of a whole epoch at the end of training, Lightning keeps how many batches it had; of the next none is done."""
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    batches["is_last_batch"] = False
+    batches["current"] = dict.fromkeys(batches["current"], 0)
 
 
 def _folder(trainer: Trainer) -> Path:
