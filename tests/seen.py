@@ -21,7 +21,9 @@ class Seen(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        crcs = [[zlib.crc32(t.numpy()) for t in tensors] for tensors in (batch.images, batch.semantic())]
+        of_objects = any(target.semantic is None for target in batch.targets)
+        truth = [target.segments.form for target in batch.targets] if of_objects else batch.semantic()
+        crcs = [[zlib.crc32(t.numpy()) for t in tensors] for tensors in (batch.images, truth)]
         line = {
             "step": trainer.fit_loop.total_batch_idx // trainer.accumulate_grad_batches,
             "samples": list(zip(batch.image_ids, *crcs, strict=True)),

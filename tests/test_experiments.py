@@ -21,6 +21,7 @@ from tests.conftest import REPOSITORY
 CLAIMED = sorted((REPOSITORY / "experiments").glob(f"*/{CLAIMS}"))
 EXPERIMENTS = sorted(set((REPOSITORY / "experiments").glob("*/*.yaml")) - set(CLAIMED))
 CONTENT = {path: yaml.safe_load(path.read_text()) for path in EXPERIMENTS}
+MAIN = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "AR_1000", "teacher_mIoU")
 LENGTHS = {"size", "short_side", "short_sides", "long_side", "max_size", "window", "stride"}
 
 
@@ -121,11 +122,13 @@ def quick_protocol(node: Any) -> Any:
 
 
 def quick_prompts(node: Any) -> Any:
-    """Two clicks for a preset of many; the boxes of a detector are those that `detect` writes."""
+    """Two clicks for a preset of many, nine points for everything; a detector's boxes are what `detect` writes."""
     if node == "clicks":
         return {"class_path": "segfolio.inference.prompt_protocols.Clicks", "init_args": {"clicks": 2}}
     if isinstance(node, dict) and node.get("class_path", "").endswith(".DetectedBoxes"):
         node["init_args"]["path"] = "boxes.json"
+    elif isinstance(node, dict) and node.get("class_path", "").endswith(".Everything"):
+        node["init_args"]["points_per_side"] = 3
     elif isinstance(node, dict) and "class_path" not in node:
         return {name: quick_prompts(protocol) for name, protocol in node.items()}
     return node
@@ -188,8 +191,7 @@ def test_it_trains_two_steps_and_is_tested(alike, segfolio, tmp_path, capsys):
     assert segfolio("fit", "-c", small, "--output=run") == 0, capsys.readouterr().err
     assert segfolio("test", "--ckpt_path=run/checkpoints/last.ckpt", "--trainer.limit_test_batches=2") == 0
     figures = json.loads(Path("run/test-limit_test_batches=2/figures.json").read_text())
-    names = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "teacher_mIoU")
-    found = [figures[f"test/{name}"] for name in names if f"test/{name}" in figures]
+    found = [figures[key] for name in MAIN if (key := f"test/{name}") in figures]
     assert found
     assert all(0 <= figure <= 1 for figure in found)
     expected = {key for each in alike for key in CONTENT[each]["paper"].get("expected", {})}

@@ -51,7 +51,7 @@ def test_a_resumed_wandb_run_has_every_entry_once(tmp_path: Path) -> None:
         assert resumed.experiment.id == name
     finally:
         wandb.finish()
-    entries = history(tmp_path / "wandb")
+    entries = history(tmp_path / "wandb", 6)
     assert [number for number, _ in entries] == list(range(6))
     assert [json.loads(values["a"]) for _, values in entries] == list(range(6))
 

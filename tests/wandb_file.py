@@ -1,6 +1,7 @@
 """What an offline run of W&B holds: its file is LevelDB's log format, with protobuf records."""
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +25,18 @@ def records(path: Path) -> Iterator[bytes]:
             parts = []
 
 
-def history(folder: Path) -> list[tuple[int, dict[str, str]]]:
-    """Number and values of every entry that the run's segments in `folder` hold, in order."""
+def history(folder: Path, number: int = 0) -> list[tuple[int, dict[str, str]]]:
+    """Number and values of every entry that the run's segments in `folder` hold, in order.
+
+    W&B's service may write after a run has ended: a minute is waited for so many entries.
+    """
+    until = time.monotonic() + 60
+    while len(entries := _history(folder)) < number and time.monotonic() < until:
+        time.sleep(0.2)
+    return entries
+
+
+def _history(folder: Path) -> list[tuple[int, dict[str, str]]]:
     from wandb.proto import wandb_internal_pb2
 
     entries = []

@@ -33,6 +33,7 @@ COMMANDS = {
     "validate": Command("segfolio.experiment:validate", "--ckpt_path FILE", "figures of the validation images"),
     "test": Command("segfolio.experiment:test", "--ckpt_path FILE", "figures of the test, beside the paper's"),
     "predict": Command("segfolio.experiment:predict", "--ckpt_path FILE [--data.images DIR]", "masks of your images"),
+    "prompt": Command("segfolio.prompting.command:prompt", "--ckpt_path FILE --image F", "masks by points and boxes"),
     "replicate": Command("segfolio.replicate:replicate", "CONFIG [--seeds 0 1 2] [--KEY VALUE ...]", "fit and test"),
     "results": Command("segfolio.ledger.command:results", "[WORD ...] [--state STATE]", "the papers' figures and ours"),
     "inspect": Command("segfolio.inspection.command:inspect", "CONFIG [--html FILE]", "what a dataset holds; faults"),

@@ -164,8 +164,8 @@ class Experiment(LightningCLI):
             config.return_predictions = False  # they are written as they come
             if config.data.images and config.ckpt_path:  # the checkpoint knows all that the dataset would tell
                 checkpoint = read_checkpoint(Path(config.ckpt_path))
-                config.data.images_labels = _instance(labels_of(checkpoint))
-                config.data.images_space = _instance(
+                config.data.images_labels = instance(labels_of(checkpoint))
+                config.data.images_space = instance(
                     image_space_of(checkpoint) or ImageSpace(channels=len(config.model.init_args.mean))
                 )
 
@@ -232,8 +232,8 @@ class Experiment(LightningCLI):
             StepSeed(self.datamodule.seed),
             NonFiniteGuard(),
             DataWait(),
+            *pictures,  # before what logs at the start of a step: W&B takes entries in their order
             learning_rate,
-            *pictures,
             ProgressBar(),
             Checkpoints(),
         ]
@@ -356,7 +356,7 @@ def run(loop: str, arguments: Sequence[str]) -> None:
         Experiment(with_config_of_run([loop, *arguments]), place)
 
 
-def _instance(given: Any) -> dict[str, Any]:
+def instance(given: Any) -> dict[str, Any]:
     """A dataclass as a config has it."""
     return {"class_path": f"{type(given).__module__}.{type(given).__qualname__}", "init_args": asdict(given)}
 

@@ -78,6 +78,8 @@ HOUSE = by_name(
         *ratios("AP75", *(f"{name}_{size}" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
         *ratios("AR_1", "AR_10", "AR_100", "AR_1000"),
         *ratios("AP_box", "AP50_box", "AP75_box", "AR_1_box", "AR_10_box", "AR_100_box"),
+        *ratios("AP_rare", "AP_common", "AP_frequent", "AR_300"),  # of federated datasets
+        *ratios("AP_rare_box", "AP_common_box", "AP_frequent_box", "AR_300_box"),
         *ratios(*(f"{name}_{size}_box" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
         *ratios("SQ", "RQ", *(f"{name}{kind}" for kind in ("_things", "_stuff") for name in ("PQ", "SQ", "RQ"))),
         *ratios("V_rand", "V_info", "ODS", "OIS", "AP_edges", "R50"),  # of regions, of edges

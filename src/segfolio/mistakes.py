@@ -69,7 +69,7 @@ def told_by_class() -> Iterator[None]:
     except ValueError as error:  # the parser's, which holds all that it tried
         root, *others = _origins(error)
         told = any(isinstance(each, SegfolioError) for each in (root, *others))
-        if told or root is error or not isinstance(root, (ValueError, MisconfigurationException)):
+        if told or lacking(error) or root is error or not isinstance(root, (ValueError, MisconfigurationException)):
             raise
         raise SegfolioError(f"{_constructed(root)}: {_sentence(root)}") from error
 
@@ -126,7 +126,7 @@ def explain(report: str, parser: ArgumentParser) -> str:
             return f"there is no key {key!r}{did_you_mean(key, keys)}"
         return f"{place}: there is no key {key!r}{did_you_mean(key, [*_arguments(_classes(report)[-1]), *_SAYS])}"
     if match := re.search(r"Expected a dot import path string: ([A-Z]\w+)$", report, re.MULTILINE):
-        return f"{place}: there is no class {match[1]}{_nearest_class(match[1], parser, report)}"
+        return f"{place}: there is no class {match[1]}{_nearest_class(match[1], parser, report)}".removeprefix(": ")
     if match := re.search(r"Got value: ([A-Za-z_][\w.]*)$|Namespace\(class_path='([\w.]+)'", report):
         name = match[1] or match[2]
         if "." in name and not _exists(name):

@@ -15,6 +15,7 @@ NOISE = (
     ".*does not have many workers.*",  # two cores have no more
     ".*The number of training batches .* is smaller than the logging interval.*",
     ".*when logging on epoch level in distributed setting.*",  # the metrics have added up by then
+    ".*in eval mode at the start of training.*",  # what is frozen
     ".*your dataloader is not resumable.*",  # the data module goes on at the very sample
     ".*add the following callbacks.*",  # a checkpoint names callbacks that a prediction does not need
 )

@@ -102,7 +102,7 @@ class Wandb(WandbLogger):
         self._run_dir, self._folder = run_dir, run_dir / "wandb"
         self._journal = self._folder / "journal.jsonl"
         self._kept: list[str] = []
-        self._announced: dict[str, Any] = {}
+        self._waiting: list[tuple[int, dict[str, Any]]] = []  # pictures that are announced, and what came since
 
     def rewind(self, calls: int) -> None:
         if self._journal.exists():
@@ -159,13 +159,19 @@ class Wandb(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         entry = {**metrics, "trainer/global_step": step}
-        self._keep(entry, {}).log(entry, step=self.calls - 1, commit=True)
+        run = self._keep(entry, {})
+        if self._waiting:  # W&B takes entries in their order
+            self._waiting.append((self.calls - 1, entry))
+        else:
+            run.log(entry, step=self.calls - 1, commit=True)
 
     @rank_zero_only
     def announce_pictures(self, files: Mapping[str, Path], step: int) -> None:
         """Count PNG files below the run's folder, which may not be there yet, as the next entry."""
-        self._announced = {"trainer/global_step": step}
-        self._keep(self._announced, files)
+        self._tell_waiting({})
+        entry = {"trainer/global_step": step}
+        self._keep(entry, files)
+        self._waiting.append((self.calls - 1, entry))
 
     @rank_zero_only
     def log_pictures(self, files: Mapping[str, Path], masked: Mapping[str, Any]) -> None:
@@ -173,7 +179,18 @@ class Wandb(WandbLogger):
         import wandb
 
         pictures = {key: wandb.Image(str(file)) for key, file in files.items()}
-        self.experiment.log({**self._announced, **pictures, **masked}, step=self.calls - 1, commit=True)
+        self._tell_waiting({**pictures, **masked})
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._tell_waiting({})
+        super().finalize(status)
+
+    def _tell_waiting(self, pictures: Mapping[str, Any]) -> None:
+        for number, entry in self._waiting:
+            self.experiment.log({**entry, **pictures}, step=number, commit=True)
+            pictures = {}
+        self._waiting = []
 
     def _keep(self, values: dict[str, Any], files: Mapping[str, Path]) -> Any:
         """One more entry in the journal; returns W&B's run."""

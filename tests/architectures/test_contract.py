@@ -19,7 +19,7 @@ from segfolio.listing import architecture_classes
 from segfolio.weights.input_layer import first_convolution
 
 ROOT = Path(segfolio.architectures.__file__).parent
-PER_PIXEL = ("encoder_decoder", "dilated", "mask_classification")
+PER_PIXEL = ("encoder_decoder", "dilated", "transformer", "mask_classification")
 """Rooms whose networks turn images into scores of classes per pixel, directly or by masks."""
 
 FILES = sorted(path for path in ROOT.glob("*/*.py") if path.name != "__init__.py")

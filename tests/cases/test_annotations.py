@@ -345,6 +345,19 @@ def test_windows_separators_in_a_coco_file_are_opened(tmp_path) -> None:
     assert all(path.is_file() for path in dataset.files())
 
 
+@pytest.mark.parametrize("start", ["C:\\data\\", "/data/", "https://host/"])
+def test_names_of_another_machine_are_told_with_what_helps(tmp_path, start) -> None:
+    coco_instances.write(tmp_path)
+
+    def elsewhere(content: dict[str, Any]) -> None:
+        for image in content["images"]:
+            image["file_name"] = start + image["file_name"]
+
+    changed_coco(tmp_path, elsewhere)
+    with pytest.raises(SegfolioError, match=r"\(the first is .*; make their names relative to that folder"):
+        CocoInstances(tmp_path, "train")
+
+
 def test_windows_separators_in_a_list_of_a_split_are_opened(tmp_path) -> None:
     mask_folder.write(tmp_path)
     (tmp_path / "splits").mkdir()

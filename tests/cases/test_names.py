@@ -44,7 +44,7 @@ def test_of_a_dotted_word_the_part_that_is_wrong_is_replaced(word, near):
         ("--model.init_args.scheduler=PolyLr", "did you mean 'torch.optim.lr_scheduler.PolynomialLR'?"),
         ("--model.init_args.losses.ce=Crosentropy", "did you mean 'segfolio.losses.CrossEntropy'?"),
         (
-            "--model.init_args.architecture=SegNet",
+            "--model.init_args.architecture=SegNett",
             "did you mean 'segfolio.architectures.encoder_decoder.segnet.SegNet'?",
         ),
         ("--data.dataset=Shaps", "did you mean 'segfolio.data.datasets.Shapes'?"),
@@ -87,6 +87,11 @@ def test_in_a_yaml(segfolio, capsys, block, wrong, says, further):
     configs = (*SMALL[:2], "-c", "x.yaml") if further else ("-c", "x.yaml")
     assert segfolio("fit", *configs, *SMALL[2:]) == 2
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_in_help(segfolio, capsys):
+    assert segfolio("fit", "--model.help=PerPixl") == 2
+    assert capsys.readouterr().err.startswith("segfolio: there is no class PerPixl; did you mean 'segfolio.families")
 
 
 def test_in_inspect(segfolio, capsys):

@@ -38,9 +38,9 @@ def run(segfolio) -> Path:
 # A dry run, n 18.
 
 
-@pytest.mark.parametrize("batches", ["true", "2"])
-def test_a_dry_run_ends_well_and_leaves_nothing(segfolio, capsys, batches):
-    assert segfolio(*FIT, "--trainer.fast_dev_run", batches) == 0
+@pytest.mark.parametrize("arguments", [["true"], ["2"], ["3", "--trainer.accumulate_grad_batches=2"]])
+def test_a_dry_run_ends_well_and_leaves_nothing(segfolio, capsys, arguments):
+    assert segfolio(*FIT, "--trainer.fast_dev_run", *arguments) == 0
     assert "a dry run: nothing is kept" in capsys.readouterr().out
     assert files() == set()
 

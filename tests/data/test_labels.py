@@ -95,6 +95,8 @@ def test_distinct_colors_are_distinct():
         ({"names": ("a", "b", "c"), "ignore_index": 2}, "ignore_index 2 is the index of 'c'; .* 3 or more"),
         ({"names": ("a",), "ids": (70000,)}, "between 0 and 65535"),
         ({"names": ("a",), "void_ids": (-1,)}, "between 0 and 65535"),
+        ({"names": ("a", "b"), "frequencies": ("rare",)}, "2 names but 1 frequencies"),
+        ({"names": ("a",), "frequencies": ("r",)}, "a frequency .* is 'r', expected rare, common, frequent"),
     ],
 )
 def test_a_mistaken_label_space_says_what_is_wrong(arguments, message):

@@ -1,6 +1,7 @@
 """`Remapped`: the same images under other classes."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.data.panoptic_truth import panoptic_truth
 from segfolio.data.remap import Remapped, preset
-from segfolio.data.sample import Sample, Target, to_image
+from segfolio.data.sample import Federated, Sample, Target, to_image
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 from segfolio.inspection import inspect_dataset
@@ -133,6 +134,32 @@ def test_an_image_of_which_no_segment_is_left_has_none() -> None:
         assert segments is not None
         assert len(segments) == 0
         assert segments.masks.shape == (0, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "not_exhaustive", "then"),
+    [
+        ((), (3, 4), (), Federated((0,))),  # neither cars nor vans
+        ((), (3,), (), Federated()),  # there may be vans
+        ((3,), (4,), (), Federated()),  # all that there are
+        ((3,), (), (), Federated((), (0,))),  # and perhaps vans
+        ((3,), (4,), (3,), Federated((), (0,))),
+        ((3, 4), (), (), Federated()),
+        ((5,), (1, 2), (5,), Federated((1,))),  # the sky is none of the classes any more
+    ],
+)
+def test_of_a_merged_class_an_image_is_known_to_have_all_or_none_if_it_is_of_every_source(
+    present, absent, not_exhaustive, then
+) -> None:
+    labels = torch.tensor(present, dtype=torch.int64)
+    segments = Segments(torch.zeros(len(present), 1, 7, dtype=torch.bool), labels, torch.zeros(len(present)).bool())
+    remap = {"car": "vehicle", "van": "vehicle", "grass": "ground", "sand": "ground", "sky": None, "void-ish": None}
+    dataset = One()
+    dataset.target = Target(segments=segments, federated=Federated(absent, not_exhaustive))
+    dataset.labels = replace(LABELS, frequencies=("rare", "common", "rare", "frequent", "common", "rare"))
+    remapped = Remapped(dataset, remap)
+    assert remapped[0].target.federated == then
+    assert remapped.labels.frequencies == ("frequent", "common")
 
 
 def test_a_sample_without_truth_stays_so() -> None:

@@ -1,6 +1,7 @@
 """`Detection`: what is trained on, what is logged, what is measured, and which files are refused."""
 
 import json
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +19,11 @@ from torchvision.tv_tensors import Image, Mask
 from segfolio.architectures.region_based.cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
-from segfolio.data.datasets import DSB2018, CocoInstances, Shapes
+from segfolio.data.datasets import DSB2018, LVIS, CocoInstances, Shapes
 from segfolio.data.detection_truth import DetectionTruth
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
-from segfolio.data.sample import Batch, Sample, Segments, Target
+from segfolio.data.sample import Batch, Instances, Prediction, Sample, Segments, Target
 from segfolio.data.segments import is_id_map
 from segfolio.data.transforms import RandomWindow, ResizeShortest
 from segfolio.errors import SegfolioError
@@ -31,7 +32,8 @@ from segfolio.families.detection import detection_target
 from segfolio.layers.detection import Detections, DetectionTarget
 from segfolio.layers.proposals import ProposalRecipe
 from segfolio.layers.regions import RegionRecipe
-from tests.fake import coco_instances, dsb2018
+from segfolio.metrics import InstanceMetric
+from tests.fake import coco_instances, dsb2018, lvis
 from tests.families.one_stage import OneStage
 
 LABELS = LabelSpace(("sky", "cat", "grass", "dog"), things=("cat", "dog"))
@@ -183,6 +185,37 @@ def test_perfect_detections_have_an_ap_of_one():
     figures = model.evaluation.figures()
     assert figures["AP_box"] == 1
     assert figures["AP75"] == 1  # torchvision's pasting rounds boxes to pixels, which the strictest overlaps see
+
+
+def test_a_federated_dataset_is_measured_as_lvis_measures_it(tmp_path):
+    """All that is there is found, and before it an airplane where not all of them are annotated, applesauce where
+    nobody looked for it; COCO would call them wrong."""
+    lvis.write(tmp_path)
+    data = DataModule(LVIS, str(tmp_path), num_workers=0, test_split="val")
+    model, coco = family(data.labels), InstanceMetric(data.labels)
+
+    def predict(batch: Batch) -> list[Prediction]:
+        (name,), (size,), (target,) = batch.image_ids, batch.original_sizes, batch.targets
+        segments: Any = target.segments
+        more = torch.tensor([[], [2, 3], [2]][len(segments)], dtype=torch.int64)
+        masks = torch.cat([torch.ones(len(more), *size, dtype=torch.bool), segments.masks.as_subclass(Tensor)])
+        scores = torch.tensor([0.9] * len(more) + [0.5] * len(segments))
+        whole = replace(segments, form=masks)
+        found = Prediction(name, size, instances=Instances(whole.rles, torch.cat([more, segments.labels]), scores))
+        coco.update(found, target)
+        return [found]
+
+    model.predict = predict  # type: ignore[method-assign]
+    loops = trainer(max_steps=1)
+    loops.fit(model, data)
+    logged = {k.removeprefix("val/"): float(v) for k, v in loops.callback_metrics.items() if k.startswith("val/")}
+    assert model.measured_by == "LVIS evaluation"
+    found = {name: logged[name] for name in ("AP", "AP_frequent", "AP_rare", "AP_box", "AR_300", "AR_300_box")}
+    assert found == pytest.approx(dict.fromkeys(found, 1))
+    assert math.isnan(logged["AP_common"])
+    assert "AR_100" not in logged
+    assert coco.compute()["AP"] < 0.6
+    assert family(Shapes.labels, Fixed).measured_by == "COCO evaluation"
 
 
 def test_losses_have_names_and_fall_and_both_aps_are_logged():

@@ -10,9 +10,10 @@ import torch
 import yaml
 
 from segfolio.architectures.promptable.sam import SAM
+from segfolio.data.labels import ANYTHING
 from segfolio.data.sample import Batch
 from segfolio.errors import SegfolioError
-from segfolio.inference.everything import OBJECT, Everything
+from segfolio.inference.everything import Everything
 from segfolio.inference.prompt_protocols import Clicks
 from segfolio.inference.prompt_test import PromptProtocols
 from tests.families.test_per_pixel import trainer
@@ -33,7 +34,7 @@ def test_everything_is_a_protocol_of_the_test_and_what_predict_finds() -> None:
     predictions = [p for batch in trainer().predict(model, shapes()) or [] for p in batch]
     assert len(predictions) == 3
     assert all(p.instances and len(p.instances.rles) for p in predictions)
-    assert model.predicted_labels is OBJECT
+    assert model.predicted_labels is ANYTHING
 
 
 def test_a_resized_image_is_asked_in_pixels_of_its_own_and_gives_no_crops() -> None:
@@ -64,7 +65,7 @@ def test_everything_of_images_is_predicted_by_the_command(segfolio, tmp_path: Pa
                     "init_args": {**SAM.tiny, "weights": str(tmp_path / "sam.pth")},
                 },
                 "test": {"protocol": protocol, "also": {"preset": "everything"}},
-                "predict_with": {**LOOSE, "crop_layers": 1},
+                "predict_with": {**LOOSE, "crop_layers": 1, "crop_points_downscale": 2},
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
             },
         },

@@ -71,6 +71,12 @@ def trainer(**arguments: Any) -> Trainer:
     return Trainer(**quiet, use_distributed_sampler=False, enable_model_summary=False, **arguments)
 
 
+def test_objects_of_a_federated_dataset_are_measured_as_lvis_measures_them():
+    labels = replace(LABELS, frequencies=("rare",) * LABELS.num_classes)
+    assert {"AP_rare", "AR_300"} < family("instance", labels).declared.keys()
+    assert "AR_300" not in family("instance").declared
+
+
 @pytest.mark.parametrize("task", FIGURES)
 def test_one_switch_changes_the_task_its_figures_and_its_predictions(task):
     model, loops = family(task), trainer(max_steps=2)

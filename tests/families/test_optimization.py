@@ -3,6 +3,8 @@ import torch
 from torch import nn
 
 from segfolio.architectures.mask_classification.eomt import EoMT
+from segfolio.architectures.transformer.segformer import SegFormer
+from segfolio.architectures.transformer.segmenter import Segmenter
 from segfolio.errors import SegfolioError
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
 
@@ -109,3 +111,16 @@ def test_eomt_s_large_vit_decays_as_in_the_release():
         assert factors[f"layers.{place}.mlp.fc1.weight"] == pytest.approx(0.8 ** (23 - place))
     assert factors["embeddings.cls_token"] == pytest.approx(0.8**23, rel=1e-3)
     assert {factors["layernorm.weight"], factors["query.weight"], factors["mask_head.fc1.weight"]} == {1.0}
+
+
+def test_transformers_per_pixel_decay_neither_in_norms_nor_in_positions():
+    """SegFormer's recipe: the head ten times the rate; and of a ViT of timm, whose table is `pos_embed`."""
+    with torch.device("meta"):
+        segformer, segmenter = SegFormer(150), Segmenter(150)
+    found = rules(segformer, lr_factors={"head": 10.0}, norm_weight_decay=False)
+    assert {rate for name, (rate, _) in found.items() if name.startswith("head.")} == {1.0}
+    assert {rate for name, (rate, _) in found.items() if name.startswith("encoder.")} == {0.1}
+    assert all(bool(decay) != ("norm" in name) for name, (_, decay) in found.items())
+    found = rules(segmenter, lr_decay_per_layer={"encoder.blocks": 0.9}, norm_weight_decay=False)
+    assert found["encoder.pos_embed"][1] == found["encoder.blocks.3.norm1.weight"][1] == 0
+    assert found["encoder.blocks.9.attn.qkv.weight"] == (pytest.approx(0.1 * 0.9**2), 0.5)

@@ -19,6 +19,7 @@ from segfolio.data.sample import Batch
 from segfolio.data.transforms import RandomWindow
 from segfolio.errors import SegfolioError
 from segfolio.families import Promptable
+from segfolio.families.optimization import ParameterRules
 from segfolio.families.prompt_rounds import click_at_error
 from segfolio.layers.prompting import PromptInput, best
 from tests.data.test_prompt_sampling import DATASETS, sample, squares
@@ -132,7 +133,7 @@ def test_every_parameter_has_a_gradient_in_every_kind_of_step(kind: str) -> None
     corners = {f"prompt_encoder.point_embeddings.{i}.weight" for i in (2, 3)}
     assert corners <= zero if kind == "point" else not corners & zero
     others = ("mask_decoder.output_hypernetworks_mlps.", "prompt_encoder.not_a_point")  # masks that were never the best
-    assert all(name.startswith(others) for name in zero - corners)
+    assert all(name.startswith(others) or name.endswith("k_proj.bias") for name in zero - corners)  # softmax ignores it
 
 
 def test_images_without_objects_give_a_loss_of_0_and_gradients() -> None:
@@ -223,6 +224,52 @@ def test_two_steps_on_any_dataset_with_objects(made: Any, tmp_path: Path) -> Non
     moved = [name for name, p in model.network.named_parameters() if not torch.equal(p, before[name])]
     assert len(moved) > 0.9 * len(before)
     assert {"train/loss_focal", "train/loss_dice", "train/loss_iou"} <= fit.callback_metrics.keys()
+
+
+FROZEN = ParameterRules(frozen=["image_encoder"])
+
+
+def shapes(**arguments: Any) -> DataModule:
+    dataset = Shapes(None, "train", size=(48, 64), train=4)
+    return DataModule(lambda root, split: dataset, batch_size=2, num_workers=0, **arguments)
+
+
+def curve(folder: Path, **arguments: Any) -> tuple[list[float], Promptable]:
+    """The losses of two epochs, and what has learned."""
+    model, losses = family(network=listening, parameters=FROZEN, **arguments), []
+    model.on_train_batch_end = lambda outputs, *_: losses.append(outputs["loss"].item())
+    trainer(max_epochs=2, limit_val_batches=0, default_root_dir=folder).fit(model, shapes())
+    return losses, model
+
+
+def test_embeddings_of_a_frozen_encoder_are_computed_once(tmp_path: Path) -> None:
+    """Of each of four images, by the first run; in steps of two images they would be by four calls, in every run."""
+    expected, model = curve(tmp_path)
+    assert model.network.embedded == 4
+    for calls in (4, 0):
+        losses, model = curve(tmp_path, embeddings=str(tmp_path / "kept"))
+        assert model.network.embedded == calls
+        assert losses[0] == pytest.approx(expected[0], rel=5e-3)  # of float16
+        assert losses == pytest.approx(expected, rel=0.05)  # as a click falls elsewhere
+    assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 4
+    dataset, rng = Shapes(None, "train", size=(48, 64), train=4), np.random.default_rng(0)
+    for index in range(4):
+        (kept,) = model.preparation(dataset[index], rng).extras["embedding"]
+        ((found,),) = model.embedded(dataset[index].image[None], [(48, 64)]).embedding
+        torch.testing.assert_close(kept.float(), found, rtol=1e-3, atol=1e-3)
+
+
+def test_embeddings_that_would_not_hold_are_not_kept(tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept")
+    with pytest.raises(SegfolioError, match=r"keeps what the image encoder says of images, but it is trained; give"):
+        family(embeddings=kept)
+    changing = shapes(train_transforms=[RandomWindow((40, 40))])
+    with pytest.raises(SegfolioError, match=r"train_transforms change the images, and the embeddings in .*kept are of"):
+        trainer(max_steps=1, default_root_dir=tmp_path).fit(family(parameters=FROZEN, embeddings=kept), changing)
+    curve(tmp_path, embeddings=kept)
+    other = family(parameters=FROZEN, embeddings=kept, mean=(0.0, 0.0, 0.0))
+    with pytest.raises(SegfolioError, match="holds embeddings of another network or other preprocessing"):
+        trainer(max_steps=1, limit_val_batches=0, default_root_dir=tmp_path).fit(other, shapes())
 
 
 def test_a_dataset_without_objects_stops_before_training(tmp_path: Path) -> None:

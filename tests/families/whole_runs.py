@@ -12,13 +12,16 @@ from lightning.pytorch import Trainer
 
 from segfolio.architectures.dilated.pspnet import PSPNet
 from segfolio.architectures.mask_classification.mask2former import Mask2Former
+from segfolio.architectures.promptable.sam import SAM
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.callbacks.predictions import PredictionWriter
 from segfolio.data.datasets import Shapes
 from segfolio.data.module import DataModule
-from segfolio.families import Detection, MaskClassification, PerPixel
+from segfolio.families import Detection, MaskClassification, PerPixel, Promptable
 from segfolio.families.base import Family
 from segfolio.inference.dense_test import Protocols
+from segfolio.inference.prompt_protocols import Clicks
+from segfolio.inference.prompt_test import PromptProtocols
 from segfolio.inference.protocols import MultiScale
 from segfolio.losses import OHEM, CrossEntropy, Dice, Focal, MaskClassificationLoss
 from segfolio.metrics import BoundaryF1, BoundaryIoU, Hausdorff95
@@ -96,9 +99,17 @@ def region_based() -> Family:
     return Detection(Shapes.labels, partial(MaskRCNN, **MaskRCNN.tiny), optimizer=OPTIMIZER)
 
 
+def promptable() -> Family:
+    """Images are not resized: bytes are rounded otherwise on a device."""
+    test = PromptProtocols(Clicks(3), {"box": "boxes", "windows": Clicks(2, window=96)})
+    network = partial(SAM, **{**SAM.tiny, "image_size": 96})
+    return Promptable(Shapes.labels, network, optimizer=OPTIMIZER, validation=Clicks(2), test=test)
+
+
 WHOLE_RUNS = [
     WholeRun("per_pixel", per_pixel),
     WholeRun("semantic", partial(mask_classification, "semantic", points=None)),
     WholeRun("panoptic", partial(mask_classification, "panoptic")),
     WholeRun("region_based", region_based),
+    WholeRun("promptable", promptable),
 ]

@@ -1,17 +1,11 @@
 """A tiny SAM with random weights, and transformers' with the same."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import SamConfig, SamModel
 
 from segfolio.architectures.promptable.sam import SAM
-from segfolio.data.sample import Size
-from segfolio.families.network_input import IMAGENET_MEAN, IMAGENET_STD
-from segfolio.inference.prompting import EmbeddedImages, fitted
 from segfolio.weights.sam import from_transformers
 
 SIDE: int = SAM.tiny["image_size"]
@@ -57,14 +51,3 @@ def picture(height: int, width: int) -> np.ndarray:
     """`[H, W, 3]` of coarse colours."""
     coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-@torch.no_grad()
-def embedded(network: SAM, images: Tensor, sizes: Sequence[Size]) -> EmbeddedImages:
-    """`[B, 3, H, W]` in 0 to 255, of their `sizes` at the upper left, as `Promptable` does it."""
-    mean, std = (255 * torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
-    inputs = (fitted(network, images, sizes) - mean) / std
-    for image, size in zip(inputs, sizes, strict=True):
-        height, width = network.fit(*size)
-        image[:, height:], image[:, :, width:] = 0, 0
-    return EmbeddedImages(network, network.embed(inputs), sizes)

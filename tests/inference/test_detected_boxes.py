@@ -1,6 +1,7 @@
 """A detector's boxes become instances."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 from segfolio.data.batches import ForEvaluation, collate
-from segfolio.data.datasets import CocoInstances, Shapes
+from segfolio.data.datasets import LVIS, CocoInstances, Shapes
 from segfolio.data.formats import rle
 from segfolio.data.formats.coco_results import ResultBoxes
 from segfolio.errors import SegfolioError
 from segfolio.inference.detected_boxes import DetectedBoxes
 from segfolio.layers.prompting import best
+from tests.fake import lvis
 from tests.fake.coco_instances import write
 from tests.inference.prompted import Asking
 
@@ -130,9 +132,27 @@ def test_instances_have_the_detector_s_classes_and_scores_and_the_network_s_mask
         np.testing.assert_array_equal(rle.decode([instances.rles[place]], (48, 64))[0], mask)
 
 
+@pytest.mark.parametrize(("most", "figures"), [(100, (1, 10, 100)), (10, (1, 10)), (5, (1, 5)), (1, (1,))])
+def test_recall_is_of_no_more_boxes_than_are_asked(most: int, figures: tuple[int, ...]) -> None:
+    (metric,) = DetectedBoxes("r.json", max_detections=most).evaluators(Shapes.labels)
+    assert metric.max_dets == figures
+
+
 def test_what_is_evaluated_is_what_is_asked(dataset: CocoInstances) -> None:
     (metric,) = DetectedBoxes("r.json", max_detections=300).evaluators(dataset.labels)
     assert "AR_300" in {figure.name for figure in metric.figures}
+    federated = replace(dataset.labels, frequencies=("rare", "common"))
+    (metric,) = DetectedBoxes("r.json", max_detections=300).evaluators(federated)
+    assert "AP_rare" in {figure.name for figure in metric.figures}
+
+
+def test_boxes_of_a_federated_dataset_are_evaluated_as_lvis_does(tmp_path: Path) -> None:
+    lvis.write(tmp_path)
+    protocol = DetectedBoxes("r.json", max_detections=300)
+    assert protocol.words.endswith("COCO evaluation")
+    (metric,) = protocol.evaluators(LVIS(tmp_path, "val").labels)
+    assert {"AP_rare", "AR_300"} < {figure.name for figure in metric.figures}
+    assert protocol.words.endswith("LVIS evaluation")
 
 
 def test_images_without_numbers_and_other_images_are_refused_before_the_test(

@@ -29,6 +29,8 @@ def of_each_process():
         ("Hausdorff", "HD95"),
         ("instance", "AP"),
         ("instance", "AP_box"),
+        ("federated", "AP_common"),
+        ("federated", "AP_rare_box"),
         ("clicks", "mIoU_1click"),
         ("clicks", "NoC85"),
         ("clicks", "click_seconds"),

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from segfolio.data.formats import rle
-from segfolio.data.labels import LabelSpace
+from segfolio.data.labels import ANYTHING, LabelSpace
 from segfolio.data.prompts import PADDING, Prompts
 from segfolio.data.sample import Prediction, Prompted, Target
 from segfolio.data.segments import Segments
-from segfolio.viz.prompted import prompted_panel
+from segfolio.viz.objects import object_colors
+from segfolio.viz.prompted import Asked, overlay_prompts, prompted_panel
 from segfolio.viz.views import stacked, views
 
 LABELS = LabelSpace(("cell", "speck"), things=("cell", "speck"))
@@ -97,3 +98,32 @@ def test_an_image_without_objects_is_drawn_too() -> None:
     of = torch.zeros(0).long()
     empty = Prompted([], torch.zeros(0, 3), of, Prompts(of, torch.zeros(0, 3, 2), torch.zeros(0, 3).long()))
     assert panel(empty).ndim == 3
+
+
+def test_objects_that_were_asked_for_are_painted_at_their_places_with_clicks_and_boxes() -> None:
+    masks = rle.encode(np.stack([square(20, 5, 15), square(20, 30, 15)]))
+    objects = [Asked(masks[0], 0.9, [(12.5, 27.5, 1), (25.5, 27.5, 0)]), Asked(masks[1], 0.5, box=(28, 18, 47, 37))]
+    page = overlay_prompts(IMAGE, objects)
+    scale = 800 // 60
+    assert page.shape == (40 * scale, 60 * scale, 3)
+    first, second = object_colors([0, 0], ANYTHING).astype(int)
+
+    def color(x: float, y: float) -> np.ndarray:
+        return page[int(y * scale), int(x * scale)].astype(int)
+
+    for (x, y), own in (((8, 30), first), ((40, 30), second)):
+        assert abs(color(x, y) - (own + 100) / 2).max() <= 1
+    assert (color(50, 10) == 100).all()
+    assert (color(12.5, 27.5) == (70, 230, 100)).all()  # the plus
+    assert (color(25.5, 27.5) == (250, 60, 70)).all()  # the cross
+    assert (page[18 * scale, 38 * scale] == second).all()  # the upper side of the box
+    words = page[: 20 * scale - 4]
+    assert (words[:, : 28 * scale] == 255).all(-1).any()
+    assert (words[:, 28 * scale :] == 255).all(-1).any()
+
+
+def test_a_mask_of_nothing_and_a_box_of_a_pixel_at_the_border_are_drawn() -> None:
+    nothing = rle.encode(np.zeros((1, *SIZE), np.bool_))[0]
+    page = overlay_prompts(IMAGE, [Asked(nothing, 0.1, [(0.5, 0.5, 1)]), Asked(nothing, 0.2, box=(59, 39, 60, 40))])
+    assert page.shape == (520, 780, 3)
+    assert (page != 100).any()

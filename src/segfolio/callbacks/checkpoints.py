@@ -66,7 +66,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         every, accumulate = trainer.val_check_batch, trainer.accumulate_grad_batches
-        if isinstance(every, int) and every % accumulate:
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]  # of so many batches, and no checkpoint
+        if isinstance(every, int) and every % accumulate and not dry:
             raise SegfolioError(
                 f"validation after every {every} batches falls between two of the {accumulate} that one step "
                 f"accumulates; set trainer.val_check_interval to a multiple of {accumulate}"

@@ -86,3 +86,7 @@ class ImageSpace:
 
 
 RGB, GREY = ImageSpace(3), ImageSpace(1)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of its images, in units of their range."""

@@ -13,6 +13,9 @@ from segfolio.errors import SegfolioError
 
 Color = tuple[int, int, int]
 
+FREQUENCIES = ("rare", "common", "frequent")
+"""Classes that 1 to 10, 11 to 100, and more training images have (LVIS, arXiv 1908.03195)."""
+
 
 class UnknownIds(SegfolioError):
     """Ids in a file that are neither class nor void.
@@ -47,6 +50,8 @@ class LabelSpace:
         background: name of the class that is no object of its own, if there is one.
         palette: one RGB colour per class; distinct colours are made if not given.
         ignore_index: value of a pixel without a class. It is at least C.
+        frequencies: of each class one of `FREQUENCIES`, where the dataset is federated: images were searched for some
+            of the classes alone, see `sample.Federated`.
 
     Raises:
         SegfolioError: names or ids that occur twice, unknown things, lengths that disagree, values out of
@@ -60,6 +65,7 @@ class LabelSpace:
     background: str | None = None
     palette: tuple[Color, ...] = ()
     ignore_index: int = 255
+    frequencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -70,7 +76,8 @@ class LabelSpace:
         _set(self, "void_ids", tuple(self.void_ids))
         _set(self, "things", tuple(self.things))
         _set(self, "palette", tuple(map(tuple, self.palette)) or distinct_colors(self.num_classes))
-        for field in ("ids", "palette"):
+        _set(self, "frequencies", tuple(self.frequencies))
+        for field in ("ids", "palette", *(["frequencies"] if self.frequencies else [])):
             if (n := len(getattr(self, field))) != self.num_classes:
                 raise SegfolioError(f"the label space has {self.num_classes} names but {n} {field}")
         ids = self.ids + self.void_ids
@@ -80,6 +87,8 @@ class LabelSpace:
         named = {*self.things, *({self.background} if self.background else ())}
         if unknown := sorted(named - set(self.names)):
             raise SegfolioError(f"{', '.join(unknown)} is no class of the label space {list(self.names)}")
+        if unknown := sorted(set(self.frequencies) - set(FREQUENCIES)):
+            raise SegfolioError(f"a frequency of the label space is {unknown[0]!r}, expected {', '.join(FREQUENCIES)}")
         if self.ignore_index < self.num_classes:
             raise SegfolioError(
                 f"ignore_index {self.ignore_index} is the index of {self.names[self.ignore_index]!r}; "
@@ -164,3 +173,7 @@ def _ranges(values: Sequence[int]) -> str:
         else:
             parts.append([value])
     return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 2 else ", ".join(map(str, p)) for p in parts)
+
+
+ANYTHING = LabelSpace(("object",), ids=(1,), things=("object",))
+"""The one class of what is found without being named."""

@@ -37,9 +37,9 @@ class PromptSampling:
 
     Of a sample's segments at most `max_objects` are chosen at random, before any mask is decoded; they travel as id
     maps. Each gets a point, uniform in its mask, and a noisy box; which of the two is asked with first is the same for
-    all images of a step, see `first_prompt`. Where the later clicks are to fall depends on the answers: the sample brings
-    `extras["clicks"]`, `[max_objects, rounds]` float32, of each round the place in the error region, from 0 to 1, or
-    -1 in a round without a new point. So all that is random is of the sample's own stream.
+    all images of a step, see `first_prompt`. Where the later clicks are to fall depends on the answers: the sample
+    brings `extras["clicks"]`, `[max_objects, rounds]` float32, of each round the place in the error region, from 0 to
+    1, or -1 in a round without a new point. So all that is random is of the sample's own stream.
 
     Crowds, objects that have a box alone, and those too small or too large are left out; an image without any has no
     prompts. Semantic maps and weights, which nothing here reads, stay behind.

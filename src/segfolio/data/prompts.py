@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from segfolio.errors import SegfolioError
-
-OBJECT, NOT_OBJECT, NO_POINT, PADDING = 1, 0, -1, -10
-"""Kinds of points: on the object, beside it, "not a point" (SAM, arXiv 2304.02643, appendix A), and nothing at all."""
+from segfolio.layers.prompting import NO_POINT, NOT_OBJECT, OBJECT, PADDING
 
 KINDS = (OBJECT, NOT_OBJECT, NO_POINT, PADDING)
 

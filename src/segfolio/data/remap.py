@@ -13,8 +13,8 @@ from torchvision.tv_tensors import Mask
 
 from segfolio.data.checks.problems import Problem
 from segfolio.data.dataset import SegmentationDataset, listed
-from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Sample
+from segfolio.data.labels import FREQUENCIES, LabelSpace
+from segfolio.data.sample import Federated, Sample
 from segfolio.data.segments import Segments, is_id_map
 from segfolio.errors import SegfolioError, did_you_mean
 from segfolio.yaml_file import read_yaml
@@ -29,7 +29,9 @@ class Remapped(SegmentationDataset):
     The new classes come in the order in which `remap` first names them, with the colour of their first source; things
     are those of things alone. The dataset's background, where `remap` does not name it, stays and comes first. Pixels
     of classes that are left out become `ignore_index` and segments of them are dropped. Segments keep their form; in
-    an id map, those of a stuff class become one.
+    an id map, those of a stuff class become one. Of a federated dataset, an image lacks a class if it lacks all of its
+    sources, and a class that it has is exhaustive if all of them are or are lacking; the most frequent source tells how
+    frequent it is.
 
     Args:
         dataset: what is read.
@@ -49,9 +51,11 @@ class Remapped(SegmentationDataset):
         self.labels = _label_space(self.remap, old, of)
         self._things = {place for place, is_thing in enumerate(self.labels.is_thing) if is_thing}
         self._table = np.full(max(old.ignore_index, 0xFF) + 1, old.ignore_index, self.labels.dtype)
+        self._sources: list[set[int]] = [set() for _ in self.labels.names]
         for place, name in enumerate(old.names):
             if (to := self.remap[name]) is not None:
                 self._table[place] = self.labels.names.index(to)
+                self._sources[self._table[place]].add(place)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -89,11 +93,24 @@ class Remapped(SegmentationDataset):
             return sample
         semantic = None if target.semantic is None else self._semantic(target.semantic.numpy())
         segments = None if target.segments is None else self._segments(target.segments)
-        return replace(sample, target=replace(target, semantic=semantic, segments=segments))
+        searched = None if target.federated is None else self._federated(target.federated, target.segments)
+        return replace(sample, target=replace(target, semantic=semantic, segments=segments, federated=searched))
 
     def _semantic(self, old: npt.NDArray[np.integer]) -> Mask:
         new = cv2.LUT(old, self._table[:0x100]) if old.dtype == np.uint8 else np.take(self._table, old)
         return Mask(torch.from_numpy(new))
+
+    def _federated(self, old: Federated, segments: Segments | None) -> Federated:
+        present = set(() if segments is None else segments.labels.tolist())
+        absent = set(old.absent) - present
+        whole = absent | present - set(old.not_exhaustive)
+        new = Federated()
+        for label, sources in enumerate(self._sources):
+            if sources <= absent:
+                new.absent += (label,)
+            elif sources & present and not sources <= whole:
+                new.not_exhaustive += (label,)
+        return new
 
     def _segments(self, old: Segments) -> Segments:
         labels = torch.from_numpy(self._table[old.labels.numpy()].astype(np.int64))
@@ -158,4 +175,9 @@ def _label_space(remap: Remap, old: LabelSpace, of: str) -> LabelSpace:
         background=None if old.background is None else remap[old.background],
         palette=tuple(old.palette[place] for place in first.values()),
         ignore_index=old.ignore_index,
+        frequencies=tuple(
+            max((old.frequencies[place] for place in places), key=FREQUENCIES.index) for places in sources.values()
+        )
+        if old.frequencies
+        else (),
     )

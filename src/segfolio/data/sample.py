@@ -23,6 +23,22 @@ Extra = Tensor | list[Tensor]
 
 
 @dataclass
+class Federated:
+    """What one image was searched for, of a dataset whose images were each searched for some of the classes alone
+    (LVIS, arXiv 1908.03195).
+
+    These are the classes of its segments and those that it is known to lack; of all others nothing is known.
+
+    Attributes:
+        absent: class indices that it is known to lack.
+        not_exhaustive: class indices of which it may have more objects than are annotated.
+    """
+
+    absent: tuple[int, ...] = ()
+    not_exhaustive: tuple[int, ...] = ()
+
+
+@dataclass
 class Target:
     """The truth of one image; one annotation serves semantic, instance and panoptic tasks.
 
@@ -33,6 +49,7 @@ class Target:
             count or do not.
         ignore_index: value of a pixel of `semantic` without a class; transforms pad with it.
         number: of the image in its annotation file, where it has one: evaluation goes by it, and results name it.
+        federated: None where the image was searched for all classes.
     """
 
     semantic: Mask | None = None
@@ -40,6 +57,7 @@ class Target:
     weight: Mask | None = None
     ignore_index: int = 255
     number: int | None = None
+    federated: Federated | None = None
 
 
 @dataclass

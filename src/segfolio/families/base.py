@@ -116,7 +116,7 @@ class Family(Trained):
         return self.evaluation.declared | (self.tester.declared if self.tester else {})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["segfolio"] = describe(self.network, self.image_space, self.labels)
+        checkpoint["segfolio"] = describe(self.network, self.image_space, self.labels, self.lora)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(checkpoint, self.network, self.image_space, self.labels)

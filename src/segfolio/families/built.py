@@ -28,7 +28,8 @@ def built(architecture: Callable[[int], nn.Module], num_classes: int) -> nn.Modu
         if not small and not isinstance(error, ValueError):
             raise  # of the network's code
         raise SegfolioError(f"model.architecture cannot be built{given}: {error}") from error
-    if empty := [name for name, parameter in network.named_parameters() if not parameter.numel()]:
+    weights = {name: p for name, p in network.named_parameters() if name.endswith("weight")}  # tokens may be none
+    if empty := [name for name, weight in weights.items() if not weight.numel()]:
         raise SegfolioError(
             f"{type(network).__name__}{given} has layers without a channel ({empty[0]}); give widths of at least 1"
         )

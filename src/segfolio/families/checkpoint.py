@@ -13,15 +13,19 @@ from segfolio import __version__
 from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
+from segfolio.families.lora import LoRA, merged
 
 
-def describe(network: nn.Module, image_space: ImageSpace, labels: LabelSpace | None = None) -> dict[str, Any]:
+def describe(
+    network: nn.Module, image_space: ImageSpace, labels: LabelSpace | None = None, lora: LoRA | None = None
+) -> dict[str, Any]:
     """Plain values that a checkpoint carries beside the weights."""
     return {
         "version": __version__,
         "architecture": architecture_of(network),
         "image_space": asdict(image_space),
         **({} if labels is None else {"labels": asdict(labels)}),
+        **({} if lora is None else {"lora_scale": lora.scale}),
     }
 
 
@@ -98,6 +102,13 @@ def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict of the network alone."""
     prefix = "network."
     return {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+
+
+def plain_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict of the network, as it is without LoRA: what was adapted is added to what it was made of."""
+    scale = checkpoint.get("segfolio", {}).get("lora_scale")
+    stored = network_weights(checkpoint)
+    return stored if scale is None else merged(stored, scale)
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:

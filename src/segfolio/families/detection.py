@@ -15,7 +15,7 @@ from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.inference.paste_masks import instances
 from segfolio.layers.detection import DetectionTarget
-from segfolio.metrics import Evaluator, InstanceMetric
+from segfolio.metrics import Evaluator, instance_metric
 from segfolio.metrics.average_precision import Kind
 
 
@@ -30,7 +30,8 @@ class Detection(Family):
         kinds: what is measured, see `InstanceMetric`; `[bbox]` of networks without masks. The best checkpoint is
             chosen by the AP of the first.
         max_dets: detections of an image that are evaluated, see `average_precision`; to be raised with the network's
-            own limit where images have more than 100 objects.
+            own limit where images have more than 100 objects. Of a federated dataset it is 300 of all classes, as LVIS
+            has it, and the network's limit should be.
 
     The others, by name, are those of `Family`.
 
@@ -39,7 +40,6 @@ class Detection(Family):
     """
 
     takes_padding = True
-    measured_by = "COCO evaluation"
 
     def __init__(
         self,
@@ -105,7 +105,9 @@ class Detection(Family):
         ]
 
     def make_metrics(self) -> list[Evaluator]:
-        return [InstanceMetric(self.labels, self.kinds, self.max_dets)]
+        metric = instance_metric(self.labels, self.kinds, self.max_dets)
+        self.measured_by = metric.words
+        return [metric]
 
 
 def _of_things(architecture: Callable[[int], nn.Module], stuff: int, num_classes: int) -> nn.Module:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from segfolio.data.checks.fingerprint import fingerprint
+from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD
 from segfolio.data.prompts import OBJECT, Prompts, join
 from segfolio.data.sample import Batch, Sample, Size
 from segfolio.errors import SegfolioError
-from segfolio.families.network_input import IMAGENET_MEAN, IMAGENET_STD, check_input
+from segfolio.families.network_input import check_input
 from segfolio.families.trained import Trained
 from segfolio.figure import Figure, by_name
 from segfolio.inference.embedding_store import EmbeddingStore, origin_of, whole_images
@@ -136,15 +136,11 @@ class Distillation(Trained):
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.preparation = Lesson(None, self.preparation.points)
             return
+        self._check_embeddings()
         for split in data.splits_of("fit"):
             if split != data.train_split and data.eval_transforms:
                 continue  # then the teacher is asked
-            known = fingerprint(data.split(split))
-            if not self.store.holds_all_of(known):
-                self._check_embeddings()
-                self.store.fill(data.stored_images(split), self._embedding_to_keep, of=split)
-            self.trainer.strategy.barrier()
-            self.store.mark_whole(known)
+            self.store.keep_split(data, split, self._embedding_to_keep, self.trainer.strategy.barrier)
         self.teacher.image_encoder.cpu()
 
     @torch.no_grad()
@@ -258,12 +254,7 @@ class Lesson:
             SegfolioError: an image whose embedding is not there.
         """
         if self.store is not None:
-            if (embedding := self.store.get(sample.image)) is None:
-                raise SegfolioError(
-                    f"{self.store.folder} has no embedding of {sample.image_id}, though it had one of each image; "
-                    "remove the files all_of_* there, and what is missing is computed"
-                )
-            sample = replace(sample, extras={"embedding": list(embedding)})
+            sample = replace(sample, extras={"embedding": self.store.of_sample(sample)})
         if self.points:
             height, width = sample.image.shape[-2:]
             places = rng.random((self.points, 1, 2), np.float32) * np.array([width, height], np.float32)

@@ -18,7 +18,7 @@ from segfolio.inference.mask_classification import instances, panoptic, semantic
 from segfolio.inference.tiles import Network, Scores
 from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.mask_matching import MaskTarget
-from segfolio.metrics import Evaluation, Evaluator, InstanceMetric, PanopticMetric, SemanticMetric
+from segfolio.metrics import Evaluation, Evaluator, PanopticMetric, SemanticMetric, instance_metric
 
 _LOSSES = ("class", "mask", "dice")
 _MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
@@ -160,7 +160,7 @@ class MaskClassification(Family):
         if self.task in ("semantic", "panoptic"):
             found.append(SemanticMetric(self.labels))
         if self.task in ("instance", "panoptic"):
-            found.append(InstanceMetric(self.labels))
+            found.append(instance_metric(self.labels))
         if self.task == "panoptic":
             found.append(PanopticMetric(self.labels))
         return found

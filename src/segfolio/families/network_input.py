@@ -10,9 +10,6 @@ from segfolio.errors import SegfolioError
 from segfolio.weights.input_layer import first_convolution
 from segfolio.words import counted
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 def check_input(network: nn.Module, space: ImageSpace, mean: Sequence[float], std: Sequence[float]) -> None:
     """A network whose first-listed convolution is not the one that sees the image says `in_channels` itself.

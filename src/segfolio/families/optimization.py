@@ -1,7 +1,7 @@
 """Which parameters an optimiser gets, and under which rule."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class ParameterRules:
         norm_weight_decay: whether normalisations and embeddings decay, those of positions among them.
         lr_decay_per_layer: learning rate of a block over that of the next, by the name of the list that they are in;
             the last block has the full one. It multiplies `lr_factors`.
+        frozen: modules, by name, that are not trained and stay as in evaluation: without dropout, statistics kept.
     """
 
     bias_lr_factor: float = 1.0
@@ -33,6 +34,30 @@ class ParameterRules:
     lr_factors: Mapping[str, float] | None = None
     norm_weight_decay: bool = True
     lr_decay_per_layer: Mapping[str, float] | None = None
+    frozen: Sequence[str] = ()
+
+
+def parts_of(network: nn.Module, names: Sequence[str], said_in: str) -> list[nn.Module]:
+    """The modules of these names.
+
+    Raises:
+        SegfolioError: one that there is not.
+    """
+    found = dict(network.named_modules())
+    if unknown := [name for name in names if not name or name not in found]:
+        parts = ", ".join(name for name, _ in network.named_children())
+        raise SegfolioError(f"{said_in} names {unknown[0]!r}; the network has {parts}, and parts of these")
+    return [found[name] for name in names]
+
+
+def freeze_parts(network: nn.Module, names: Sequence[str]) -> None:
+    """Keep modules from training; to be repeated after `train()`.
+
+    Raises:
+        SegfolioError: a module that there is not.
+    """
+    for part in parts_of(network, names, "model.parameters.frozen"):
+        part.eval().requires_grad_(False)
 
 
 def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str, Any]]:
@@ -42,9 +67,11 @@ def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str
     `lr_decay_per_layer` speaks of it, or "".
 
     Raises:
-        SegfolioError: a part or a list of blocks that the network does not have.
+        SegfolioError: a part or a list of blocks that the network does not have; nothing to train.
     """
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if rules.frozen and not named:
+        raise SegfolioError(f"model.parameters.frozen is {list(rules.frozen)}, which leaves nothing to train")
     lr_factors, decay_per_layer = dict(rules.lr_factors or {}), dict(rules.lr_decay_per_layer or {})
     if unknown := [part for part in lr_factors if not any(name.startswith(part) for name in named)]:
         parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in named)
@@ -56,7 +83,7 @@ def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str
     for name, p in named.items():
         part = next((part for part in spoken_of if name.startswith(part)), "")
         factor = lr_factors.get(part, 1.0) * depth.get(name, 1.0)
-        decays = rules.norm_weight_decay or not (id(p) in normalising or "position" in name)
+        decays = rules.norm_weight_decay or not (id(p) in normalising or "position" in name or "pos_embed" in name)
         if name.endswith("bias"):
             factor, decays = factor * rules.bias_lr_factor, decays and rules.bias_weight_decay
         rule = {"part": part, "lr_factor": factor} | ({} if decays else {"weight_decay": 0.0})

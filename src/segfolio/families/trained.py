@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from segfolio.data.image_space import RGB, ImageSpace
+from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD, RGB, ImageSpace
 from segfolio.data.sample import Batch
 from segfolio.data.transforms import Transform
 from segfolio.families.checkpoint import check_fits, describe
-from segfolio.families.network_input import IMAGENET_MEAN, IMAGENET_STD, check_input
-from segfolio.families.optimization import ParameterRules, apply_lr_factors, parameter_groups
+from segfolio.families.lora import LoRA, add_lora, keep_statistics
+from segfolio.families.network_input import check_input
+from segfolio.families.optimization import ParameterRules, apply_lr_factors, freeze_parts, parameter_groups
 from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer
 from segfolio.figure import Figure
@@ -30,7 +31,8 @@ class Trained(LightningModule):
         optimizer: called with parameter groups.
         scheduler: called with the optimiser; steps once per optimiser step. Constant if not given.
         mean, std: of the network's input, per channel, in units of the images' value range: 0 to 1 of it.
-        parameters: which of the network's parameters are optimised otherwise than the rest.
+        parameters: which of the network's parameters are optimised otherwise than the rest, or not at all.
+        lora: parts of the network that are adapted by low rank, instead of trained.
         init_from: a checkpoint of another run, to start from the weights that fit; its classes may be others.
         image_space: comes from the dataset.
         main_metric: the figure of validation by which `best.ckpt` is chosen; the family's own if not given.
@@ -56,6 +58,7 @@ class Trained(LightningModule):
         init_from: str | None = None,
         image_space: ImageSpace = RGB,
         main_metric: str | None = None,
+        lora: LoRA | None = None,
     ) -> None:
         super().__init__()
         self.main_metric = main_metric or self.main_metric
@@ -66,10 +69,21 @@ class Trained(LightningModule):
         self.register_buffer("std", (high - low) * torch.tensor(std)[:, None, None], persistent=False)
         if init_from is not None:
             self.start_from(Path(init_from))
+        self.lora = lora
+        if lora is not None:
+            add_lora(network, lora)
+        freeze_parts(network, parameters.frozen)
 
     def start_from(self, checkpoint: Path) -> None:
         """Take over the weights of another run that fit."""
         transfer(checkpoint, self.network)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.lora is not None:
+            keep_statistics(self.network, self.lora)
+        freeze_parts(self.network, self.rules.frozen)
+        return self
 
     def forward(self, images: Tensor) -> Any:
         """The network's output for images `[B, C, H, W]` as the dataset has them."""
@@ -120,7 +134,7 @@ class Trained(LightningModule):
         """What the weights need at the end of training, before they are written for good."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["segfolio"] = describe(self.network, self.image_space)
+        checkpoint["segfolio"] = describe(self.network, self.image_space, lora=self.lora)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(checkpoint, self.network, self.image_space)

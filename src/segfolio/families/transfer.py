@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
-from segfolio.families.checkpoint import architecture_of, network_weights, read_checkpoint
+from segfolio.families.checkpoint import architecture_of, plain_weights, read_checkpoint
 
 _NAMED = 3  # weights that a message names
 
@@ -49,7 +49,7 @@ def transfer(checkpoint: Path, network: nn.Module, classes: Classes | None = Non
     there = content.get("segfolio")
     if there is None:
         raise SegfolioError(f"{checkpoint} does not say which network it is of; expected the checkpoint of a run")
-    stored, built = network_weights(content), network.state_dict()
+    stored, built = plain_weights(content), network.state_dict()
     new = classes.rows(classes.labels) if classes else ()
     old = classes.rows(LabelSpace(**there["labels"])) if classes and "labels" in there else ()
     wider = _with_one_class_more(classes) if classes and old != new else built

@@ -106,7 +106,7 @@ def objects_of(targets: Sequence[Target], names: Sequence[str]) -> Iterator[Want
                 yield Wanted(image, of, box, mask)
 
 
-def check_objects(dataset: SegmentationDataset, split: str) -> None:
+def check_split(dataset: SegmentationDataset, split: str) -> None:
     """Raises the one sentence on a split whose images have no objects."""
     if (target := dataset[0].target) is not None:
         list(objects_of([target], [f"{split}, whose first image is {dataset[0].image_id},"]))

@@ -14,7 +14,7 @@ from segfolio.errors import SegfolioError
 from segfolio.inference.asking import Answer, Asked, PromptProtocol, Wanted, ask_boxes, in_passes
 from segfolio.inference.prompt_protocols import check_numbers
 from segfolio.inference.seen import Seen
-from segfolio.metrics import Evaluator, InstanceMetric
+from segfolio.metrics import Evaluator, InstanceMetric, instance_metric
 
 
 class DetectedBoxes(PromptProtocol):
@@ -24,7 +24,7 @@ class DetectedBoxes(PromptProtocol):
         path: the detector's results in COCO's format, JSON: a list of image_id, category_id, bbox and score, with the
             ids of the dataset's own annotation file.
         refine: ask a second time with the first mask, as the paper does it, see `ask_boxes`.
-        max_detections: of an image, those that score most; so many are evaluated, too.
+        max_detections: of an image, those that score most; so many are evaluated, too (300 of LVIS, whatever is said).
         prompts_per_pass: boxes that are asked for at once.
 
     Raises:
@@ -39,14 +39,18 @@ class DetectedBoxes(PromptProtocol):
         self.path, self.refine = Path(path), refine
         self.max_detections, self.prompts_per_pass = max_detections, prompts_per_pass
         self._boxes: ResultBoxes | None = None
+        self._measured_by = InstanceMetric.words
 
     @property
     def words(self) -> str:
         again = ", asked again with the first mask" if self.refine else ""
-        return f"the boxes of {self.path.name}, at most {self.max_detections} of an image{again}, COCO evaluation"
+        return f"the boxes of {self.path.name}, at most {self.max_detections} of an image{again}, {self._measured_by}"
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
-        return [InstanceMetric(labels, max_dets=(1, 10, self.max_detections))]
+        most = self.max_detections
+        metric = instance_metric(labels, max_dets=[*(n for n in (1, 10) if n < most), most])
+        self._measured_by = metric.words
+        return [metric]
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
         numbers = [dataset.image_number(i) for i in range(len(dataset))]

@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 from tqdm import tqdm
 
-from segfolio.data.sample import Batch
+from segfolio.data.checks.fingerprint import fingerprint
+from segfolio.data.sample import Batch, Sample
 from segfolio.errors import SegfolioError
 from segfolio.files import write_atomically
 from segfolio.layers.prompting import Embedding, PromptableNetwork
@@ -93,15 +94,31 @@ class EmbeddingStore:
             for place, image in enumerate(images):
                 self.put(image, tuple(each[place] for each in embedding))
 
-    def holds_all_of(self, fingerprint: str) -> bool:
-        """Whether a whole split has gone through `fill`, by its fingerprint."""
-        return self._mark(fingerprint).is_file()
+    def keep_split(self, data: Any, split: str, embed: Callable[[Batch], Embedding], wait: Callable[[], Any]) -> None:
+        """`fill` with the images of a split as they are stored, once, by all processes together.
 
-    def mark_whole(self, fingerprint: str) -> None:
-        write_atomically(self._mark(fingerprint), b"")
+        Args:
+            data: the data module.
+            wait: for the other processes.
+        """
+        whole = self.folder / f"all_of_{fingerprint(data.split(split))[:16]}"
+        if not whole.is_file():
+            self.fill(data.stored_images(split), embed, of=split)
+        wait()
+        write_atomically(whole, b"")
 
-    def _mark(self, fingerprint: str) -> Path:
-        return self.folder / f"all_of_{fingerprint[:16]}"
+    def of_sample(self, sample: Sample) -> list[Tensor]:
+        """For the `extras` of a sample of a split that was kept.
+
+        Raises:
+            SegfolioError: its embedding is not there.
+        """
+        if (embedding := self.get(sample.image)) is None:
+            raise SegfolioError(
+                f"{self.folder} has no embedding of {sample.image_id}, though it had one of each image; remove the "
+                "files all_of_* there, and what is missing is computed"
+            )
+        return list(embedding)
 
     def _file(self, image: Tensor) -> Path:
         pixels = image.as_subclass(Tensor).cpu().contiguous()

@@ -25,7 +25,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.prompts import Prompts
 from segfolio.data.sample import Batch, Instances, Prediction, Size
 from segfolio.errors import SegfolioError
-from segfolio.inference.asking import Asked, PromptProtocol, check_objects
+from segfolio.inference.asking import Asked, PromptProtocol, check_split
 from segfolio.inference.mask_runs import MaskRuns
 from segfolio.inference.prompting import EmbeddedImages
 from segfolio.inference.seen import Embeds
@@ -33,9 +33,6 @@ from segfolio.metrics import Evaluator, ProposalMetric
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; the last two are the first that lie outside."""
-
-OBJECT = LabelSpace(("object",), ids=(1,), things=("object",))
-"""The one class of what is found without being asked for."""
 
 EDGE = 20
 """Pixels within which a box touches the edge of a crop."""
@@ -72,7 +69,7 @@ class Found:
         return torch.where(size[:, :1] > 0, found, self.crops[:, [0, 1, 0, 1]].float())
 
     def instances(self) -> Instances:
-        """With the predicted IoU as score, of the class of `OBJECT`."""
+        """With the predicted IoU as score, of the class of `ANYTHING`."""
         boxes = torch.from_numpy(rle.boxes(self.rles)).float()
         return Instances(self.rles, torch.zeros(len(self.rles), dtype=torch.int64), self.iou, boxes)
 
@@ -146,7 +143,7 @@ class Everything(PromptProtocol):
         return [ProposalMetric(labels)]
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
-        check_objects(dataset, split)
+        check_split(dataset, split)
 
     def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
         """As `predict`, as objects of the first class that counts, so that pictures show them beside the truth."""
@@ -158,7 +155,7 @@ class Everything(PromptProtocol):
         return found
 
     def predict(self, family: Embeds, batch: Batch) -> list[Prediction]:
-        """All that a batch shows, as instances of `OBJECT`.
+        """All that a batch shows, as instances of `ANYTHING`.
 
         Raises:
             SegfolioError: layers of crops of an image that has been resized.
@@ -245,7 +242,8 @@ class Everything(PromptProtocol):
         of = torch.full((len(points),), -1, device=device)
         prompts = Prompts(of, points[:, None].to(device), torch.ones_like(of)[:, None])
         reading = embedded.read(prompts, torch.full_like(of, image))
-        worth = reading.iou > self.iou_threshold if self.iou_threshold > 0 else torch.ones_like(reading.iou).bool()
+        iou = reading.iou.float()
+        worth = iou > self.iou_threshold if self.iou_threshold > 0 else torch.ones_like(iou, dtype=torch.bool)
         if not worth.any():
             return _nothing()
         logits = embedded.network.draw(reading, worth).float().cpu().numpy()
@@ -256,7 +254,7 @@ class Everything(PromptProtocol):
         asked = worth.nonzero()[:, 0].cpu()[rows]
         return Found(
             [mask for _, mask in kept],
-            reading.iou[worth].float().cpu()[rows],
+            iou[worth].cpu()[rows],
             torch.tensor([stability for stability, _ in kept]),
             points[asked] + torch.tensor(box[:2]),
             torch.tensor(box).expand(len(rows), 4),

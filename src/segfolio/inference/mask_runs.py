@@ -85,7 +85,9 @@ class MaskRuns:
     def _near(self, logits: Floats, cells: npt.NDArray[np.bool_]) -> tuple[Floats, slice, slice]:
         """The pixels of the rows and the columns of `cells`, `[columns, rows]` as runs go, and which these are."""
         rows, columns = self.y.pixels(cells.any(1)), self.x.pixels(cells.any(0))
-        stretched = np.ascontiguousarray((self.y.matrix[rows] @ logits).T)
+        if rows.start == rows.stop:
+            return np.zeros((0, 0), np.float32), rows, columns
+        stretched = cv2.transpose(self.y.matrix[rows] @ logits)
         return self.x.matrix[columns] @ stretched, rows, columns
 
     def _placed(self, values: Floats, rows: slice, columns: slice) -> RLE:

@@ -26,7 +26,7 @@ from segfolio.inference.asking import (
     PromptProtocol,
     Wanted,
     ask_boxes,
-    check_objects,
+    check_split,
     gathered,
     in_passes,
     objects_of,
@@ -62,7 +62,7 @@ class OfObjects(PromptProtocol):
         return "" if self.window is None else f", in windows of {self.window} pixels that overlap by half"
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
-        check_objects(dataset, split)
+        check_split(dataset, split)
 
     def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
         objects = list(objects_of(batch.targets, batch.image_ids))

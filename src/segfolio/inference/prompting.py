@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torchvision.transforms.v2.functional import resize
 
+from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD, RGB, ImageSpace
 from segfolio.data.prompts import Prompts
 from segfolio.data.sample import Size
 from segfolio.layers.prompting import Embedding, PromptableNetwork, PromptedMasks, PromptInput, Reading
@@ -76,6 +77,51 @@ class EmbeddedImages:
         kinds = prompts.kinds if prompts.kinds is not None else image.new_zeros(len(image), 0)
         boxes = None if prompts.boxes is None else prompts.boxes * scale.repeat(1, 2)
         return PromptInput(image, (points - 0.5) * scale[:, None] + 0.5, kinds, boxes, masks)
+
+
+class Embedder:
+    """Embeds the images of an `ImageSpace`, as `families.Promptable` does it, for whoever has a network alone.
+
+    Args:
+        mean, std: of the network's input, per channel, in units of the images' value range.
+    """
+
+    def __init__(
+        self,
+        network: PromptableNetwork,
+        image_space: ImageSpace = RGB,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        self.network, self.image_space, (low, high) = network, image_space, image_space.value_range
+        self._mean = low + (high - low) * torch.tensor(mean)[:, None, None]
+        self._std = (high - low) * torch.tensor(std)[:, None, None]
+
+    def embedded(self, images: Tensor, sizes: Sequence[Size], own: Sequence[Size] | None = None) -> EmbeddedImages:
+        """See `embed`."""
+        return embed(self.network, self._normalize, images, sizes, own)
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        weight = next(self.network.parameters())
+        return ((images - self._mean.to(images.device)) / self._std.to(images.device)).to(weight.dtype)
+
+
+def embed(
+    network: PromptableNetwork,
+    normalize: Callable[[Tensor], Tensor],
+    images: Tensor,
+    sizes: Sequence[Size],
+    own: Sequence[Size] | None = None,
+) -> EmbeddedImages:
+    """A dataset's images `[B, C, H, W]`, of `sizes` at the upper left each, ready to be asked about.
+
+    Args:
+        normalize: from the dataset's values to the network's.
+        own: the sizes in whose pixels they are asked; `sizes` if not given.
+    """
+    embedding = network.embed(network_input(network, images, sizes, normalize))
+    seen = [network.fit(*size) for size in sizes]
+    return EmbeddedImages(network, embedding, sizes if own is None else own, seen)
 
 
 def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) -> Tensor:

@@ -149,7 +149,8 @@ def _look(dataset: SegmentationDataset, index: int) -> Found:
     digest = hashlib.blake2b(to_pixels(sample.image).data, digest_size=16).digest()
     annotated = sample.target is not None
     truth, values = has_truth(sample.target), _values(to_pixels(sample.image), dataset.image_space)
-    extent = float(sample.image.min()), float(sample.image.max())
+    stored = sample.image.numpy()  # torch has no extremes of 16 bits
+    extent = float(stored.min()), float(stored.max())
     about = sample.image_id, sample.original_size, digest, annotated, truth
     return Found(*about, pixels, objects, crowds, lost, values, extent)
 

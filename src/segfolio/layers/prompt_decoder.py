@@ -1,9 +1,9 @@
-"""SAM's prompt encoder and mask decoder (Segment Anything, arXiv 2304.02643, section 3 and appendix A), which MobileSAM
-and SAM 2 took over. Modules have the names of the original release.
+"""SAM's mask decoder (Segment Anything, arXiv 2304.02643, section 3 and appendix A), which MobileSAM and SAM 2 took
+over, and the network that it makes with a prompt encoder and an encoder of images. Modules have the names of the
+original release.
 
-A prompt becomes tokens, one of each point and two of each box, and a map that is added to the image's embedding. The
-tokens, with one of each mask to be predicted and one of their quality, attend to each other and to the image, and the
-image to them, twice. Each mask's token then becomes the weights by which the enlarged image is read.
+The tokens of a prompt, with one of each mask to be predicted and one of their quality, attend to each other and to the
+image, and the image to them, twice. Each mask's token then becomes the weights by which the enlarged image is read.
 
 P prompts are of B images. As long as no prompt has added a mask to it, an image is the same for all its prompts: it is
 projected once for the first layer, not for each of them.
@@ -16,150 +16,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn.functional import embedding, relu, scaled_dot_product_attention
+from torch.nn.functional import pad, relu, scaled_dot_product_attention
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.prompting import PromptInput, Reading
+from segfolio.layers.prompt_encoder import PromptEncoder, PromptTokens
+from segfolio.layers.prompting import Embedding, PromptableNetwork, PromptInput, Reading
 
-NOT_A_POINT, PADDING = -1, -10
-
-
-class FourierPositions(nn.Module):
-    """Sines and cosines of places, at random frequencies that are not trained."""
-
-    positional_encoding_gaussian_matrix: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, dim // 2))
-
-    def forward(self, places: Tensor) -> Tensor:
-        """Of x and y in parts of the image, `[..., 2]` in 0..1, to `[..., C]`, in float32 also where weights are not.
-
-        Products of two, not a matrix product, which mixed precision would take in half of the bits.
-        """
-        matrix = self.positional_encoding_gaussian_matrix
-        matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-        x, y = (2 * places.to(matrix) - 1).split(1, -1)
-        angles = 2 * torch.pi * (x * matrix[0] + y * matrix[1])
-        return torch.cat([angles.sin(), angles.cos()], -1)
-
-    def grid(self, side: int) -> Tensor:
-        """Of the centres of `side` x `side` cells, row by row, `[side * side, C]`."""
-        centres = (torch.arange(side, device=self.positional_encoding_gaussian_matrix.device) + 0.5) / side
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        return self(torch.stack([x, y], -1).flatten(0, 1))
-
-
-class PromptTokens(NamedTuple):
-    """P prompts as the decoder takes them.
-
-    Attributes:
-        sparse: `[P, N, C]`, of points and corners of boxes.
-        attended: `[P, N]` bool, which of them are there at all.
-        dense: `[P, C, h, w]` of masks; `[1, C]`, the same for every prompt and cell, if none has one.
-    """
-
-    sparse: Tensor
-    attended: Tensor
-    dense: Tensor
-
-
-class PromptEncoder(nn.Module):
-    """Points, boxes and masks to tokens and maps.
-
-    Args:
-        dim: C.
-        image_size: side of the padded square, in pixels.
-        stride: pixels to a cell of the image's embedding; masks have 4 x 4 to a cell.
-        mask_channels: of the convolutions that masks go through.
-        padding: "masked" leaves what a prompt lacks out of every attention, so that a prompt's answer is the same
-            whatever it is batched with; "zero" has tokens of zeros in its place that are attended to, and "not a
-            point" for all prompts or, if boxes are given, for none, as transformers has.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        image_size: int,
-        stride: int = 16,
-        mask_channels: int = 16,
-        padding: Literal["masked", "zero"] = "masked",
-    ) -> None:
-        super().__init__()
-        self.image_size, self.side, self.padding = image_size, image_size // stride, padding
-        self.pe_layer = FourierPositions(dim)
-        self.point_embeddings = nn.ModuleList(
-            nn.Embedding(1, dim) for _ in ("beside", "on", "upper left", "lower right")
-        )
-        self.not_a_point_embed = nn.Embedding(1, dim)
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_channels // 4, 2, stride=2),
-            LayerNorm2d(mask_channels // 4),
-            nn.GELU(),
-            nn.Conv2d(mask_channels // 4, mask_channels, 2, stride=2),
-            LayerNorm2d(mask_channels),
-            nn.GELU(),
-            nn.Conv2d(mask_channels, dim, 1),
-        )
-        self.no_mask_embed = nn.Embedding(1, dim)
-
-    def forward(self, prompts: PromptInput) -> PromptTokens:
-        """
-        Raises:
-            SegfolioError: masks of another size than the decoder's.
-        """
-        sparse, attended = self._sparse(prompts)
-        dense = self._dense(prompts.masks)
-        if self.training:  # whatever the prompts consist of, no parameter is without a gradient: DDP waits for all
-            dense = dense + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
-        return PromptTokens(sparse.to(dense.dtype), attended, dense)
-
-    def positions(self) -> Tensor:
-        """Of the cells of the image's embedding, `[h * w, C]`."""
-        return self.pe_layer.grid(self.side).to(self.no_mask_embed.weight.dtype)
-
-    def _sparse(self, prompts: PromptInput) -> tuple[Tensor, Tensor]:
-        there = prompts.kinds != PADDING
-        tokens, attended = [self._points(prompts.points, prompts.kinds)], [there]
-        if prompts.boxes is None:
-            without_box = torch.ones_like(prompts.image, dtype=torch.bool)
-        else:
-            without_box = prompts.boxes.isnan().any(-1)
-            tokens.append(self._corners(prompts.boxes.nan_to_num()))
-            attended.append(~without_box[:, None].expand(-1, 2))
-        if prompts.kinds.shape[1] and (self.padding == "masked" or prompts.boxes is None):
-            tokens.append(self.not_a_point_embed.weight.expand(len(there), 1, -1))
-            needed = there.any(1) & without_box if self.padding == "masked" else without_box
-            attended.append(needed[:, None])
-        sparse, which = torch.cat(tokens, 1), torch.cat(attended, 1)
-        if self.padding == "zero":
-            return sparse.where(which[..., None], 0), torch.ones_like(which)
-        return sparse, which
-
-    def _points(self, points: Tensor, kinds: Tensor) -> Tensor:
-        """`[P, K, 2]` and `[P, K]` to `[P, K, C]`; "not a point" is nowhere."""
-        beside, on, *_ = list[Any](self.point_embeddings)
-        table = torch.cat([self.not_a_point_embed.weight, beside.weight, on.weight])
-        kind = embedding(kinds.clamp(min=NOT_A_POINT) - NOT_A_POINT, table)
-        return kind + self.pe_layer(points / self.image_size).where(kinds[..., None] > NOT_A_POINT, 0)
-
-    def _corners(self, boxes: Tensor) -> Tensor:
-        """`[P, 4]` to `[P, 2, C]`; half a pixel is added, as in the release, whose weights are used to it."""
-        *_, upper_left, lower_right = list[Any](self.point_embeddings)
-        places = (boxes.unflatten(-1, (2, 2)) + 0.5) / self.image_size
-        return self.pe_layer(places) + torch.cat([upper_left.weight, lower_right.weight])
-
-    def _dense(self, masks: Tensor | None) -> Tensor:
-        weight = self.no_mask_embed.weight
-        if masks is None:
-            return weight
-        if masks.shape[1:] != (4 * self.side, 4 * self.side):
-            raise SegfolioError(
-                f"prompts have masks of {masks.shape[2]}x{masks.shape[1]} cells, expected {4 * self.side}x"
-                f"{4 * self.side}: the logits of an earlier answer over the padded image"
-            )
-        return self.mask_downscaling(masks[:, None].to(weight.dtype))
+STRIDE = 16
+DIM = 256  # of embeddings and tokens
 
 
 class Cells(NamedTuple):
@@ -188,8 +52,9 @@ class Attention(nn.Module):
     """Of several heads, within `dim // reduction` channels.
 
     An image has thousands of cells and a prompt a few tokens. The product of a token's query with a cell's key is that
-    of the query, projected once more, with the cell itself; likewise where a cell attends
-    to tokens. So cells are projected only where several prompts share them: the result is the same, for half the work.
+    of the query, projected once more, with the cell itself; likewise where a cell attends to tokens. So cells are
+    projected only where several prompts share them, or a layer has more than its weights (LoRA): the result is the
+    same, for half the work.
     """
 
     def __init__(self, dim: int, heads: int, reduction: int = 1) -> None:
@@ -202,12 +67,14 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, attended: Tensor) -> Tensor:
         """Among tokens `[P, N, C]`, of which those are `attended` to that `[P, N]` holds."""
-        return self._attend(queries, self.k_proj(keys), self.v_proj(values), attended[:, None, None])
+        return self._attend(self.q_proj(queries), self.k_proj(keys), self.v_proj(values), attended[:, None, None])
 
     def to_image(self, tokens: Tensor, cells: Cells) -> Tensor:
         """Of tokens `[P, N, C]` to the cells of their images."""
         if cells.keys is not None and cells.values is not None:
-            return self._attend(tokens, cells.keys, cells.values)
+            return self._attend(self.q_proj(tokens), cells.keys, cells.values)
+        if self._adapted:
+            return self._attend(self.q_proj(tokens), self.k_proj(cells.placed), self.v_proj(cells.image))
         queries = (self._split(self.q_proj(tokens)) @ self._per_head(self.k_proj.weight)).flatten(1, 2)
         queries = queries + 0 * self.k_proj.bias.sum()  # it changes nothing, and DDP waits for its gradient
         found = scaled_dot_product_attention(
@@ -218,6 +85,9 @@ class Attention(nn.Module):
 
     def to_tokens(self, cells: Cells, keys: Tensor, values: Tensor, attended: Tensor) -> Tensor:
         """Of all cells `[P, h * w, C]` to the tokens of their prompts, of which those are seen that are `attended`."""
+        if self._adapted:
+            queries = self.q_proj(cells.placed) if cells.queries is None else cells.queries
+            return self._attend(queries, self.k_proj(keys), self.v_proj(values), attended[:, None, None])
         keys = self._split(self.k_proj(keys)) * self.scale
         scores = torch.zeros_like(attended, dtype=keys.dtype).masked_fill(~attended, -torch.inf)[:, None, :, None]
         if cells.queries is not None:
@@ -230,8 +100,13 @@ class Attention(nn.Module):
         values = values + self.out_proj.bias / self.heads  # of each head the weights are 1 together
         return scores.softmax(2).flatten(1, 2).transpose(1, 2) @ values.flatten(1, 2)
 
+    @property
+    def _adapted(self) -> bool:
+        return any(type(layer) is not nn.Linear for layer in (self.q_proj, self.k_proj, self.v_proj, self.out_proj))
+
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = (self._split(x) for x in (self.q_proj(queries), keys, values))
+        """Of what has been projected."""
+        q, k, v = (self._split(x) for x in (queries, keys, values))
         return self.out_proj(scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -399,3 +274,55 @@ def _portions(count: int, image: Tensor, numbers: int = 2**22) -> list[slice]:
     """P prompts in portions, on the CPU of few so that what is computed of them stays in its caches."""
     size = max(numbers // image[:1].numel(), 1) if image.is_cpu and image.numel() else max(count, 1)
     return [slice(start, start + size) for start in range(0, max(count, 1), size)]
+
+
+class SamNetwork(PromptableNetwork):
+    """An image encoder of stride 16, the prompt encoder and the mask decoder.
+
+    Args:
+        image_encoder: images `[B, C_in, image_size, image_size]` to `[B, 256, h, w]`, `neck` at its end.
+        image_size: side of the padded square, in pixels, a multiple of 16, see `check_image_size`.
+        padding: see `PromptEncoder`.
+    """
+
+    def __init__(
+        self, image_encoder: nn.Module, image_size: int, padding: Literal["masked", "zero"] = "masked"
+    ) -> None:
+        super().__init__()
+        self.image_size, self.mask_size = image_size, image_size // 4
+        self.image_encoder = image_encoder
+        self.prompt_encoder = PromptEncoder(DIM, image_size, STRIDE, padding=padding)
+        self.mask_decoder = MaskDecoder(DIM)
+
+    def embed(self, images: Tensor) -> Embedding:
+        height, width = images.shape[-2:]
+        if max(height, width) > self.image_size:
+            raise SegfolioError(
+                f"an image is {width}x{height} pixels, expected at most {self.image_size} on each side: resize it, or "
+                "give the network a larger image_size"
+            )
+        return (self.image_encoder(pad(images, (0, self.image_size - width, 0, self.image_size - height))),)
+
+    def read(self, embedding: Embedding, prompts: PromptInput, multimask: bool = True) -> Reading:
+        (image,) = embedding
+        positions = self.prompt_encoder.positions()
+        return self.mask_decoder.read(image, positions, self.prompt_encoder(prompts), prompts.image, multimask)
+
+    def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
+        return self.mask_decoder.draw(reading, keep)
+
+
+def neck(channels: int) -> nn.Sequential:
+    """An image encoder's features to the 256 channels of the decoder."""
+    return nn.Sequential(
+        nn.Conv2d(channels, DIM, 1, bias=False),
+        LayerNorm2d(DIM),
+        nn.Conv2d(DIM, DIM, 3, padding=1, bias=False),
+        LayerNorm2d(DIM),
+    )
+
+
+def check_image_size(image_size: int, network: str) -> None:
+    """Raises the one sentence on a side that is not of whole cells."""
+    if image_size < STRIDE or image_size % STRIDE:
+        raise SegfolioError(f"image_size of {network} is {image_size}, expected a multiple of {STRIDE}, e.g. 1024")

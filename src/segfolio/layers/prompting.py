@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+OBJECT, NOT_OBJECT, NO_POINT, PADDING = 1, 0, -1, -10
+"""Kinds of points: on the object, beside it, "not a point" (SAM, arXiv 2304.02643, appendix A), and nothing at all."""
+
 Embedding = tuple[Tensor, ...]
 """Of B images, each `[B, ...]`; the first is what the image encoder is known by, e.g. `[B, 256, 64, 64]`."""
 
@@ -82,9 +85,9 @@ class PromptableNetwork(nn.Module):
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """The height and width to which an image is resized before it is embedded; if the network does not say
-        otherwise, its longest side is `image_size`."""
+        otherwise, its longest side is `image_size`, and the other at least 1."""
         scale = self.image_size / max(height, width)
-        return int(height * scale + 0.5), int(width * scale + 0.5)
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
     def embed(self, images: Tensor) -> Embedding:
         """Images `[B, C_in, H, W]` as this module says, to their embedding.

@@ -104,17 +104,21 @@ class PromptLoss(nn.Module):
             if not len(truth):
                 seen.append(truth)
                 continue
-            chunk = max(1, _CHUNK // (masks.shape[1] * truth.shape[-2:].numel()))
+            pixels = max(truth.shape[-2:].numel(), 16 * logits.shape[-2:].numel())  # and of the square on the way there
+            chunk = max(1, _CHUNK // (masks.shape[1] * pixels))
             parts = []
             for some in zip(*(x.split(chunk) for x in (logits, truth, place)), strict=True):
                 # computed again in the backward pass: M masks of all rounds at the image's size would not fit
-                pairs, mask = checkpoint(
-                    _compare, *some, partial(enlarge, image=i), use_reentrant=False, preserve_rng_state=False
-                )
+                own = partial(_enlarge, enlarge, i)
+                pairs, mask = checkpoint(_compare, *some, own, use_reentrant=False, preserve_rng_state=False)
                 found.append(pairs)
                 parts.append(mask)
             seen.append(torch.cat(parts))
         return torch.cat(found, 1), seen
+
+
+def _enlarge(enlarge: Enlarge, image: int, masks: Tensor) -> Tensor:
+    return enlarge(masks, image)
 
 
 def _compare(

@@ -4,6 +4,7 @@ from segfolio.metrics.boundary import BoundaryF1, BoundaryIoU
 from segfolio.metrics.cityscapes import CityscapesMetric
 from segfolio.metrics.confusion import ConfusionMatrix
 from segfolio.metrics.evaluator import Evaluation, Evaluator
+from segfolio.metrics.federated import FederatedMetric, instance_metric
 from segfolio.metrics.hausdorff import Hausdorff95
 from segfolio.metrics.instance import InstanceMetric
 from segfolio.metrics.interactive import BoxMetric, InteractiveMetric
@@ -21,6 +22,7 @@ __all__ = [
     "ConfusionMatrix",
     "Evaluation",
     "Evaluator",
+    "FederatedMetric",
     "Hausdorff95",
     "InstanceMetric",
     "InteractiveMetric",
@@ -29,4 +31,5 @@ __all__ = [
     "RandInformation",
     "RecordMetric",
     "SemanticMetric",
+    "instance_metric",
 ]

@@ -88,6 +88,10 @@ class AveragePrecision:
         """AP of each category; NaN for one that the truth lacks."""
         return [_mean(self.precision[:, :, k, 0]) for k in range(self.precision.shape[2])]
 
+    def of_categories(self, chosen: Bools) -> float:
+        """AP of the categories that are `chosen`, `[K]`; NaN if the truth lacks all of them."""
+        return _mean(self.precision[:, :, chosen, 0])
+
 
 def average_precision(
     truths: Objects,
@@ -96,6 +100,8 @@ def average_precision(
     scores: Floats,
     num_categories: int,
     max_dets: Sequence[int] = (1, 10, 100),
+    rank: Ints | None = None,
+    tolerated: Bools | None = None,
 ) -> AveragePrecision:
     """Match detections with truths, image by image and category by category, and sum up.
 
@@ -106,13 +112,16 @@ def average_precision(
         scores: of the detections.
         num_categories: K.
         max_dets: how many detections of an image and category count, the best ones; AP takes the largest.
+        rank: `[D]`, of each detection among those of which so many count, the best is 0; by scores in its image and
+            category if not given.
+        tolerated: `[D]`, detections that are neither right nor wrong where no truth is theirs; none if not given.
     """
     max_dets = tuple(sorted(max_dets))
     by_image = np.lexsort((truths.categories, truths.images))
     truths, crowd = truths.take(by_image), crowd[by_image]
     by_score = np.lexsort((-scores, detections.categories, detections.images))
     pairs = (detections.images * num_categories + detections.categories)[by_score]
-    rank = np.arange(len(pairs)) - np.searchsorted(pairs, pairs)
+    rank = np.arange(len(pairs)) - np.searchsorted(pairs, pairs) if rank is None else rank[by_score]
     counted = rank < max_dets[-1]
     pairs, rank, by_score = pairs[counted], rank[counted], by_score[counted]
     detections, scores = detections.take(by_score), scores[by_score]
@@ -120,7 +129,10 @@ def average_precision(
     edges = _edges(detections, pairs, truths, truths.images * num_categories + truths.categories, crowd)
     ignored = truths.outside() | crowd[:, None]
     found, ignorable = _match(*edges, pairs, ignored, crowd)
-    ignorable |= ~found & detections.outside()[..., None]
+    beside = detections.outside()
+    if tolerated is not None:
+        beside |= tolerated[by_score][:, None]
+    ignorable |= ~found & beside[..., None]
     right, wrong = found & ~ignorable, ~(found | ignorable)
 
     precision = np.full((len(IOUS), len(RECALLS), num_categories, len(AREAS)), np.nan)

@@ -1,16 +1,19 @@
 """What was answered to prompts: where was clicked, and the masks after the first click and after the last."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from segfolio.data.formats import rle
-from segfolio.data.labels import Color
+from segfolio.data.formats.rle import RLE
+from segfolio.data.labels import ANYTHING, Color
 from segfolio.data.prompts import NOT_OBJECT, OBJECT
 from segfolio.data.sample import Prompted
 from segfolio.data.segments import Segments
-from segfolio.viz.overlay import Indices, Pixels, fit_map, rgb
+from segfolio.viz.objects import object_colors
+from segfolio.viz.overlay import Indices, Pixels, fit_map, paint, rgb
 from segfolio.viz.panel import TILE, enlarge, tile_size
 from segfolio.viz.regions import Regions, draw_regions
 from segfolio.viz.sheet import Entry, Tile, compose
@@ -67,6 +70,61 @@ def prompted_panel(
     return compose(tiles, columns, _legend(clicks), title, type_size)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """An object that was asked for, as it is drawn.
+
+    Attributes:
+        clicks: x, y and kind of each, in pixels of the image.
+        box: left, top, right and bottom, if there was one.
+    """
+
+    mask: RLE
+    score: float
+    clicks: Sequence[tuple[float, float, int]] = ()
+    box: tuple[float, float, float, float] | None = None
+
+
+def overlay_prompts(image: Pixels, objects: Sequence[Asked], longest: int = 800) -> Pixels:
+    """Masks over the image, numbered from 1 and with their scores, and what they were asked for by: boxes, a plus for a
+    click on the object, a cross for one beside it. Of masks that overlap the smaller lies on top.
+
+    Args:
+        image: `[H, W, C]` RGB or grey.
+        longest: an image of half of it or less is shown in whole multiples of its size.
+
+    Returns:
+        `[h, w, 3]` RGB.
+    """
+    height, width = image.shape[:2]
+    scale = max(1, longest // max(height, width))
+    size = (width * scale, height * scale)
+    ids = fit_map(stacked([each.mask for each in objects], (height, width)), size)
+    colors = object_colors([0] * len(objects), ANYTHING)
+    page = Image.fromarray(paint(enlarge(rgb(image), size), ids, colors, contours=2))
+    draw, radius = ImageDraw.Draw(page), max(5, round(min(page.size) / 80))
+    for color, each in zip(colors.tolist(), objects, strict=True):
+        if each.box is not None:
+            corners = [place * scale for place in each.box]
+            last = [corners[0], corners[1], max(corners[0], corners[2] - 1), max(corners[1], corners[3] - 1)]
+            draw.rectangle([last[0] - 1, last[1] - 1, last[2] + 1, last[3] + 1], outline="black", width=4)
+            draw.rectangle(last, outline=tuple(color), width=2)
+    for each in objects:
+        for x, y, kind in each.clicks:
+            _sign(draw, x * scale, y * scale, kind, radius)
+    type_size = min(max(page.width // 50, 13), 24)
+    font = ImageFont.load_default(type_size)
+    for number, (each, outline) in enumerate(zip(objects, rle.boxes([x.mask for x in objects]), strict=True), 1):
+        text = f"{number}: {each.score:.2f}"
+        corners = [outline[:2]] if outline[2] else []
+        corners += [np.array(each.box[:2])] if each.box else []
+        left, top = np.min(corners or [each.clicks[0][:2]], axis=0) * scale
+        # above all of it, and inside the image
+        x, y = min(left, page.width - font.getlength(text) - 2), max(top - 4, type_size)
+        draw.text((max(x, 2), y), text, "white", font, anchor="ls", stroke_width=2, stroke_fill="black")
+    return np.array(page)
+
+
 def _clicks(found: Prompted) -> list[list[tuple[float, float, int]]]:
     """Of each prompt x, y and kind of the clicks; empty if nobody clicked."""
     clicks = found.clicks
@@ -87,12 +145,17 @@ def _marked(image: Pixels, clicks: Sequence[Sequence[tuple[float, float, int]]],
             if turn == 0:
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), _FIRST, "black")
                 continue
-            reach = radius if kind == OBJECT else round(0.75 * radius)
-            lines = [(-1, 0, 1, 0), (0, -1, 0, 1)] if kind == OBJECT else [(-1, -1, 1, 1), (-1, 1, 1, -1)]
-            for color, line_width in (("black", 4), (_FURTHER[kind], 2)):
-                for a, b, c, d in lines:
-                    draw.line((x + a * reach, y + b * reach, x + c * reach, y + d * reach), color, line_width)
+            _sign(draw, x, y, kind, radius)
     return np.array(page)
+
+
+def _sign(draw: ImageDraw.ImageDraw, x: float, y: float, kind: int, radius: int) -> None:
+    """A plus on the object, a cross beside it."""
+    reach = radius if kind == OBJECT else round(0.75 * radius)
+    lines = [(-1, 0, 1, 0), (0, -1, 0, 1)] if kind == OBJECT else [(-1, -1, 1, 1), (-1, 1, 1, -1)]
+    for color, line_width in (("black", 4), (_FURTHER[kind], 2)):
+        for a, b, c, d in lines:
+            draw.line((x + a * reach, y + b * reach, x + c * reach, y + d * reach), color, line_width)
 
 
 def _legend(clicks: Sequence[Sequence[tuple[float, float, int]]]) -> list[Entry]:

@@ -14,7 +14,7 @@ from torchvision.models import get_model_weights, list_models
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file, read_weights
-from segfolio.weights.hub import SAFE, fetch
+from segfolio.weights.hub import PICKLED, SAFE, fetch
 from segfolio.weights.packaged import PACKAGES, read_package
 
 SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
@@ -31,6 +31,7 @@ SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
     (r"output\.dense", "mlp.fc2"),
     (r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample"),
 )
+LEFT_OUT = ("criterion.empty_weight", "encoder.head")  # of transformers' losses, of Segmenter's encoder on ImageNet
 PARTS = {"q": 0, "k": 1, "v": 2}  # of timm's `attn.qkv`
 PART = re.compile(r"attention\.(?:self\.)?(?:([qkv])_proj|(query|key|value))")
 
@@ -102,7 +103,8 @@ def load_pretrained(
             f"({', '.join(tags) or 'none'})"
         )
     if network.state_dict().keys() & state.keys():
-        state.pop("criterion.empty_weight", None)  # of transformers' loss
+        own = network.state_dict()
+        state = {key: value for key, value in state.items() if key in own or not key.startswith(LEFT_OUT)}
         load_weights(network, {_own_key(k): v for k, v in state.items()}, weights)
     else:
         load_backbone(state)
@@ -162,7 +164,7 @@ def _own_key(key: str) -> str:
 
 def released_state(model: Any, repository: str) -> dict[str, Tensor]:
     """The state dict of a released model, under the names of the installed transformers."""
-    folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, "pytorch_model.bin")
+    folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, PICKLED)
     try:
         return model.from_pretrained(folder).state_dict()
     except (OSError, RuntimeError, ValueError) as error:

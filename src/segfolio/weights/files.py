@@ -84,7 +84,7 @@ def _download(url: str) -> Path:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The state dict of a PyTorch or safetensors file, on the CPU.
+    """The state dict of a PyTorch or safetensors file, on the CPU; of a checkpoint, that of its `model`, too.
 
     Raises:
         SegfolioError: a file that holds something else than weights.
@@ -94,7 +94,10 @@ def read_file(path: Path) -> dict[str, Tensor]:
         content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a foreign file makes the unpickler raise anything, KeyError included
         raise SegfolioError(UNREADABLE.format(path=path)) from e
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    state = content
+    for key in ("state_dict", "model"):  # of Lightning; of DeiT and Segmenter
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            state = content[key]
     if not (isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values())):
         raise SegfolioError(UNREADABLE.format(path=path))
     network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}

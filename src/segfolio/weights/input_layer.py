@@ -26,7 +26,7 @@ def fitted(state_dict: dict[str, Tensor], network: nn.Module, source: str) -> di
     if found is None or (key := f"{found[0]}.weight") not in state_dict:
         return state_dict
     (_, layer), given = found, state_dict[key]
-    if given.shape == layer.weight.shape or given.ndim != 4 or given.shape[1] != _RGB or layer.groups != 1:
+    if layer.in_channels == _RGB or given.ndim != 4 or given.shape[1] != _RGB or layer.groups != 1:
         return state_dict
     tell_fitted(source, layer.in_channels)
     return {**state_dict, key: adapt_input_conv(layer.in_channels, given)}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segfolio.errors import SegfolioError
+from segfolio.families.lora import LoRA, add_lora, merged
 from segfolio.layers.prompting import PromptableNetwork, PromptedMasks, PromptInput, best, of_images
 from segfolio.listing import architecture_classes
 from tests.architectures.promptable.prompts import boxes, of_kind, of_prompts, points
@@ -190,6 +191,39 @@ def test_every_parameter_gets_a_gradient_whatever_the_prompts_are(cls: Any, kind
     trained = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
     assert [name for name, grad in trained.items() if grad is None] == []
     assert all(grad.isfinite().all() for grad in trained.values())
+
+
+@every_class
+@every_kind
+def test_a_decoder_is_adapted_by_low_rank_in_every_linear_layer(cls: Any, kind: str) -> None:
+    """Also in those whose weights are folded into others: all learn, and are what they are when they are merged."""
+    plain, adapted = evaluated(cls), cls(1, **cls.tiny)
+    adapted.load_state_dict(plain.state_dict())
+    linear = {n.rpartition(".")[2] for n, m in plain.mask_decoder.named_modules() if isinstance(m, torch.nn.Linear)}
+    add_lora(adapted, LoRA(["mask_decoder"], sorted(linear)))
+    with torch.no_grad():
+        for name, p in adapted.named_parameters():
+            p.add_(0.1 * torch.randn_like(p) if ".lora_" in name else 0)
+    images, prompts = images_of(plain), asked(plain, kind)
+    answers = adapted.eval()(images, prompts)
+    with pytest.raises(AssertionError):
+        assert_close(answers, plain(images, prompts))
+    plain.load_state_dict(merged(adapted.state_dict(), 1.0))
+    assert_close(answers, plain(images, prompts))
+    learns = {n: p for n, p in adapted.train().named_parameters() if ".lora_" in n}
+    answers = adapted(images, prompts)
+    (answers.masks.square().mean() + answers.iou.square().mean()).backward()
+    assert [name for name, p in learns.items() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])
+@every_class
+def test_an_image_of_any_proportion_has_a_size_that_is_seen(cls: Any, size: tuple[int, int]) -> None:
+    network = evaluated(cls)
+    fit = network.fit(*size)
+    assert min(fit) >= 1
+    assert max(fit) == network.image_size
+    network.embed(torch.randn(1, 3, *fit))
 
 
 @pytest.fixture(params=[torch.bfloat16, torch.float64], ids=str)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import SamModel
+from transformers import SamConfig, SamModel
 
 from segfolio.architectures.promptable.sam import SAM
 from segfolio.errors import SegfolioError
@@ -203,7 +203,7 @@ def variant(name: str, **arguments: Any) -> SAM:
 
 
 def test_weights_have_the_names_of_the_release() -> None:
-    names = variant("SAM-B").state_dict().keys()
+    names = variant("SAM, ViT-B").state_dict().keys()
     assert len(names) == 314
     assert set(RELEASED.split()) <= names
 
@@ -214,7 +214,7 @@ def millions(*parameters: Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("name", "whole", "plain", "published"),
-    [("SAM-B", 89.67, 85.65, 86), ("SAM-L", 308.28, 303.10, 307), ("SAM-H", 637.03, 630.66, 632)],
+    [("SAM, ViT-B", 89.67, 85.65, 86), ("SAM, ViT-L", 308.28, 303.10, 307), ("SAM, ViT-H", 637.03, 630.66, 632)],
 )
 def test_parameters(name: str, whole: float, plain: float, published: float) -> None:
     """Of the image encoder as released; of its blocks and patches alone, about what is published, that of a plain ViT.
@@ -272,10 +272,10 @@ def test_weights_of_rgb_are_fitted_to_other_channels(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_size_are_named(tmp_path: Path) -> None:
-    state = variant("SAM-L").state_dict()
+    state = variant("SAM, ViT-L").state_dict()
     torch.save({k: torch.zeros(()).expand(v.shape) for k, v in state.items()}, tmp_path / "sam.pth")
     message = (
-        r"sam\.pth is of SAM-L \(24 blocks of width 1024 in the image encoder\) and this network is SAM-B "
+        r"sam\.pth is of SAM, ViT-L \(24 blocks of width 1024 in the image encoder\) and this network is SAM, ViT-B "
         r"\(12 blocks of width 768 in the image encoder\)"
     )
     with hollow(), pytest.raises(SegfolioError, match=message):
@@ -288,3 +288,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         SAM(1, **SAM.tiny, weights=str(tmp_path / "other.pth"))
     with pytest.raises(SegfolioError, match=r"sam_vit_b is neither a file nor a repository of the hub"):
         SAM(1, **SAM.tiny, weights="sam_vit_b")
+
+
+@pytest.mark.slow
+def test_the_base_size_is_transformers_on_a_portrait_image(tmp_path: Path) -> None:
+    config = SamConfig(mask_decoder_config={"layer_norm_eps": 1e-5})  # type: ignore[call-arg]
+    theirs = randomised(SamModel(config).eval())
+    torch.save(theirs.state_dict(), tmp_path / "sam.pth")
+    ours, size = SAM(1, weights=str(tmp_path / "sam.pth")).eval(), (1024, 771)
+    assert_equal(ours, theirs, torch.randn(1, 3, *size), of_kind("box + point", size, 256, images=1))

@@ -21,22 +21,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import timm
-from timm.layers import LayerNorm2d
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import check_timm_name
 from segfolio.layers.hollow import hollow
-from segfolio.layers.prompt_decoder import MaskDecoder, PromptEncoder
-from segfolio.layers.prompting import Embedding, PromptableNetwork, PromptInput, Reading
+from segfolio.layers.prompt_decoder import STRIDE, SamNetwork, check_image_size, neck
 from segfolio.weights.backbones import load_pretrained
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.sam import from_transformers
 
-STRIDE = 16
-DIM = 256  # of embeddings and tokens
 RELEASED = (  # the names of the release, to timm's
     (r"^image_encoder\.(patch_embed|layers)", r"image_encoder.backbone.model.\1"),
     (r"patch_embed\.seq\.(\d)", lambda match: f"patch_embed.conv{int(match[1]) // 2 + 1}"),
@@ -49,7 +44,7 @@ UNUSED = re.compile(r"image_encoder\.(head|norm_head)\.|attention_bias_idxs$")  
 DECODER = ("prompt_encoder.", "mask_decoder.")
 
 
-class MobileSAM(PromptableNetwork):
+class MobileSAM(SamNetwork):
     """SAM with a small image encoder.
 
     Args:
@@ -87,34 +82,12 @@ class MobileSAM(PromptableNetwork):
         weights: str | None = None,
         decoder: str | None = None,
     ) -> None:
-        super().__init__()
-        if image_size < STRIDE or image_size % STRIDE:
-            raise SegfolioError(f"image_size of MobileSAM is {image_size}, expected a multiple of {STRIDE}, e.g. 1024")
-        self.image_size, self.mask_size = image_size, image_size // 4
-        self.image_encoder = ImageEncoder(encoder, image_size, in_channels)
-        self.prompt_encoder = PromptEncoder(DIM, image_size, STRIDE)
-        self.mask_decoder = MaskDecoder(DIM)
+        check_image_size(image_size, "MobileSAM")
+        super().__init__(ImageEncoder(encoder, image_size, in_channels), image_size)
         if weights is not None:
             self._load(weights, encoder)
         if decoder is not None:
             self._take_over(decoder)
-
-    def embed(self, images: Tensor) -> Embedding:
-        height, width = images.shape[-2:]
-        if max(height, width) > self.image_size:
-            raise SegfolioError(
-                f"an image is {width}x{height} pixels, expected at most {self.image_size} on each side: resize it, or "
-                "give the network a larger image_size"
-            )
-        return (self.image_encoder(pad(images, (0, self.image_size - width, 0, self.image_size - height))),)
-
-    def read(self, embedding: Embedding, prompts: PromptInput, multimask: bool = True) -> Reading:
-        (image,) = embedding
-        positions = self.prompt_encoder.positions()
-        return self.mask_decoder.read(image, positions, self.prompt_encoder(prompts), prompts.image, multimask)
-
-    def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
-        return self.mask_decoder.draw(reading, keep)
 
     def _load(self, weights: str, encoder: str) -> None:
         def load_backbone(state: dict[str, Tensor]) -> None:
@@ -144,12 +117,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, name: str, image_size: int, in_channels: int) -> None:
         super().__init__()
         self.backbone = _backbone(name, image_size, in_channels)
-        self.neck = nn.Sequential(
-            nn.Conv2d(self.backbone.feature_info.channels()[-1], DIM, 1, bias=False),
-            LayerNorm2d(DIM),
-            nn.Conv2d(DIM, DIM, 3, padding=1, bias=False),
-            LayerNorm2d(DIM),
-        )
+        self.neck = neck(self.backbone.feature_info.channels()[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         (features,) = self.backbone(images)

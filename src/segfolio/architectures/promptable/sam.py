@@ -19,21 +19,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from timm.layers import DropPath, LayerNorm2d
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from segfolio.errors import SegfolioError
-from segfolio.layers.prompt_decoder import MaskDecoder, PromptEncoder
-from segfolio.layers.prompting import Embedding, PromptableNetwork, PromptInput, Reading
+from segfolio.layers.prompt_decoder import STRIDE, SamNetwork, check_image_size, neck
 from segfolio.weights.sam import load_sam
 
-PATCH = 16
-DIM = 256  # of embeddings and tokens
 
-
-class SAM(PromptableNetwork):
+class SAM(SamNetwork):
     """Images are embedded once and asked by points, boxes and masks.
 
     Args:
@@ -59,9 +54,9 @@ class SAM(PromptableNetwork):
 
     paper: ClassVar[str] = "SAM (Kirillov et al., 2023), arXiv 2304.02643"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "SAM-B": {},
-        "SAM-L": {"width": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
-        "SAM-H": {"width": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
+        "SAM, ViT-B": {},
+        "SAM, ViT-L": {"width": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
+        "SAM, ViT-H": {"width": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
     }
     tiny: ClassVar[dict[str, Any]] = {
         **{"width": 32, "depth": 2, "heads": 2, "global_blocks": (1,), "window": 3, "image_size": 128}
@@ -82,34 +77,13 @@ class SAM(PromptableNetwork):
         checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
-        super().__init__()
-        if image_size < PATCH or image_size % PATCH:
-            raise SegfolioError(f"image_size of SAM is {image_size}, expected a multiple of {PATCH}, e.g. 1024")
-        self.image_size, self.mask_size = image_size, image_size // 4
-        self.image_encoder = ImageEncoder(
-            in_channels, width, depth, heads, global_blocks, window, image_size // PATCH, drop_path, checkpointing
+        check_image_size(image_size, "SAM")
+        image_encoder = ImageEncoder(
+            in_channels, width, depth, heads, global_blocks, window, image_size // STRIDE, drop_path, checkpointing
         )
-        self.prompt_encoder = PromptEncoder(DIM, image_size, PATCH, padding=padding)
-        self.mask_decoder = MaskDecoder(DIM)
+        super().__init__(image_encoder, image_size, padding)
         if weights is not None:
             load_sam(self, weights, self.variants)
-
-    def embed(self, images: Tensor) -> Embedding:
-        height, width = images.shape[-2:]
-        if max(height, width) > self.image_size:
-            raise SegfolioError(
-                f"an image is {width}x{height} pixels, expected at most {self.image_size} on each side: resize it, or "
-                "give the network a larger image_size"
-            )
-        return (self.image_encoder(pad(images, (0, self.image_size - width, 0, self.image_size - height))),)
-
-    def read(self, embedding: Embedding, prompts: PromptInput, multimask: bool = True) -> Reading:
-        (image,) = embedding
-        positions = self.prompt_encoder.positions()
-        return self.mask_decoder.read(image, positions, self.prompt_encoder(prompts), prompts.image, multimask)
-
-    def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
-        return self.mask_decoder.draw(reading, keep)
 
 
 class ImageEncoder(nn.Module):
@@ -129,17 +103,12 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing
-        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, width, PATCH, stride=PATCH)))
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, width, STRIDE, stride=STRIDE)))
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, side, side, width), std=0.02))
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         windows = [0 if i in global_blocks else window for i in range(depth)]
         self.blocks = nn.ModuleList(Block(width, heads, w, side, rate) for w, rate in zip(windows, rates, strict=True))
-        self.neck = nn.Sequential(
-            nn.Conv2d(width, DIM, 1, bias=False),
-            LayerNorm2d(DIM),
-            nn.Conv2d(DIM, DIM, 3, padding=1, bias=False),
-            LayerNorm2d(DIM),
-        )
+        self.neck = neck(width)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patch_embed(images).permute(0, 2, 3, 1) + self.pos_embed

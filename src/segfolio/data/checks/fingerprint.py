@@ -26,7 +26,7 @@ def fingerprint(dataset: SegmentationDataset) -> str:
     if isinstance(dataset, Remapped):
         return _sha256([list(dataset.remap.items()), fingerprint(dataset.dataset)])
     classes = asdict(dataset.labels) if dataset.has_labels else {}
-    labels = {k: v for k, v in classes.items() if k != "palette"}  # colours are no data
+    labels = {k: v for k, v in classes.items() if k not in ("palette", "frequencies")}  # no data, or in the files
     files = list(dataset.files())
     if not files:
         return _sha256([labels, *_drawn(dataset)])

@@ -12,6 +12,7 @@ from segfolio.data.datasets.dsb2018 import DSB2018
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.datasets.isbi2012 import ISBI2012
 from segfolio.data.datasets.kitti import KITTI
+from segfolio.data.datasets.lvis import LVIS
 from segfolio.data.datasets.mapillary_vistas import MapillaryVistas
 from segfolio.data.datasets.mask_folder import MaskFolder
 from segfolio.data.datasets.nyud import NYUD
@@ -30,6 +31,7 @@ __all__ = [
     "DSB2018",
     "ISBI2012",
     "KITTI",
+    "LVIS",
     "NYUD",
     "SA1B",
     "SBD",

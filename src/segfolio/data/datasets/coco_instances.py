@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import torch
 from torchvision.tv_tensors import Mask
@@ -42,7 +43,8 @@ class CocoInstances(SegmentationDataset):
 
     Images without an object are kept; a file without annotations, as COCO's of test images, can be predicted. Classes
     are the file's categories in the order of their ids, all of them things. Masks are decoded when an image is read;
-    objects that have a box alone are for networks that learn boxes alone.
+    objects that have a box alone are for networks that learn boxes alone. A file that says what each image was searched
+    for, and how frequent each category is, as those of `LVIS` do, is evaluated by it.
 
     Args:
         root: the folder below which the files are.
@@ -57,8 +59,10 @@ class CocoInstances(SegmentationDataset):
 
     Raises:
         SegfolioError: a file that is missing, is no JSON, or lacks what a COCO file has; no folder of images; a
-            `background` where objects have no masks.
+            `background` where objects have no masks, or where images were searched for some of the classes alone.
     """
+
+    usual: ClassVar[tuple[str, ...]] = USUAL
 
     info = DatasetInfo(
         title="COCO",
@@ -90,10 +94,15 @@ class CocoInstances(SegmentationDataset):
         value_range: tuple[float, float] | None = None,
         shown: Sequence[int] = (),
     ) -> None:
-        names = [name.replace("{split}", split) for name in ([annotations] if annotations else USUAL)]
+        names = [name.replace("{split}", split) for name in ([annotations] if annotations else self.usual)]
         found = next((name for name in names if root is not None and (Path(root) / name).is_file()), names[0])
         root = self.expect_files(root, found)
         self.file = coco.load(root / found)
+        if background and self.file.not_federated is None:
+            raise SegfolioError(
+                f"{self.file.path}: images were searched for some of the classes alone, so that what is no object need "
+                "not be background; leave out background"
+            )
         self.labels = _label_space(self.file, background)
         self.image_space = ImageSpace(channels, dtype, value_range or (), tuple(shown))
         folders = [".", "images", f"{split}2017", split] if images is None else [images.replace("{split}", split)]
@@ -113,9 +122,12 @@ class CocoInstances(SegmentationDataset):
                 found = files_by_id(root / folder)
                 if names & found.keys():
                     return root / folder, found
+        first = self.file.images[0].path if self.file.images else ""
+        elsewhere = first.startswith("/") or ":" in first  # on another machine, as no file of this one
+        do = "make their names relative to that folder" if elsewhere else "say in which folder they are (images)"
         raise SegfolioError(
-            f"{self.file.path} names {len(self.file.images)} images, none of which is below {root} in "
-            f"{' or '.join(folders)}; say in which folder they are (images)"
+            f"{self.file.path} names {counted(len(self.file.images), 'image')}, none of which is below {root} in "
+            f"{' or '.join(folders)} (the first is {first}); {do}"
         )
 
     def __len__(self) -> int:
@@ -151,7 +163,8 @@ class CocoInstances(SegmentationDataset):
         semantic = None
         if self.labels.background:
             semantic = Mask(torch.from_numpy(coco.semantic(segments, self.labels)))
-        target = Target(semantic, segments, ignore_index=self.labels.ignore_index, number=image.id)
+        searched = coco.federated(self.file, image, self.labels)
+        target = Target(semantic, segments, ignore_index=self.labels.ignore_index, number=image.id, federated=searched)
         return Sample(pixels, image.stem, size, target)
 
     def files(self) -> Iterator[Path]:
@@ -174,6 +187,7 @@ def _label_space(file: coco.CocoFile, background: str | None) -> LabelSpace:
     names, ids = tuple(file.categories.values()), tuple(file.categories)
     if background:
         ids += (next(i for i in count() if i not in ids),)
+    frequencies = tuple(file.frequencies.values()) if file.not_federated is None else ()
     try:
         return LabelSpace(
             names=(*names, background) if background else names,
@@ -181,6 +195,7 @@ def _label_space(file: coco.CocoFile, background: str | None) -> LabelSpace:
             things=names,
             background=background,
             ignore_index=max(255, len(ids)),
+            frequencies=frequencies,
         )
     except SegfolioError as error:
         raise SegfolioError(f"{file.path}, categories: {error}") from None

@@ -21,19 +21,29 @@ from segfolio.data.formats.image_header import read_header
 from segfolio.data.formats.json_outline import Entries, Irregular, outline
 from segfolio.data.formats.rle import RLE
 from segfolio.data.image_ids import id_of
-from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Prediction, Size
+from segfolio.data.labels import FREQUENCIES, LabelSpace
+from segfolio.data.sample import Federated, Prediction, Size
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 from segfolio.files import making_many
 
+_SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
+_FREQUENCIES = dict(zip("rcf", FREQUENCIES, strict=True))
+
 
 class Image(NamedTuple):
-    """`size` is None where the file gives none."""
+    """What a file lists of an image; all but id and name may be lacking.
+
+    Attributes:
+        neg_category_ids: in LVIS's files, categories that the image is known to lack.
+        not_exhaustive_category_ids: and those of which it may have more objects than are annotated.
+    """
 
     id: int
     file_name: str
     size: Size | None
+    neg_category_ids: list[int] | None = None
+    not_exhaustive_category_ids: list[int] | None = None
 
     @property
     def stem(self) -> str:
@@ -69,6 +79,7 @@ class CocoFile(NamedTuple):
         categories: names under their ids, in the order of ids.
         annotations: of each image's id; none where the file has no such list, as COCO's own of test images.
         box_only: how many annotations have a box and no mask, and the id of the first.
+        frequencies: of the categories of which the file gives one, by id and in their order, see `LabelSpace`.
     """
 
     path: Path
@@ -76,6 +87,19 @@ class CocoFile(NamedTuple):
     categories: dict[int, str]
     annotations: Mapping[int, list[Annotation]]
     box_only: tuple[int, int | None] = (0, None)
+    frequencies: Mapping[int, str] = {}
+
+    @property
+    def not_federated(self) -> str | None:
+        """What an LVIS file has and this one lacks, in words: the first such thing; None where it is federated."""
+        for number in self.categories:
+            if number not in self.frequencies:
+                return f"category {number} has no frequency of {', '.join(_FREQUENCIES)}"
+        for image in self.images:
+            for key in _SEARCHED:
+                if getattr(image, key) is None:
+                    return f"image {image.id} has no {key}"
+        return None
 
 
 def load(path: Path) -> CocoFile:
@@ -102,9 +126,11 @@ def load(path: Path) -> CocoFile:
     index = np.load(io.BytesIO(kept))
     with making_many():
         head = json.loads(index["head"].tobytes())
-        images = [Image(number, name, size and (size[0], size[1])) for number, name, size in head["images"]]
+        images = [
+            Image(number, name, size and (size[0], size[1]), *more) for number, name, size, *more in head["images"]
+        ]
     entries = Entries(data, index["spans"], _annotation)
-    return CocoFile(path, images, dict(head["categories"]), entries, tuple(head["box_only"]))
+    return CocoFile(path, images, dict(head["categories"]), entries, tuple(head["box_only"]), dict(head["frequencies"]))
 
 
 def _index(path: Path, data: bytes) -> bytes:
@@ -125,17 +151,20 @@ def _index(path: Path, data: bytes) -> bytes:
                 f"{path} lacks the list {key!r}; expected a COCO file of instances (found {list(content)})"
             )
     images = [
-        Image(_get(path, "images", i, x, "id", int), _get(path, "images", i, x, "file_name", str), _size(x))
+        Image(_get(path, "images", i, x, "id", int), _file_name(path, i, x), _size(x), *_searched(path, i, x))
         for i, x in enumerate(content["images"])
     ]
-    names: dict[int, str] = {}
+    names, frequencies = dict[int, str](), dict[int, str]()
     for i, x in enumerate(content["categories"]):
         category = _get(path, "categories", i, x, "id", int)
         if category in names:
             raise SegfolioError(f"{path}: the category id {category} occurs twice; give each category its own")
         names[category] = _get(path, "categories", i, x, "name", str)
+        if (frequency := x.get("frequency")) in [*_FREQUENCIES]:
+            frequencies[category] = _FREQUENCIES[frequency]
     alone = len(box_only), next(iter(box_only), None)
-    head = json.dumps({"images": images, "categories": sorted(names.items()), "box_only": alone}).encode()
+    kept = {"images": images, "categories": sorted(names.items()), "frequencies": sorted(frequencies.items())}
+    head = json.dumps({**kept, "box_only": alone}).encode()
     rows = np.array(spans, np.int64).reshape(-1, 3)
     np.savez(
         stream := io.BytesIO(),
@@ -176,9 +205,8 @@ def segments(file: CocoFile, image: Image, size: Size, labels: LabelSpace) -> Se
         SegfolioError: which annotation has a segmentation that is none, or a category that is none.
     """
     found = file.annotations.get(image.id, [])
-    places = {category: place for place, category in enumerate(labels.ids)}
     try:
-        classes = [places[a.category_id] for a in found]
+        classes = _places(labels, (a.category_id for a in found))
     except KeyError as error:
         raise SegfolioError(f"{file.path}: image {image.id} has an object of the unknown category {error}") from None
     areas = _floats([a.area for a in found])
@@ -191,6 +219,22 @@ def segments(file: CocoFile, image: Image, size: Size, labels: LabelSpace) -> Se
         areas=None if areas is None else areas[:, 0],
         box_only=torch.tensor([a.box_only for a in found]) if any(a.box_only for a in found) else None,
     )
+
+
+def federated(file: CocoFile, image: Image, labels: LabelSpace) -> Federated | None:
+    """What one image was searched for; None where the file does not say.
+
+    Raises:
+        SegfolioError: a category that is none.
+    """
+    absent, partial = image.neg_category_ids, image.not_exhaustive_category_ids
+    if absent is None or partial is None:
+        return None
+    try:
+        return Federated(*(tuple(_places(labels, ids)) for ids in (absent, partial)))
+    except KeyError as error:
+        where = " or ".join(_SEARCHED)
+        raise SegfolioError(f"{file.path}: image {image.id} has the unknown category {error} in {where}") from None
 
 
 def has_mask(segmentation: Any) -> bool:
@@ -310,6 +354,12 @@ def annotations_json(
     return content
 
 
+def _places(labels: LabelSpace, ids: Iterable[int]) -> list[int]:
+    """Class indices of category ids; a KeyError of one that is none."""
+    places = {category: place for place, category in enumerate(labels.ids)}
+    return [places[number] for number in ids]
+
+
 def _floats(values: list[Any], width: int = 1) -> Tensor | None:
     """float64 `[N, width]`, None where a value is missing or of another kind."""
     rows = [value if isinstance(value, list) else [value] for value in values]
@@ -327,6 +377,20 @@ def _get(path: Path, where: str, place: int, entry: Any, key: str, kind: type) -
         expected = "whole number of 64 bits" if kind is int else "text"
         raise SegfolioError(f"{path}: {key!r} of {where}[{place}] is {value!r}, expected a {expected}")
     return value
+
+
+def _file_name(path: Path, place: int, image: dict[str, Any]) -> str:
+    """As given; where an image has a `coco_url` alone, as in LVIS's files, its last folder and its name."""
+    alone = "coco_url" in image and "file_name" not in image
+    name: str = _get(path, "images", place, image, "coco_url" if alone else "file_name", str)
+    return "/".join(name.split("/")[-2:]) if alone else name
+
+
+def _searched(path: Path, place: int, image: dict[str, Any]) -> list[list[int] | None]:
+    for key, ids in (found := {key: image.get(key) for key in _SEARCHED}).items():
+        if ids is not None and not (isinstance(ids, list) and set(map(type, ids)) <= {int}):
+            raise SegfolioError(f"{path}: {key!r} of images[{place}] is {str(ids)[:40]}, expected a list of numbers")
+    return list(found.values())
 
 
 def _size(image: dict[str, Any]) -> Size | None:

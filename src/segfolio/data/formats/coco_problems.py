@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from segfolio.data.checks.problems import Problem
 from segfolio.data.formats import rle
-from segfolio.data.formats.coco import Annotation, CocoFile, box_of, header_size
+from segfolio.data.formats.coco import Annotation, CocoFile, Image, box_of, header_size
 from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError
 
@@ -42,11 +42,23 @@ def problems(file: CocoFile, paths: Sequence[Path]) -> Iterator[Problem]:
             sizes = "{1}x{0}, in its file {3}x{2}".format(*image.size, *stored)
             where = f"{file.path}: image {image.id} ({image.file_name}: {sizes})"
             yield Problem("image", "of another size in the annotations than in its file", where, True, image.stem)
+        for what, number, fatal in _contradictions(image, file):
+            yield Problem("image", what, f"{file.path}: image {image.id} (category {number})", fatal, image.stem)
         if size := stored or image.size:
             for annotation in file.annotations.get(image.id, []):
                 for what, detail, fatal in _faults(annotation, size, file.categories):
                     where = f"{file.path}: annotation {annotation.id}{detail and f' ({detail})'}"
                     yield Problem("annotation", what, where, fatal, image.stem)
+
+
+def _contradictions(image: Image, file: CocoFile) -> Iterator[tuple[str, int, bool]]:
+    """Of a federated file: what is wrong about a category, which one, and whether it is fatal."""
+    absent, partial = (set(x or ()) for x in (image.neg_category_ids, image.not_exhaustive_category_ids))
+    for number in sorted((absent | partial) - file.categories.keys()):
+        yield "with an unknown category in neg_category_ids or not_exhaustive_category_ids", number, True
+    present = {a.category_id for a in file.annotations.get(image.id, [])} if absent else set()
+    for number in sorted(absent & present):
+        yield "with objects of a category that its neg_category_ids say it lacks (they count)", number, False
 
 
 def _faults(annotation: Annotation, size: Size, categories: Mapping[int, str]) -> Iterator[tuple[str, str, bool]]:

@@ -46,7 +46,7 @@ def read_image(path: Path, space: ImageSpace = RGB) -> npt.NDArray[Any]:
         pixels = _decoded(path, data, space.channels)
     if wrong := space.misfit(pixels.shape[2], pixels.dtype.name):
         raise SegfolioError(f"{path} is {wrong}")
-    pixels = _with_channels(pixels.astype(space.dtype, copy=False), space.channels)
+    pixels = with_channels(pixels.astype(space.dtype, copy=False), space.channels)
     if space.dtype == "float32" and not np.isfinite(pixels).all():
         raise SegfolioError(f"{path} holds values that are no numbers or infinite; write others in their places")
     return pixels
@@ -177,7 +177,7 @@ def _decoded(path: Path, data: bytes, channels: int) -> npt.NDArray[Any]:
     return pixels[..., [0, 3]] if grey_and_alpha else pixels
 
 
-def _with_channels(pixels: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
+def with_channels(pixels: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
     """`[H, W, C]` as grey or RGB where that is asked for and there is something else."""
     if pixels.shape[2] == channels:
         return pixels

@@ -1,0 +1,87 @@
+"""Our SegFormer-B0 against transformers' `SegformerForSemanticSegmentation` in a bare loop, with the same weights.
+
+    python -m benchmarks.segformer
+
+One image of 512 x 512, 150 classes, one CPU thread, attention of both through `scaled_dot_product_attention`. A
+training step is of cross-entropy at the image's size, with stochastic depth and dropout, and of AdamW; its memory is
+the most that tensors hold at once beyond weights and the state of the optimiser.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from benchmarks.confusion_matrix import median_times, peak_bytes
+from segfolio.architectures.transformer.segformer import SegFormer, of_ours
+
+AIMS = {"forward": "<= 0.55", "training step": "<= 0.7", "memory of the step": "<= 0.9"}
+SIZE, CLASSES = 512, 150
+
+
+class Theirs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        config = SegformerConfig(num_labels=CLASSES, attn_implementation="sdpa")  # type: ignore[call-arg]
+        self.model = SegformerForSemanticSegmentation(config)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images).logits
+
+
+def forward(network: nn.Module, images: Tensor) -> Callable[[], None]:
+    def run() -> None:
+        network.eval()
+        with torch.inference_mode():
+            network(images)
+
+    return run
+
+
+def step(network: nn.Module, images: Tensor, target: Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5)
+
+    def run() -> None:
+        network.train()
+        logits = interpolate(network(images), target.shape[-2:], mode="bilinear", align_corners=False)
+        cross_entropy(logits, target, ignore_index=255).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def main() -> dict[str, float]:
+    """Which part of transformers' time and memory we need.
+
+    Raises:
+        AssertionError: logits that are not theirs.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    theirs, ours = Theirs(), SegFormer(CLASSES)
+    ours.load_state_dict(of_ours(theirs.model.state_dict()))
+    images, target = torch.randn(1, 3, SIZE, SIZE), torch.randint(CLASSES, (1, SIZE, SIZE))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-3, atol=1e-4)
+    sides = {"ours": ours, "transformers": theirs}
+    seconds = median_times({name: forward(network, images) for name, network in sides.items()}, rounds=5)
+    steps = {name: step(network, images, target) for name, network in sides.items()}
+    trained = median_times(steps, rounds=3)
+    memory = {name: peak_bytes(run) for name, run in steps.items()}
+    for name in sides:
+        print(
+            f"{name:14}{1e3 * seconds[name]:8.0f} ms forward{1e3 * trained[name]:8.0f} ms a step"
+            f"{memory[name] / 1e6:9.1f} MB at peak of the step"
+        )
+    return {
+        "forward": seconds["ours"] / seconds["transformers"],
+        "training step": trained["ours"] / trained["transformers"],
+        "memory of the step": memory["ours"] / memory["transformers"],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""timm's plain ViTs as encoders: images of any size, and the tokens behind any of their blocks."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils.checkpoint import checkpoint
+
+from segfolio.errors import SegfolioError
+from segfolio.layers.backbones import check_timm_name
+from segfolio.weights.files import load_weights
+
+PREFIX = ("cls_token", "dist_token", "reg_token")
+
+
+def plain_vit(backbone: str, image_size: int, prefix: int | None = None, **arguments: Any) -> Any:
+    """timm's ViT without classifier, with a table of positions for square images.
+
+    Args:
+        backbone: timm's name.
+        image_size: of the table of positions, in pixels.
+        prefix: how many tokens beside the patches are kept, of class, distillation and registers; all if None.
+        arguments: of timm's constructor.
+
+    Raises:
+        SegfolioError: an unknown name, one that is no plain ViT, an image that is not of whole patches.
+    """
+    check_timm_name(backbone)
+    try:
+        vit: Any = timm.create_model(backbone, num_classes=0, img_size=image_size, **arguments)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise SegfolioError(f"backbone {backbone} is no plain ViT: {error}") from error
+    if not isinstance(vit, VisionTransformer) or vit.pos_embed is None or getattr(vit, "attn_pool", None) is not None:
+        raise SegfolioError(f"backbone {backbone} is no plain ViT with a table of positions, e.g. vit_base_patch16_384")
+    patch = vit.patch_embed.patch_size[0]
+    if image_size % patch or image_size < patch:
+        raise SegfolioError(f"image_size is {image_size}; {backbone} needs whole patches of {patch}x{patch} pixels")
+    kept = [name for name in PREFIX if getattr(vit, name, None) is not None]
+    for name in kept[prefix:] if prefix is not None else ():
+        setattr(vit, name, None)
+    if prefix is not None:
+        patches = math.prod(vit.patch_embed.grid_size)
+        with torch.no_grad():
+            vit.pos_embed = nn.Parameter(torch.cat(_apart(vit.pos_embed, patches, prefix), 1))
+    return vit
+
+
+def embed(vit: Any, images: Tensor) -> Tensor:
+    """Images `[B, C_in, H, W]` of whole patches to tokens `[B, P + h w, D]`, P beside the patches; positions are
+    interpolated where the images are not of the table's size."""
+    patches = vit.patch_embed.proj(images)
+    grid = (patches.shape[-2], patches.shape[-1])
+    first, positions = _apart(vit.pos_embed, math.prod(vit.patch_embed.grid_size))
+    tokens = patches.flatten(2).transpose(1, 2) + resized(positions, vit.patch_embed.grid_size, grid)
+    prefix = [token for name in PREFIX if (token := getattr(vit, name, None)) is not None]
+    if prefix:
+        beside = torch.cat(prefix, 1)
+        beside = beside + first if first.shape[1] else beside
+        tokens = torch.cat([beside.expand(len(tokens), -1, -1), tokens], 1)
+    return vit.norm_pre(vit.pos_drop(tokens))
+
+
+def behind_blocks(vit: Any, tokens: Tensor, blocks: Iterable[int], checkpointing: bool) -> list[Tensor]:
+    """Tokens behind each of `blocks`, counted from 0; blocks behind the last of them are not run.
+
+    Args:
+        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+    """
+    wanted = sorted(set(blocks))
+    found = {}
+    for index, block in enumerate(vit.blocks[: wanted[-1] + 1]):
+        kept = checkpointing and vit.training
+        tokens = checkpoint(block, tokens, use_reentrant=False) if kept else block(tokens)
+        if index in wanted:
+            found[index] = tokens
+    return [found[index] for index in blocks]
+
+
+def patch_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`[B, P + h w, D]` to the patches' map `[B, D, h, w]`."""
+    return tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+
+
+def without_padding(logits: Tensor, padded: Tensor, images: Tensor) -> Tensor:
+    """Logits of `padded` images enlarged to them and cut to `images`; as they are where nothing was padded."""
+    if images.shape == padded.shape:
+        return logits
+    enlarged = interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
+    return enlarged[..., : images.shape[-2], : images.shape[-1]]
+
+
+def check_at_least_a_patch(name: str, images: Tensor, patch: int) -> None:
+    """Refuse images that would be padding for the most part.
+
+    Raises:
+        SegfolioError: a side that is shorter than a patch.
+    """
+    if min(images.shape[-2:]) < patch:
+        raise SegfolioError(
+            f"{name} got images of {images.shape[-2]}x{images.shape[-1]} pixels, smaller than a patch of "
+            f"{patch}x{patch}: enlarge them"
+        )
+
+
+def load_vit(vit: Any, state: Mapping[str, Tensor], source: str) -> None:
+    """Load what `vit` has of timm's state dict, the table of positions interpolated to its image size.
+
+    Raises:
+        SegfolioError: another patch size, positions that are no square grid, weights that are missing or do not fit.
+    """
+    own = vit.state_dict()
+    taken = {key: value for key, value in state.items() if key in own}
+    kernel, patch = taken.get("patch_embed.proj.weight"), vit.patch_embed.patch_size[0]
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != patch:
+        raise SegfolioError(
+            f"{source} is of patches of {kernel.shape[-1]}x{kernel.shape[-1]} pixels and the network's are "
+            f"{patch}x{patch}; take weights of the same patch size"
+        )
+    if "pos_embed" in taken:
+        table = taken["pos_embed"]
+        patches = math.isqrt(table.shape[1]) ** 2
+        beside = table.shape[1] - patches
+        if table.shape[0] != 1 or beside > sum(state[name].shape[1] for name in PREFIX if name in state):
+            raise SegfolioError(
+                f"{source} has a table of {table.shape[1]} positions, which is no square grid of patches and the "
+                f"tokens beside it; take weights of square images"
+            )
+        first, positions = _apart(table, patches, own["pos_embed"].shape[1] - math.prod(vit.patch_embed.grid_size))
+        side = math.isqrt(patches)
+        taken["pos_embed"] = torch.cat([first, resized(positions, (side, side), vit.patch_embed.grid_size)], 1)
+    load_weights(vit, taken, source)
+
+
+def resized(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Positions `[1, h w, D]` of a grid at another, bilinearly."""
+    if tuple(old) == tuple(new):
+        return positions
+    grid = positions.transpose(1, 2).unflatten(2, tuple(old))
+    return interpolate(grid, tuple(new), mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+
+
+def _apart(table: Tensor, patches: int, first: int | None = None) -> tuple[Tensor, Tensor]:
+    """The positions beside the patches, the `first` of them if given, and those of the patches."""
+    beside = table[:, :-patches]
+    return beside if first is None else beside[:, :first], table[:, -patches:]

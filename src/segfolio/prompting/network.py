@@ -1,0 +1,95 @@
+"""A promptable family as a run left it, or as a config says it, without the data that it was trained on."""
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from jsonargparse._util import import_object
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from segfolio.arguments import with_config_of_run
+from segfolio.data.image_space import RGB
+from segfolio.data.labels import ANYTHING
+from segfolio.errors import SegfolioError
+from segfolio.experiment import instance
+from segfolio.families import Promptable
+from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
+from segfolio.ledger.command import Parser
+from segfolio.mistakes import explain
+from segfolio.runs import run_of
+from segfolio.upgrade import upgrade
+from segfolio.yaml_file import read_yaml
+
+Given = Sequence[str]
+
+
+def promptable(
+    command: str, config: str | None, checkpoint: str | None, changes: Given = ()
+) -> tuple[Promptable, Path]:
+    """The family in evaluation, and the folder to write to: of the run that it came from, or this one.
+
+    Args:
+        command: for errors.
+        config: a file with the block `model`; that of the checkpoint's run if not given.
+        checkpoint: of a run, or the run's folder; the network is as the config says if not given.
+        changes: `--predict_with.KEY VALUE ...`, in place of what the config says.
+
+    Raises:
+        SegfolioError: neither of the two, files that cannot be read or do not fit, a config of another family.
+    """
+    asked = [*(["-c", config] if config else []), *(["--ckpt_path", checkpoint] if checkpoint else [])]
+    parser = Parser(command)
+    parser.add_argument("-c", dest="config", type=Path)
+    parser.add_argument("--ckpt_path", type=Path)
+    found, _ = parser.parse_known_args(with_config_of_run([command, *asked])[1:])
+    model = upgrade(read_yaml(found.config, "model")).get("model")
+    _check_family(model, found.config)
+    content = None if found.ckpt_path is None else read_checkpoint(found.ckpt_path)
+    family = _built(model, found.config, content, changes)
+    if content is not None:
+        family.on_load_checkpoint(content)
+        family.load_state_dict(content["state_dict"])
+        return family.eval(), run_of(found.ckpt_path) or Path()
+    if not str(model).count("'weights': '") and not str(model).count("'init_from': '"):
+        rank_zero_warn("neither --ckpt_path nor weights are given: the network is as it was initialised")
+    return family.eval(), Path()
+
+
+def _check_family(model: Any, config: Path) -> None:
+    name = model.get("class_path") if isinstance(model, dict) else None
+    try:
+        family = import_object(name) if isinstance(name, str) else None
+    except (ImportError, AttributeError, ValueError):
+        family = None
+    if not (isinstance(family, type) and issubclass(family, Promptable)):
+        raise SegfolioError(
+            f"{config} is of {name or 'no model'}, which is not asked by points and boxes; give a config or a "
+            "checkpoint of segfolio.families.Promptable"
+        )
+
+
+def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes: Given) -> Promptable:
+    """Without weights to be fetched where a checkpoint has them."""
+    arguments = {**(model.get("init_args") or {})}
+    labels = ANYTHING if checkpoint is None else labels_of(checkpoint)
+    space = (image_space_of(checkpoint) if checkpoint else None) or RGB
+    arguments |= {"labels": instance(labels), "image_space": instance(space)}
+    if checkpoint is not None:
+        arguments["init_from"] = None
+        network = (arguments.get("architecture") or {}).get("init_args") or {}
+        if "weights" in network:
+            network["weights"] = None
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_subclass_arguments(Promptable, "model", required=True)
+    try:
+        given = parser.parse_object({"model": {"class_path": model["class_path"], "init_args": arguments}})
+        parsed = parser.parse_args([_under_model(change) for change in changes], namespace=given)
+    except ArgumentError as error:
+        raise SegfolioError(f"{config}: {explain(str(error), (a.dest for a in parser._actions))}") from error
+    return parser.instantiate(parsed).model
+
+
+def _under_model(argument: str) -> str:
+    return f"--model.init_args.{argument[2:]}" if argument.startswith("--predict_with.") else argument
