@@ -136,7 +136,8 @@ class Distillation(Trained):
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.preparation = Lesson(None, self.preparation.points)
             return
-        self._check_embeddings()
+        if self.mode != "coupled":
+            self._check_embeddings()
         for split in data.splits_of("fit"):
             if split != data.train_split and data.eval_transforms:
                 continue  # then the teacher is asked
