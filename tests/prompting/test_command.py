@@ -98,7 +98,7 @@ def test_objects_are_asked_for_by_points_and_boxes(segfolio, given: Path, capsys
         assert prompts[0]["box"] == [3, 4, 30, 36]
         candidates = [read_image(Path(f"out/candidates/{name}_3_{n}.png"), GREY)[..., 0] for n in range(3)]
         assert (np.stack(candidates) == 255 * answers[2].candidates).all()
-        assert read_image(Path(f"out/overlay/{name}.png")).shape == (480, 624, 3)
+        assert read_image(Path(f"out/overlay/{name}.png")).shape == (600, 780, 3)
     assert not Path("out/candidates/one_1_0.png").exists()
 
 
