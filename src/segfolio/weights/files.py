@@ -11,6 +11,7 @@ from torchvision.models import get_model_weights
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.input_layer import fitted
+from segfolio.weights.low_rank import merged
 
 NOT_FOUND = "{weights} is neither a file nor a name of {model}'s weights ({names})"
 NOT_DOWNLOADED = "{url} cannot be downloaded ({reason}); fetch it elsewhere and put {name} into {folder}"
@@ -84,7 +85,8 @@ def _download(url: str) -> Path:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The state dict of a PyTorch or safetensors file, on the CPU; of a checkpoint, that of its `model`, too.
+    """The state dict of a PyTorch or safetensors file, on the CPU; of a checkpoint, that of its `model`, too, and of a
+    run's that of its network, with what was adapted by low rank added to what it was made of.
 
     Raises:
         SegfolioError: a file that holds something else than weights.
@@ -101,4 +103,6 @@ def read_file(path: Path) -> dict[str, Tensor]:
     if not (isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values())):
         raise SegfolioError(UNREADABLE.format(path=path))
     network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    if network and "lora_scale" in (of_run := dict(content).get("segfolio", {})):
+        return merged(network, of_run["lora_scale"])
     return network or dict(state)  # a checkpoint's state dict also holds the loss's and the metrics' buffers
