@@ -41,6 +41,8 @@ def test_checkpoint_of_an_adapted_network_gives_it_with_the_products_added(tmp_p
 def test_plain_state_dict_is_read_as_it_is(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "linear.pth")
     assert list(read_weights(str(tmp_path / "linear.pth"), "vgg16")) == ["weight", "bias"]
+    torch.save({"model": nn.DataParallel(nn.Linear(2, 1)).state_dict()}, tmp_path / "parallel.pth")
+    assert list(read_weights(str(tmp_path / "parallel.pth"), "vgg16")) == ["weight", "bias"]
 
 
 def test_name_is_read_from_the_cache_before_the_network(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

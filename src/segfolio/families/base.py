@@ -102,9 +102,6 @@ class Family(Trained):
     def on_test_epoch_end(self) -> None:
         self.log_figures("test", (self.tester or self.evaluation).figures())
 
-    def log_figures(self, stage: str, figures: Mapping[str, Tensor | float]) -> None:
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
-
     @property
     def protocol(self) -> str:
         """How a test arrives at its figures, in the words of the ledger."""

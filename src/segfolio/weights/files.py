@@ -7,6 +7,7 @@ from urllib.parse import urlparse
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torchvision.models import get_model_weights
 
 from segfolio.errors import SegfolioError
@@ -102,6 +103,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
             state = content[key]
     if not (isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values())):
         raise SegfolioError(UNREADABLE.format(path=path))
+    consume_prefix_in_state_dict_if_present(state, "module.")  # of a network that was trained in parallel
     network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
     if network and "lora_scale" in (of_run := dict(content).get("segfolio", {})):
         return merged(network, of_run["lora_scale"])
