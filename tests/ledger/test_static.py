@@ -119,7 +119,7 @@ def test_it_stands_beside_what_was_run_and_is_no_run(tmp_path, replicated, segfo
     assert "| 46.4, **45.5 ± 0.7 (2)** within | 57, **57.1** within | 9, **8** outside[^2] | [^1] |" in text
     assert "\n[^2]: why it is | another\n" in text
     shown = page(rows)
-    assert '<abbr title="why it is | another">layers</abbr>' in shown
+    assert '<abbr title="layers: why it is | another">layers</abbr>' in shown
     assert "<p>57.1</p><p>8</p>" in shown
     assert segfolio("results", "--state=outside") == 0
     assert capsys.readouterr().out.splitlines()[2:] == ["net/row     layers      9             8          -1  outside"]

@@ -103,9 +103,10 @@ def _lines(texts: Iterable[str]) -> str:
 
 
 def _figure(cell: Cell) -> str:
-    """Its name; how it is counted shows over it."""
+    """Its name; the whole of it, and how it is counted, show over it."""
     label = escape(cell.figure.label(cell.name))
-    return f'<abbr title="{escape(cell.note)}">{label}</abbr>' if cell.note else label
+    said = ": ".join(filter(None, (label, escape(cell.note))))
+    return f'<abbr title="{said}">{label}</abbr>' if cell.note or " of " in cell.name else label
 
 
 def _experiment(row: Row) -> str:
