@@ -70,7 +70,7 @@ def _chosen(command: str, words: Sequence[str], rows: Callable[[], list[list[str
 
 def _architecture_rows() -> list[list[str]]:
     """Each file's are remembered until it changes, or what it imports, or how they are counted."""
-    around, counting = installed(), {PACKAGE / "listing.py", PACKAGE / "layers" / "hollow.py"}
+    around, counting = installed(), {PACKAGE / f"{file}.py" for file in ("listing", "layers/hollow", "layers/counting")}
     rows = []
     for file in sorted((PACKAGE / "architectures").rglob("*.py")):
         module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts))

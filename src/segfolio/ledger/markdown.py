@@ -12,7 +12,9 @@ _HEAD = """# Results
 
 Written by `make results` from the experiments and the results beside them; not to be edited. Ratios are in percent,
 other figures in the unit that is named; ↓ marks those of which less is better. Ours is mean ± standard deviation
-(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside."""
+(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside. What needs no run is counted on the
+network of the experiment: parameters, receptive field, stride and layers are within to the last digit that the paper
+prints, FLOPs within 3 %. A multiply-add is one FLOP; what counts as one is said with each."""
 
 
 class Notes:
@@ -68,21 +70,21 @@ def _legend() -> str:
 
 
 def _paper(rows: Sequence[Row], notes: Notes) -> str:
-    figures = headings(rows)
+    figures = headings(rows) | headings(rows, counted=True)
     lines = []
     for row in rows:
-        cells = {cell.key: _cell(cell) for cell in row.cells}
-        how = notes.mark(row.protocol) if row.ran else row.states[0]
+        cells = {cell.key: _cell(cell, notes) for cell in row.cells}
+        how = notes.mark(row.protocol) if row.ran else row.before
         lines.append((_link(row), row.paper.row, *(cells.get(key, "") for key in figures), how))
     return _pipes(("experiment", "row", *figures.values(), "how"), lines, numbers=len(figures), texts=2)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell, notes: Notes) -> str:
     """`46.4, **45.5 ± 0.7 (2)** within`; of what was not run the paper's figure alone."""
     expected = cell.figure.text(cell.expected)
     if cell.ours is None:
         return expected
-    ours = f"**{spread(cell.figure, cell.ours)}** {cell.state}"
+    ours = f"**{spread(cell.figure, cell.ours)}** {cell.state}" + (notes.mark(cell.note) if cell.note else "")
     return ours if cell.expected is None else f"{expected}, {ours}"
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from segfolio.errors import SegfolioError
 from segfolio.figure import HOUSE, STAGES, Figure, of_key
+from segfolio.ledger.static import Counting, countings
 from segfolio.yaml_file import read_yaml
 
 Status = Literal["trainable", "evaluate-only", "record-only"]
@@ -29,6 +30,7 @@ class Paper:
             given; a figure in another unit has its own, by log key.
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
+        static: figures that need no run, such as `{parameters: 41e6}`, and how they are counted, see `ledger.static`.
 
     Raises:
         SegfolioError: a key or status that does not exist, a figure or tolerance that is not in its unit.
@@ -41,6 +43,12 @@ class Paper:
     tolerance: float | dict[str, float] = DEFAULT_TOLERANCE
     status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
+    static: dict[str, Any] | list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def countings(self) -> list[Counting]:
+        """What `static` says."""
+        return countings(self.static)
 
     def __post_init__(self) -> None:
         for key in self.expected:
@@ -58,6 +66,7 @@ class Paper:
         for key in self.expected:
             if figure := of_key(key, HOUSE):
                 self._check(key, figure)
+        countings(self.static)
 
     def check_declared(self, declared: Mapping[str, Figure]) -> None:
         """Check what is claimed against the figures that the metrics of an experiment declare, by name.
@@ -149,5 +158,6 @@ _TYPES = {  # what is expected, and whether a value is that
     **dict.fromkeys(("title", "arxiv", "row", "status"), ("a text; put numbers in quotes", _text)),
     "expected": ("figures by log key, such as {test/mIoU: 0.464}", _numbers_by_key),
     "tolerance": ("a number, or numbers by log key", lambda v: _number(v) or _numbers_by_key(v)),
+    "static": ("figures as printed, such as {parameters: 41e6}", lambda v: isinstance(v, (dict, list))),
     "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
 }

@@ -14,7 +14,7 @@ from segfolio.ledger.record import Record, recipes_of_run, write_json
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a figure over seeds. `std` is that of a sample (n - 1), None for one seed."""
+    """Of a figure over `n` seeds, 0 where it needs none. `std` is that of a sample (n - 1), None for one seed."""
 
     mean: float
     std: float | None
