@@ -22,7 +22,8 @@ def warn_of_none(arguments: Any) -> None:
 def _named(arguments: Any) -> Iterator[tuple[Any, str]]:
     """Block and key of each, of dicts or of jsonargparse's namespaces."""
     architecture = arguments.get("architecture") or {}
-    network = {} if isinstance(architecture, str) else architecture.get("init_args") or {}
     if "init_from" in arguments:
         yield arguments, "init_from"
-    yield from [(network, key) for key in network.keys() if key == "weights" or key.endswith("_weights")]  # noqa: SIM118
+    if not isinstance(architecture, str):
+        network = architecture.get("init_args") or {}
+        yield from [(network, key) for key in network.keys() if key == "weights" or key.endswith("_weights")]  # noqa: SIM118
