@@ -46,6 +46,7 @@ def test_a_resumed_run_goes_on_with_its_record(segfolio):
     assert (second.state, second.sessions, second.steps) == ("finished", 2, 4)
     assert second.started == first.started
     assert second.wall_time > first.wall_time
+    assert second.processor_time > first.processor_time > 0
     assert second.data == first.data
     assert second.config != first.config  # another number of steps
 

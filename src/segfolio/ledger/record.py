@@ -55,6 +55,8 @@ class Record:
         finished: UTC.
         sessions: 1 and the times that the run was resumed.
         wall_time: seconds, over all sessions.
+        processor_time: seconds of the first process, all its threads together, over all sessions; what other processes
+            take from it meanwhile lengthens the wall time, but this one hardly.
         data_wait: share of training time in which there was no batch to work on.
         samples_per_second: of training, over all processes.
         peak_memory: GiB of the first process: on CUDA what was allocated, else its resident set.
@@ -83,6 +85,7 @@ class Record:
     finished: str = ""
     sessions: int = 1
     wall_time: float = 0.0
+    processor_time: float | None = None
     steps: int = 0
     epochs: int = 0
     data_wait: float | None = None
