@@ -36,6 +36,7 @@ from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import out_of_reach
 from segfolio.weights.input_layer import tell_fitted
+from segfolio.weights.names import unwrapped
 from segfolio.weights.packaged import PACKAGES, read_package
 
 ENCODERS = smp.encoders.encoders
@@ -109,16 +110,11 @@ class SMP(nn.Module):
         if any(key.startswith("model.decoder.") for key in state):
             return load_weights(self, state, source)
         encoder: Any = self.model.encoder
-        own = encoder.state_dict()
-        readings = [
-            {before + key.removeprefix(after): value for key, value in state.items()}
-            for before in ("", "model.")  # of timm's networks within smp's
-            for after in ("", "encoder.", "model.encoder.")
-        ]
-        best = max(readings, key=lambda reading: len(own.keys() & reading.keys()))
-        found = {key: value for key, value in best.items() if key in own}
+        names = {key.removeprefix("model."): key for key in encoder.state_dict()}  # of timm's networks within smp's
+        given = unwrapped(state, names)
+        found = {names[key]: value for key, value in given.items() if key in names}
         if not found:
-            raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(own)}")
+            raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(names)}")
         return load_weights(encoder, found, source)
 
     def forward(self, images: Tensor) -> Tensor:
