@@ -124,6 +124,7 @@ class RunRecord(Callback):
             hardware={**machine(), **_gpus(trainer)},
             world_size=trainer.world_size,
             precision=str(trainer.precision),
+            parameters=sum(p.numel() for p in trainer.lightning_module.network.parameters()),  # type: ignore[union-attr]
             float32=float32_in_words(),
             deterministic=torch.get_deterministic_debug_mode() == 2,  # not where torch only warns
             started=self._earlier.started,

@@ -50,6 +50,7 @@ class Record:
         lock: sha256 of the repository's `requirements.lock`.
         versions: of Python and the packages that compute.
         hardware: CPU and GPU, their numbers and memory.
+        parameters: of the network, whether they are trained or not.
         float32: how it is computed, in words: TF32 is not float32.
         started: UTC; of the first session where the run was resumed.
         finished: UTC.
@@ -79,6 +80,7 @@ class Record:
     hardware: dict[str, Any] = field(default_factory=dict)
     world_size: int = 1
     precision: str = ""
+    parameters: int | None = None
     float32: str = ""
     deterministic: bool = False
     started: str = ""

@@ -236,6 +236,8 @@ def _hardware(record: Record) -> str:
     gpus, about = record.hardware.get("gpus"), record.hardware
     machine = f"{gpus} x {about['gpu']}" if gpus else f"{about.get('cores')} cores of {about.get('cpu')}"
     time = f"{record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else ""
+    if time and record.processor_time and not gpus:  # which says more where the machine does other work, too
+        time += f", {record.processor_time / 60:.0f} min of one core"
     return ", ".join(filter(None, (machine, time, record.batch_statistics)))
 
 
