@@ -128,14 +128,14 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
         if (paper := paper_of(content, path)) is None:
             continue
         dataset = _dataset(content)
-        shown = _shown(path, paper, recipe_hash(content), said)
+        shown = shown_results(path, paper, recipe_hash(content), said)
         if all(results.overrides for _, results in shown):
             rows.append(Row(path, paper, _claimed(path, paper, HOUSE, said), dataset))
         rows += [_run(path, paper, dataset, *each, said) for each in shown]
     return sorted(rows, key=lambda row: (not row.ran, row.system, not row.experiment)), said
 
 
-def _shown(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
+def shown_results(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
     """The results beside an experiment, reduced to the seeds that may be shown; those without overrides first."""
     shown = []
     for file in sorted(path.parent.glob(f"{path.stem}.*results.json")):
