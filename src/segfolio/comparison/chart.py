@@ -28,12 +28,14 @@ def chart(rows: Sequence[Compared]) -> bytes:
         drawn = Figure(figsize=(9, 3.6), layout="constrained")
         panels = drawn.subplots(1, len(AXES), sharey=True)
         for panel, (field, unit, label) in zip(panels, AXES, strict=True):
-            points = [(row, x / unit, value) for row, value, _ in ran if (x := row.mean(field)) is not None]
-            for row, x, value in points:
+            points = [(x / unit, value, row) for row, value, _ in ran if (x := row.mean(field)) is not None]
+            middle = sum(x for x, _, _ in points) / max(1, len(points))
+            for number, (x, value, row) in enumerate(sorted(points, key=lambda point: point[:2])):
                 y = value if figure_of.unit else 100 * value
                 looks = {"color": "C0"} if row.pretrained else {"color": "C1", "fillstyle": "none"}
                 panel.plot(x, y, "o", **looks)
-                panel.annotate(row.file.stem, (x, y), xytext=(5, 4), textcoords="offset points")
+                side, height = ("left", 6) if x <= middle else ("right", -6), 5 if number % 2 else -11
+                panel.annotate(row.file.stem, (x, y), xytext=(side[1], height), textcoords="offset points", ha=side[0])
             panel.set_xlabel(label)
             panel.margins(x=0.2, y=0.12)
             panel.grid(alpha=0.3)
