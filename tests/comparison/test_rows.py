@@ -55,6 +55,16 @@ def test_what_was_not_tested_in_one_way_is_refused(tmp_path, replicated, other, 
         compared([tmp_path / "experiments/net"])
 
 
+def test_families_make_figures_each_in_its_own_way(tmp_path, replicated):
+    for name, how in (("a", "one confusion matrix"), ("b", "semantic inference of the queries")):
+        words = f"20 images of test; whole image, at its original size; {how}; slide: windows of 2x2"
+        replicated(write_experiment(tmp_path, f"net/{name}"), 0.3, protocol=words)
+    assert len(compared([tmp_path / "experiments/net"])) == 2
+    replicated(write_experiment(tmp_path, "net/b"), 0.3, protocol=words.replace("2x2", "4x4"))
+    with pytest.raises(SegfolioError, match="net/b was tested otherwise"):
+        compared([tmp_path / "experiments/net"])
+
+
 def test_what_pretraining_brought_is_of_one_network(tmp_path, replicated):
     for name, weights, found in (("a", "imagenet", 0.5), ("b", None, 0.3), ("c", "imagenet", 0.4)):
         replicated(trained_from(write_experiment(tmp_path, f"net/{name}"), weights), found)

@@ -1,6 +1,7 @@
 """What is compared: experiments that were tested in one way on one split."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _expect_one_way(found: Sequence[Compared]) -> None:
-    """The same images of the test, and the same way to their figures."""
+    """The same images of the test, seen in the same way."""
     first: Compared | None = None
     for each in found:
         for record in each.records:
@@ -133,10 +134,15 @@ def _expect_one_way(found: Sequence[Compared]) -> None:
             theirs, ours = first.records[0], record
             for what, one, other in (
                 ("tested on other data", theirs.data.get("test"), ours.data.get("test")),
-                (f"tested otherwise ({ours.protocol} in place of {theirs.protocol})", theirs.protocol, ours.protocol),
+                (f"tested otherwise ({ours.protocol} in place of {theirs.protocol})", _seen(theirs), _seen(ours)),
             ):
                 if one != other:
                     raise SegfolioError(f"{each.name} was {what} than {first.name}; compare what was tested in one way")
+
+
+def _seen(record: Record) -> str:
+    """The protocol without what a family makes of its own output, as the inference of queries."""
+    return re.sub("(at its original size); [^;]+", r"\1", record.protocol)
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
