@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 import segfolio.callbacks.record
@@ -39,6 +40,9 @@ def test_a_resumed_run_goes_on_with_its_record(segfolio):
     first = read()
     assert (first.state, first.sessions, first.steps) == ("finished", 1, 2)
     assert first.data.keys() == {"train", "val"}
+    saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    counted = {key: value for key, value in saved.items() if not key.endswith(("_mean", "_var", "_tracked"))}
+    assert first.parameters == sum(value.numel() for value in counted.values())
     assert datetime.fromisoformat(first.started) < datetime.fromisoformat(first.finished)
     assert first.samples_per_second > 0
     assert segfolio(*SMALL, "--trainer.max_steps=4", "--ckpt_path=run/checkpoints/last.ckpt") == 0
@@ -46,6 +50,7 @@ def test_a_resumed_run_goes_on_with_its_record(segfolio):
     assert (second.state, second.sessions, second.steps) == ("finished", 2, 4)
     assert second.started == first.started
     assert second.wall_time > first.wall_time
+    assert second.processor_time > first.processor_time > 0
     assert second.data == first.data
     assert second.config != first.config  # another number of steps
 
