@@ -79,7 +79,7 @@ def told_of(key: str) -> Iterator[None]:
     """What is made of a part of the config says in its own words what is wrong with it: a sentence of that part."""
     try:
         yield
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         if isinstance(error, SegfolioError) or isinstance(error.__cause__, SegfolioError):
             raise
         raise SegfolioError(f"{key}: {_sentence(error)}") from error
