@@ -120,8 +120,12 @@ def explain(report: str, parser: ArgumentParser) -> str:
                 + f"; it takes {', '.join(dict.fromkeys(name.partition('.')[0] for name in accepted))}"
                 * bool(accepted)
             )
-    if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", report):
-        key, keys = match[1] or match[2], [action.dest for action in parser._actions]
+    unknown = (
+        r"unrecognized arguments: --([\w.]+)|(?:Group '(\w+)' does|does) not accept option '([\w.]+)'"
+        r"|Option '([\w.]+)' is not accepted"
+    )
+    if match := re.search(unknown, report):
+        key, keys = ".".join(filter(None, match.groups())), [action.dest for action in parser._actions]
         if not place:
             return f"there is no key {key!r}{did_you_mean(key, keys)}"
         return f"{place}: there is no key {key!r}{did_you_mean(key, [*_arguments(_classes(report)[-1]), *_SAYS])}"
