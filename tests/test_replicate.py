@@ -201,7 +201,11 @@ def test_a_test_of_a_part_is_refused_before_the_training(commands, segfolio, cap
 @pytest.mark.parametrize(
     ("model", "dataset", "says"),
     [
-        ("segfolio.families.trained.Trained", "Shapes", "replicate trains and tests, but Trained has no test_step; train it by"),
+        (
+            "segfolio.families.trained.Trained",
+            "Shapes",
+            "but Trained has no test_step; train it by",
+        ),
         ("segfolio.families.Distillation", "SA1B", "there is nothing to test on: SA-1B has no split 'test'; it has"),
         ("segfolio.families.PerPixel", "MaskFolder", "there is nothing to test on: .*classes.yaml"),
     ],
@@ -224,7 +228,9 @@ def test_what_was_trained_without_a_validation_is_compared_by_what_it_was_traine
     monkeypatch.setattr(Replication, "resolved", {"model": model, "data": data, "trainer": {}})
     replication = Replication(write_experiment(tmp_path), [], tmp_path / "runs")
     replication.expect_test()
-    record = Record("net/row", replication.recipe, 0, data={"train": fingerprint(SA1B(tmp_path / "images", "train", 3))})
+    record = Record(
+        "net/row", replication.recipe, 0, data={"train": fingerprint(SA1B(tmp_path / "images", "train", 3))}
+    )
     record.write(run := tmp_path / "runs/seed0")
     said: list[str] = []
     monkeypatch.setattr(Replication, "_loop", lambda _, loop, *rest: said.append(loop))

@@ -12,7 +12,7 @@ def keep_empty_keys() -> None:
     By itself it puts configs together leaf by leaf, and an empty branch has none.
     """
     if getattr(Namespace.update, "__wrapped__", None) is None:
-        Namespace.update = _with_empty_branches(Namespace.update)  # type: ignore[method-assign]
+        Namespace.update = _with_empty_branches(Namespace.update)
 
 
 def _with_empty_branches(update: Any) -> Any:

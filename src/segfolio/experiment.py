@@ -172,7 +172,7 @@ class Experiment(LightningCLI):
                 )
 
     def instantiate_classes(self) -> None:
-        with told_by_class():
+        with told_by_class(self.config[self.loop]):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

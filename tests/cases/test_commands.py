@@ -127,6 +127,10 @@ FIT = ("fit", *SMALL, "--trainer.logger=false", "--trainer.max_steps=1", "--outp
             ["--model.init_args.optimizer=torch.optim.SparseAdam"],
             "model.optimizer: SparseAdam does not support dense gradients",
         ),
+        (["--model.init_args.test=null"], "model.test is null, which it cannot be; leave it out"),
+        (["--model.test.protocol=null"], "model.test.protocol is null, which it cannot be; leave it out"),
+        (["--model.init_args.metrics", "null"], "model.metrics is null, which it cannot be; leave it out"),
+        (["--model.init_args.parameters=null"], "model.parameters is null, which it cannot be; leave it out"),
         (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val is -1; give at least 0"),
         (["--trainer.callbacks+=BackboneFinetuning"], "by model.init_args.parameters.lr_factors"),
         (
@@ -154,8 +158,10 @@ def test_a_value_that_cannot_be(segfolio, capsys, arguments, says):
         [f"{SCHEDULER}=torch.optim.lr_scheduler.OneCycleLR", f"{SCHEDULER}.init_args={{max_lr: 0.1, total_steps: 3}}"],
         ["--model.init_args.optimizer=torch.optim.LBFGS"],
         ["--model.init_args.optimizer.init_args.fused=true"],
+        ["--model.init_args.test.protocol=slide", "--model.test.also=null"],
+        ["--model.init_args.parameters.lr_factors", "null", "--model.init_args.optimizer.init_args.foreach", "null"],
     ],
-    ids=["OneCycleLR", "LBFGS", "fused"],
+    ids=["OneCycleLR", "LBFGS", "fused", "no further protocol", "no rule"],
 )
 def test_what_can_be_is_trained(segfolio, capsys, arguments):
     assert segfolio(*FIT, "--trainer.max_steps=3", *arguments) == 0, capsys.readouterr().err

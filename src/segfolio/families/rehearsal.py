@@ -39,7 +39,7 @@ def rehearse(
             "optimiser; take e.g. segfolio.families.schedules.WarmupPoly"
         )
     with told_of("model.optimizer"), arithmetic(optimizer):
-        trial.step(lambda: torch.zeros(()))
+        trial.step(lambda: 0.0)
     if schedule is None:
         return
     with told_of("model.scheduler"), arithmetic(scheduler):
