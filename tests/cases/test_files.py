@@ -246,6 +246,19 @@ def test_a_strip_that_comes_out_too_short_is_not_read(tmp_path, compression, whe
         read_image(write(tmp_path / "a.tif", bytes(data)))
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
+@pytest.mark.parametrize("most", [5000, 100])
+def test_a_tiff_is_as_large_as_other_images_may_be(tmp_path, monkeypatch, compression, most):
+    """Strips of 4800 bytes: one by one, or each larger than what Pillow takes for an attack."""
+    monkeypatch.setattr(tiff, "_MOST_BYTES", most)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    image = Image.fromarray(np.repeat(PIXELS, 4, 1)[..., 0])
+    image.save(tmp_path / "a.tif", compression=compression, tiffinfo={278: 16})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(read_image(tmp_path / "a.tif", GREY)[..., 0], np.asarray(image))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("compression", [5, 32773])
 def test_strips_without_a_checksum_are_read_as_before(tmp_path, compression, dtype):
@@ -307,6 +320,8 @@ def test_hidden_folders_are_not_walked(tmp_path):
     mask_folder.write(tmp_path, train=2)
     for part in ("images", "masks"):
         for below in (tmp_path / part, tmp_path / part / "train"):
+            (below / "@eaDir").mkdir()  # of a Synology
+            (below / "@eaDir" / f"thumbnail{SUFFIX}").write_bytes(b"")
             (below / ".ipynb_checkpoints").mkdir()
             for file in (tmp_path / part / "train").glob("*.*g"):
                 (below / ".ipynb_checkpoints" / f"copy{file.suffix}").write_bytes(file.read_bytes())

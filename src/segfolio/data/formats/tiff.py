@@ -28,7 +28,7 @@ _DEFLATE = (8, 32946)
 _LZW, _PACKBITS = 5, 32773
 _WHITE_IS_ZERO, _RGB, _PALETTE = 0, 2, 3
 _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3
-_MOST_ROWS = 2**19  # OpenCV reads twice as many
+_MOST_ROWS, _MOST_BYTES = 2**19, 2**26  # OpenCV reads twice as many, Pillow without a warning
 
 
 class Page(NamedTuple):
@@ -169,22 +169,22 @@ def _unpack(chunks: list[bytes], row: int, rows: int, height: int, page: Page) -
     total = len(chunks) * rows if _TILE_OFFSETS in page.tags else height
     if compression in _DEFLATE:
         return _inflated(chunks, row, rows, total)
-    step = max(1, _MOST_ROWS // rows)
+    step = max(1, min(_MOST_ROWS // rows, _MOST_BYTES // (rows * row)))
     for first in range(0, len(chunks), step):
         some = chunks[first : first + step]
         size = min(total - first * rows, len(some) * rows), row
-        part = _bytes(_grey(some, size, rows, compression), compression)
+        part = _bytes(_grey(some, size, rows, compression), size, compression)
         if part is None or part.shape != size:
             raise ValueError(f"damaged, or compressed in an unknown way ({compression})")
         parts.append(part)
     return np.concatenate(parts)
 
 
-def _bytes(grey: bytes, compression: int) -> npt.NDArray[np.uint8] | None:
+def _bytes(grey: bytes, size: tuple[int, int], compression: int) -> npt.NDArray[np.uint8] | None:
     """The pixels of what `_grey` makes; None where they cannot be decoded. At strips whose codes make no sense, or too
-    few bytes, OpenCV goes on with those of before."""
+    few bytes, OpenCV goes on with those of before; a single strip that is too large for Pillow is left to it."""
     try:
-        if compression in (_LZW, _PACKBITS):
+        if compression in (_LZW, _PACKBITS) and size[0] * size[1] <= _MOST_BYTES:
             return np.asarray(TiffImageFile(io.BytesIO(grey)))
         return cv2.imdecode(np.frombuffer(grey, np.uint8), cv2.IMREAD_UNCHANGED)
     except (OSError, ValueError, SyntaxError, cv2.error):
