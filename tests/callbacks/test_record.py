@@ -1,5 +1,6 @@
 """The record of a run: while it runs, where it is resumed, where it fails."""
 
+import signal
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import yaml
 
 import segfolio.callbacks.record
 from segfolio.ledger.record import Record
+from segfolio.ledger.results import finished_seed
 from tests.conftest import REPOSITORY
 from tests.fake import camvid
 
@@ -60,6 +62,34 @@ def test_a_run_that_fails_says_so(segfolio):
     assert segfolio(*SMALL, *arguments) == 2
     assert read().state == "failed"
     assert read().finished == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_run_that_is_stopped_says_so_and_is_finished_once_it_went_on(segfolio, number):
+    before = signal.getsignal(signal.SIGINT)
+    stop = ("--trainer.callbacks+=tests.killer.StopAt", "--trainer.callbacks.step=1")
+    try:
+        assert segfolio(*SMALL, *stop, f"--trainer.callbacks.number={int(number)}", "--trainer.max_steps=4") == 1
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+    stopped = read()
+    assert (stopped.state, stopped.finished, stopped.steps) == ("interrupted", "", 2)
+    assert finished_seed(Path("run"), Path()) is None
+    assert segfolio(*SMALL, "--trainer.max_steps=4", "--ckpt_path=last") == 0
+    assert (read().state, read().sessions) == ("finished", 2)
+
+
+def test_a_run_that_is_stopped_before_its_first_step_leaves_nothing(segfolio, monkeypatch):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segfolio.callbacks.randomness.StepSeed.on_train_batch_start", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert segfolio(*SMALL, "--trainer.max_steps=4", "--trainer.num_sanity_val_steps=0") == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not Path("run").exists()
 
 
 def test_a_test_of_a_part_is_recorded_as_that(segfolio, warned, capsys):

@@ -19,6 +19,7 @@ import torch
 import torchvision
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import segfolio
 from segfolio.data.checks.fingerprint import fingerprint
@@ -101,7 +102,8 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._record is not None:
-            self._record.state = "failed"
+            stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+            self._record.state = "interrupted" if stopped else "failed"
             with suppress(OSError):  # of the exception there is more to say
                 self._write(trainer)
 

@@ -37,7 +37,7 @@ class Record:
     Attributes:
         experiment: `<paper>/<variant>`.
         config: `recipe_hash` of the resolved config.
-        state: running, until it ends; failed, if with an error or stopped by hand.
+        state: running, until it ends; failed, if with an error; interrupted, if by hand or by the machine.
         protocol: how a test arrives at its figures, in words.
         figures: of a test, the declarations of those figures that are not of the house, as their fields.
         partial: how much of the split a test saw, in words; "" where that is all of it.
@@ -66,7 +66,7 @@ class Record:
     experiment: str
     config: str
     seed: int
-    state: Literal["running", "finished", "failed"] = "running"
+    state: Literal["running", "finished", "failed", "interrupted"] = "running"
     protocol: str = ""
     figures: list[dict[str, Any]] = field(default_factory=list)
     partial: str = ""
