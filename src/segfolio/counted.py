@@ -12,6 +12,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
+from segfolio import initial_weights
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from segfolio.families.built import built
@@ -79,13 +80,13 @@ def _class(path: str, key: str) -> Any:
 def _hollow(architecture: Any, classes: int) -> nn.Module:
     """The network of a config, with shapes and no values, in evaluation."""
     given = dict(architecture) if isinstance(architecture, dict) else {"class_path": architecture}
-    cls, arguments = _class(str(given["class_path"]), "model.architecture"), dict(given.get("init_args") or {})
-    if "weights" in arguments:
-        arguments["weights"] = None
+    cls = _class(str(given["class_path"]), "model.architecture")
+    given["init_args"] = dict(given.get("init_args") or {})
+    initial_weights.leave_out({"architecture": given})
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--architecture", type=Callable[[int], nn.Module])
     try:
-        config = parser.parse_object({"architecture": {**given, "init_args": arguments}})
+        config = parser.parse_object({"architecture": given})
     except ArgumentError as error:
         said = " ".join(str(error).split())
         raise SegfolioError(f"model.architecture, a {cls.__name__}, cannot be built: {said}") from None

@@ -103,6 +103,9 @@ class Trained(LightningModule):
         self.log_dict({"train/loss": loss.detach(), **named}, batch_size=len(batch))
         return loss
 
+    def log_figures(self, stage: str, figures: Mapping[str, Tensor | float]) -> None:
+        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
+
     @property
     def train_keys(self) -> Sequence[str]:
         """What a training step logs, with `*` for names that are the network's; who logs more says so here."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 from jsonargparse._util import import_object
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from segfolio import initial_weights
 from segfolio.arguments import with_config_of_run
 from segfolio.data.image_space import RGB
 from segfolio.data.labels import ANYTHING
@@ -52,8 +52,6 @@ def promptable(
         family.on_load_checkpoint(content)
         family.load_state_dict(content["state_dict"])
         return family.eval(), run_of(found.ckpt_path) or Path()
-    if not str(model).count("'weights': '") and not str(model).count("'init_from': '"):
-        rank_zero_warn("neither --ckpt_path nor weights are given: the network is as it was initialised")
     return family.eval(), Path()
 
 
@@ -77,10 +75,9 @@ def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes:
     space = (image_space_of(checkpoint) if checkpoint else None) or RGB
     arguments |= {"labels": instance(labels), "image_space": instance(space)}
     if checkpoint is not None:
-        arguments["init_from"] = None
-        network = (arguments.get("architecture") or {}).get("init_args") or {}
-        if "weights" in network:
-            network["weights"] = None
+        initial_weights.leave_out(arguments)
+    else:
+        initial_weights.warn_of_none(arguments)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_subclass_arguments(Promptable, "model", required=True)
     try:

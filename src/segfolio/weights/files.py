@@ -7,10 +7,12 @@ from urllib.parse import urlparse
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torchvision.models import get_model_weights
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.input_layer import fitted
+from segfolio.weights.low_rank import merged
 
 NOT_FOUND = "{weights} is neither a file nor a name of {model}'s weights ({names})"
 NOT_DOWNLOADED = "{url} cannot be downloaded ({reason}); fetch it elsewhere and put {name} into {folder}"
@@ -84,7 +86,8 @@ def _download(url: str) -> Path:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The state dict of a PyTorch or safetensors file, on the CPU; of a checkpoint, that of its `model`, too.
+    """The state dict of a PyTorch or safetensors file, on the CPU; of a checkpoint, that of its `model`, too, and of a
+    run's that of its network, with what was adapted by low rank added to what it was made of.
 
     Raises:
         SegfolioError: a file that holds something else than weights.
@@ -100,5 +103,8 @@ def read_file(path: Path) -> dict[str, Tensor]:
             state = content[key]
     if not (isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values())):
         raise SegfolioError(UNREADABLE.format(path=path))
+    consume_prefix_in_state_dict_if_present(state, "module.")  # of a network that was trained in parallel
     network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    if network and "lora_scale" in (of_run := dict(content).get("segfolio", {})):
+        return merged(network, of_run["lora_scale"])
     return network or dict(state)  # a checkpoint's state dict also holds the loss's and the metrics' buffers
