@@ -12,7 +12,6 @@ from segfolio.ledger.page import page
 from segfolio.ledger.paper import Paper
 from segfolio.ledger.rows import ledger
 from segfolio.ledger.static import countings
-from tests.conftest import REPOSITORY
 from tests.ledger.conftest import write_claims, write_experiment
 
 UNET = {"class_path": "segfolio.architectures.encoder_decoder.unet.UNet"}
@@ -218,16 +217,3 @@ def test_digits_are_kept_as_printed():
     assert (figure.rounding, counting.tolerance("parameters"), counting.tolerance("layers")) == (5e4, 5e4, 0.5)
     assert [figure.text(x) for x in (41e6, 41.268e6, None)] == ["41", "41.27", "-"]
     assert figure.text(-0.001e6, "+") == "+0"
-
-
-def test_every_figure_of_the_folio_that_is_outside_says_why():
-    rows, _ = ledger(REPOSITORY / "experiments")
-    said = {
-        (row.file, row.paper.row, counting.key(name)): counting.note
-        for row in rows
-        for counting in row.paper.countings
-        for name in counting.printed
-    }
-    states = {(row.file, row.paper.row, cell.key): cell.state for row in rows for cell in row.cells if cell.counted}
-    assert list(states.values()).count("within") >= 80
-    assert [place for place, state in states.items() if state != "within" and not said[place]] == []

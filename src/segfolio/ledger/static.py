@@ -215,7 +215,7 @@ def count(experiment: Mapping[str, Any], counting: Counting) -> dict[str, float]
     """
     model, data = experiment.get("model") or {}, experiment.get("data") or {}
     asked = {**asdict(counting), "printed": sorted(counting.printed), "note": ""}
-    network = counting.network or (model.get("init_args") or {}).get("architecture")
+    network = _without_weights(counting.network or (model.get("init_args") or {}).get("architecture"))
     key = [network, data.get("dataset"), bool(data.get("remap")), model.get("class_path"), asked]
 
     def made() -> bytes:
@@ -225,6 +225,14 @@ def count(experiment: Mapping[str, Any], counting: Counting) -> dict[str, float]
     classes = [_class_path(each) for each in (network, data.get("dataset"), counting.against)]
     found: dict[str, float] = json.loads(remembered([_COUNTER, key, *_state(*classes)], made, worth=0.0))
     return found
+
+
+def _without_weights(network: Any) -> Any:
+    """Networks of other weights are the same."""
+    if not isinstance(network, dict):
+        return network
+    arguments = (network.get("init_args") or {}).items()
+    return {**network, "init_args": {key: value for key, value in arguments if not key.endswith("weights")}}
 
 
 def _class_path(given: Any) -> str:
