@@ -34,6 +34,7 @@ from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.earlier_configs import take_earlier_configs
+from segfolio.empty_keys import keep_empty_keys
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
@@ -59,6 +60,7 @@ set_parsing_settings(subclasses_enabled=[LabelSpace, ImageSpace])
 # some defaults of Lightning's callbacks are of it, and a config is written with its defaults
 yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value))
 
+keep_empty_keys()
 take_earlier_configs()
 drop_arguments_of_replaced_classes()
 
@@ -162,7 +164,7 @@ class Experiment(LightningCLI):
                 )
 
     def instantiate_classes(self) -> None:
-        with told_by_class():
+        with told_by_class(self.config[self.loop]):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

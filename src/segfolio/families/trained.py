@@ -15,6 +15,7 @@ from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.lora import LoRA, add_lora, keep_statistics
 from segfolio.families.network_input import check_input
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, freeze_parts, parameter_groups
+from segfolio.families.rehearsal import arithmetic, rehearse
 from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer
 from segfolio.figure import Figure
@@ -126,12 +127,17 @@ class Trained(LightningModule):
             tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
-        with told_of("model.optimizer"):
+        with told_of("model.optimizer"), arithmetic(self.optimizer):
             optimizer = self.optimizer(parameter_groups(self.network, self.rules))
         apply_lr_factors(optimizer)
-        with told_of("model.scheduler"):
+        with told_of("model.scheduler"), arithmetic(self.scheduler):
             every_step = [{"scheduler": self.scheduler(optimizer), "interval": "step"}] if self.scheduler else []
+        rehearse(self.optimizer, self.scheduler, parameter_groups(self.network, self.rules))
         return [optimizer], every_step
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        with told_of("model.scheduler"), arithmetic(self.scheduler):
+            super().lr_scheduler_step(scheduler, metric)
 
     def before_last_checkpoint(self) -> None:
         """What the weights need at the end of training, before they are written for good."""

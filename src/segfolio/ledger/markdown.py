@@ -52,7 +52,7 @@ def _ran(rows: Sequence[Row], notes: Notes) -> str:
         cells = {cell.key: spread(cell.figure, cell.ours) + _MARKS.get(cell.state, "") for cell in row.cells}
         how = f"{seeds(row)}; {row.hardware}; {row.commit} {notes.mark(row.protocol)}"
         lines.append((_link(row), *(cells.get(key, "") for key in figures), how))
-    return _pipes(header, lines, numbers=len(figures))
+    return pipes(header, lines, numbers=len(figures))
 
 
 def _matrix(rows: Sequence[Row]) -> str:
@@ -62,7 +62,7 @@ def _matrix(rows: Sequence[Row]) -> str:
     shown = [state for state in STATES if total[state]]
     lines = [(f"[{system}]({system})", *(str(count[s] or "") for s in shown)) for system, count in by_system.items()]
     lines.append(("**all**", *(f"**{total[s]}**" for s in shown)))
-    return _pipes(("system", *(_MARKS.get(state, state).strip() for state in shown)), lines, numbers=len(shown))
+    return pipes(("system", *(_MARKS.get(state, state).strip() for state in shown)), lines, numbers=len(shown))
 
 
 def _legend() -> str:
@@ -76,7 +76,7 @@ def _paper(rows: Sequence[Row], notes: Notes) -> str:
         cells = {cell.key: _cell(cell, notes) for cell in row.cells}
         how = notes.mark(row.protocol) if row.ran else row.before
         lines.append((_link(row), row.paper.row, *(cells.get(key, "") for key in figures), how))
-    return _pipes(("experiment", "row", *figures.values(), "how"), lines, numbers=len(figures), texts=2)
+    return pipes(("experiment", "row", *figures.values(), "how"), lines, numbers=len(figures), texts=2)
 
 
 def _cell(cell: Cell, notes: Notes) -> str:
@@ -97,7 +97,7 @@ def _title(title: str, arxiv: str) -> str:
     return f"### {title}" + (f" ([arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))" if arxiv else "")
 
 
-def _pipes(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int, texts: int = 1) -> str:
+def pipes(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int, texts: int = 1) -> str:
     """A table of Markdown: `texts` columns to the left, then `numbers` to the right, and what remains to the left."""
     rest = len(header) - texts - numbers
     ruler = "|" + "---|" * texts + "--:|" * numbers + "---|" * rest

@@ -145,7 +145,7 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
         if (paper := paper_of(content, path)) is None:
             continue
         dataset, counted = _dataset(content), _counted(path, paper, content)
-        shown = _shown(path, paper, recipe_hash(content), said)
+        shown = shown_results(path, paper, recipe_hash(content), said)
         if all(results.overrides for _, results in shown):
             claimed = _claimed(path, paper, HOUSE, said)
             own = "" if claimed else _before_a_run(paper)
@@ -154,7 +154,7 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
     return sorted(rows, key=lambda row: (not row.ran, row.system, not row.experiment)), said
 
 
-def _shown(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
+def shown_results(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
     """The results beside an experiment, reduced to the seeds that may be shown; those without overrides first."""
     shown = []
     for file in sorted(path.parent.glob(f"{path.stem}.*results.json")):
@@ -275,6 +275,8 @@ def _hardware(record: Record) -> str:
     gpus, about = record.hardware.get("gpus"), record.hardware
     machine = f"{gpus} x {about['gpu']}" if gpus else f"{about.get('cores')} cores of {about.get('cpu')}"
     time = f"{record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else ""
+    if time and record.processor_time and not gpus:  # which says more where the machine does other work, too
+        time += f", {record.processor_time / 60:.0f} min of one core"
     return ", ".join(filter(None, (machine, time, record.batch_statistics)))
 
 

@@ -84,7 +84,7 @@ def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes:
         given = parser.parse_object({"model": {"class_path": model["class_path"], "init_args": arguments}})
         parsed = parser.parse_args([_under_model(change) for change in changes], namespace=given)
     except ArgumentError as error:
-        raise SegfolioError(f"{config}: {explain(str(error), (a.dest for a in parser._actions))}") from error
+        raise SegfolioError(f"{config}: {explain(str(error), parser)}") from error
     return parser.instantiate(parsed).model
 
 
