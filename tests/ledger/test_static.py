@@ -1,5 +1,6 @@
 """Figures that need no run: what a paper states, how it is counted, and what the ledger shows of it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,16 @@ def test_it_is_counted_once(tmp_path, monkeypatch):
     write(tmp_path, {"parameters": "57e6", "classes": 20})
     with pytest.raises(AssertionError, match="counted again"):
         cells(tmp_path)
+
+
+def test_a_network_of_ones_own_is_counted_as_it_is_now(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for outputs in (8, 9):
+        lines = ["from torch.nn import Conv2d", "class Own(Conv2d):", "    def __init__(self, classes: int) -> None:"]
+        (tmp_path / "own.py").write_text("\n".join([*lines, f"        super().__init__(3, {outputs}, 1)", ""]))
+        write(tmp_path, {"parameters": 4 * outputs}, {"class_path": "own.Own"})
+        sys.modules.pop("own", None)
+        assert cells(tmp_path)[0][-1] == "within"
 
 
 @pytest.mark.parametrize(
