@@ -222,6 +222,15 @@ def test_a_claim_names_its_network(tmp_path):
         ledger(tmp_path / "experiments")
 
 
+def test_a_number_that_has_lost_its_digits_is_refused(tmp_path):
+    path = write(tmp_path, {"layers": 8})
+    path.write_text(path.read_text().replace("layers: 8", "parameters: 5.7e+7"))
+    with pytest.raises(
+        SegfolioError, match=r"row\.yaml: paper\.static is .*57000000\.0.*, expected figures with the digits"
+    ):
+        ledger(tmp_path / "experiments")
+
+
 def test_digits_are_kept_as_printed():
     (counting,) = countings({"parameters": "41.0e6", "layers": 16})
     figure = counting.figure("parameters")
