@@ -1,5 +1,6 @@
 """Figures that need no run: what a paper states, how it is counted, and what the ledger shows of it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from segfolio.ledger.page import page
 from segfolio.ledger.paper import Paper
 from segfolio.ledger.rows import ledger
 from segfolio.ledger.static import countings
-from tests.conftest import REPOSITORY
 from tests.ledger.conftest import write_claims, write_experiment
 
 UNET = {"class_path": "segfolio.architectures.encoder_decoder.unet.UNet"}
@@ -159,6 +159,16 @@ def test_it_is_counted_once(tmp_path, monkeypatch):
         cells(tmp_path)
 
 
+def test_a_network_of_ones_own_is_counted_as_it_is_now(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for outputs in (8, 9):
+        lines = ["from torch.nn import Conv2d", "class Own(Conv2d):", "    def __init__(self, classes: int) -> None:"]
+        (tmp_path / "own.py").write_text("\n".join([*lines, f"        super().__init__(3, {outputs}, 1)", ""]))
+        write(tmp_path, {"parameters": 4 * outputs}, {"class_path": "own.Own"})
+        sys.modules.pop("own", None)
+        assert cells(tmp_path)[0][-1] == "within"
+
+
 @pytest.mark.parametrize(
     ("static", "says"),
     [
@@ -212,22 +222,18 @@ def test_a_claim_names_its_network(tmp_path):
         ledger(tmp_path / "experiments")
 
 
+def test_a_number_that_has_lost_its_digits_is_refused(tmp_path):
+    path = write(tmp_path, {"layers": 8})
+    path.write_text(path.read_text().replace("layers: 8", "parameters: 5.7e+7"))
+    with pytest.raises(
+        SegfolioError, match=r"row\.yaml: paper\.static is .*57000000\.0.*, expected figures with the digits"
+    ):
+        ledger(tmp_path / "experiments")
+
+
 def test_digits_are_kept_as_printed():
     (counting,) = countings({"parameters": "41.0e6", "layers": 16})
     figure = counting.figure("parameters")
     assert (figure.rounding, counting.tolerance("parameters"), counting.tolerance("layers")) == (5e4, 5e4, 0.5)
     assert [figure.text(x) for x in (41e6, 41.268e6, None)] == ["41", "41.27", "-"]
     assert figure.text(-0.001e6, "+") == "+0"
-
-
-def test_every_figure_of_the_folio_that_is_outside_says_why():
-    rows, _ = ledger(REPOSITORY / "experiments")
-    said = {
-        (row.file, row.paper.row, counting.key(name)): counting.note
-        for row in rows
-        for counting in row.paper.countings
-        for name in counting.printed
-    }
-    states = {(row.file, row.paper.row, cell.key): cell.state for row in rows for cell in row.cells if cell.counted}
-    assert list(states.values()).count("within") >= 80
-    assert [place for place, state in states.items() if state != "within" and not said[place]] == []

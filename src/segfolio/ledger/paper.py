@@ -154,10 +154,20 @@ def _numbers_by_key(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value)) and all(map(_number, value.values()))
 
 
+def _printed(value: Any) -> bool:
+    """Whether digits are as they stand in the file: YAML takes 41e6 for a text, and 4.1e+7 for 41000000.0."""
+    blocks = value if isinstance(value, list) else [value]
+    numbers = (number for block in blocks if isinstance(block, dict) for number in block.values())
+    return isinstance(value, (dict, list)) and not any(isinstance(n, float) and n >= 1 for n in numbers)
+
+
 _TYPES = {  # what is expected, and whether a value is that
     **dict.fromkeys(("title", "arxiv", "row", "status"), ("a text; put numbers in quotes", _text)),
     "expected": ("figures by log key, such as {test/mIoU: 0.464}", _numbers_by_key),
     "tolerance": ("a number, or numbers by log key", lambda v: _number(v) or _numbers_by_key(v)),
-    "static": ("figures as printed, such as {parameters: 41e6}", lambda v: isinstance(v, (dict, list))),
+    "static": (
+        "figures with the digits that are printed, such as {parameters: 41e6}, without + or point zero",
+        _printed,
+    ),
     "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
 }

@@ -215,16 +215,26 @@ def count(experiment: Mapping[str, Any], counting: Counting) -> dict[str, float]
     """
     model, data = experiment.get("model") or {}, experiment.get("data") or {}
     asked = {**asdict(counting), "printed": sorted(counting.printed), "note": ""}
-    network = counting.network or (model.get("init_args") or {}).get("architecture")
+    network = _without_weights(counting.network or (model.get("init_args") or {}).get("architecture"))
     key = [network, data.get("dataset"), bool(data.get("remap")), model.get("class_path"), asked]
 
     def made() -> bytes:
         counter = importlib.import_module(_COUNTER)  # with all of torch
         return json.dumps(counter.counted(*key)).encode()
 
-    classes = [_class_path(each) for each in (network, data.get("dataset"), counting.against)]
-    found: dict[str, float] = json.loads(remembered([_COUNTER, key, *_state(*classes)], made, worth=0.0))
+    given = (network, data.get("dataset"), counting.against)
+    modules = [_class_path(each).rpartition(".")[0] for each in given if each]
+    ours = all(module.startswith(f"{PACKAGE.name}.") for module in modules)  # else whose files are they?
+    found: dict[str, float] = json.loads(remembered([key, _state(*modules)], made, worth=0.0) if ours else made())
     return found
+
+
+def _without_weights(network: Any) -> Any:
+    """Networks of other weights are the same."""
+    if not isinstance(network, dict):
+        return network
+    arguments = (network.get("init_args") or {}).items()
+    return {**network, "init_args": {key: value for key, value in arguments if not key.endswith("weights")}}
 
 
 def _class_path(given: Any) -> str:
@@ -232,10 +242,9 @@ def _class_path(given: Any) -> str:
 
 
 @cache
-def _state(*classes: str) -> list[str]:
-    """Of the code of classes, and of what counts them."""
-    files = {file for module in (_COUNTER, *(c.rpartition(".")[0] for c in classes)) for file in _files(module)}
-    return [*_installed(), stamps(sorted(files))]
+def _state(*modules: str) -> list[str]:
+    """Of the code of modules, and of what counts."""
+    return [*_installed(), stamps(sorted({file for module in (_COUNTER, *modules) for file in _files(module)}))]
 
 
 @cache
@@ -246,8 +255,6 @@ def _installed() -> list[str]:
 @cache
 def _files(module: str) -> Sequence[Path]:
     """A module's of the package, and all that it imports there."""
-    if not module.startswith(f"{PACKAGE.name}."):
-        return ()
     file = PACKAGE.joinpath(*module.split(".")[1:])
     file = file.with_suffix(".py") if file.with_suffix(".py").is_file() else file / "__init__.py"
     return sorted(imported(file)) if file.is_file() else ()
