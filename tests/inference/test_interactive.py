@@ -10,7 +10,7 @@ from segfolio.data.formats.images import write_image
 from segfolio.data.image_space import GREY
 from segfolio.errors import SegfolioError
 from segfolio.inference.everything import Everything
-from segfolio.inference.interactive import Interactive
+from segfolio.inference.interactive import Answer, Interactive
 from segfolio.inference.prompting import Embedder
 from tests.inference.prompted import Discs
 from tests.inference.sam_pair import picture, sam_pair
@@ -205,6 +205,98 @@ def test_a_mask_to_start_from_is_where_it_is_not_0(session) -> None:
     mask = np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1])) < 30
     of_bool, of_file = session.start_from(mask), session.start_from(255 * mask.astype(np.uint8))
     assert torch.equal(of_bool.logits, of_file.logits)
+    assert torch.equal(of_bool.logits, session.start_from(torch.from_numpy(mask)).logits)
+
+
+def test_starting_from_a_mask_is_undone_as_a_click_is(session) -> None:
+    first = session.click(10, 20)
+    session.start_from(np.ones(SIZE, np.bool_))
+    assert session.undo() == first
+
+
+WINDOW = 32
+
+
+@pytest.fixture
+def windowed(network: Discs) -> Interactive:
+    session = Interactive(network, window=WINDOW)
+    session.set_image(picture(*SIZE))
+    return session
+
+
+def of_the_part(network: Discs, answer: Answer) -> Interactive:
+    """A session of what was seen alone."""
+    left, top, right, bottom = answer.window
+    assert (right - left, bottom - top) == (WINDOW, WINDOW)
+    session = Interactive(network)
+    session.set_image(picture(*SIZE)[top:bottom, left:right])
+    return session
+
+
+def test_in_a_window_it_is_as_with_an_image_of_that_part(network: Discs, windowed: Interactive) -> None:
+    windowed.click(31, 25)
+    answer = windowed.click(40, 30, positive=False)
+    left, top, right, bottom = answer.window
+    part = of_the_part(network, answer)
+    part.click(31 - left, 25 - top)
+    alone = part.click(40 - left, 30 - top, positive=False)
+    assert (answer.mask[top:bottom, left:right] == alone.mask).all()
+    assert answer.mask.sum() == alone.mask.sum() > 0
+    assert answer.scores == alone.scores
+    box, of_part = windowed.box(left + 3, top + 4, right + 9, top + 20), part.box(3, 4, WINDOW, 20)
+    assert box.window == answer.window
+    assert (box.mask[top:bottom, left:right] == of_part.mask).all()
+
+
+def test_a_window_is_embedded_when_it_is_needed_and_once(network: Discs, windowed: Interactive) -> None:
+    assert network.embedded == []
+    first = windowed.click(5, 5)
+    assert first.window == (0, 0, WINDOW, WINDOW)
+    windowed.click(20, 20)
+    assert network.embedded == [1]
+    windowed.next_object()
+    windowed.click(55, 40)
+    assert network.embedded == [1, 1]
+    windowed.select(0)
+    windowed.click(9, 9)
+    assert network.embedded == [1, 1]
+    found = windowed.everything(Everything(points_per_side=4, iou_threshold=0, stability_threshold=0))
+    whole = Interactive(network)
+    whole.set_image(picture(*SIZE))
+    assert found.rles == whole.everything(Everything(points_per_side=4, iou_threshold=0, stability_threshold=0)).rles
+
+
+def test_a_click_beyond_the_window_is_seen_in_another_without_what_was_answered(network, windowed) -> None:
+    first = windowed.click(5, 5)
+    second = windowed.click(40, 30, positive=False)
+    asked, multimask = network.asked[-1]
+    assert second.window != first.window
+    assert asked.masks is None
+    assert not multimask
+    assert second.clicks == ((5, 5, 1), (40, 30, 0))
+    assert second.window == (16, 0, 48, 32)
+    assert asked.kinds.tolist() == [[0]]
+    third = windowed.click(20, 20)
+    assert third.window == second.window
+    assert network.asked[-1][0].kinds.tolist() == [[0, 1]]
+
+
+def test_a_mask_to_start_from_is_cut_to_the_window_that_holds_most_of_it(windowed: Interactive) -> None:
+    mask = np.zeros(SIZE, np.bool_)
+    mask[20:44, 30:58] = True
+    answer = windowed.start_from(mask)
+    left, top, right, bottom = answer.window
+    assert mask[top:bottom, left:right].sum() == mask.sum()
+    assert (answer.mask & mask).sum() > 0.9 * mask.sum()
+    assert windowed.start_from(np.zeros(SIZE, np.bool_)).window == (0, 0, WINDOW, WINDOW)
+
+
+def test_a_window_larger_than_the_image_is_the_image(network: Discs) -> None:
+    session = Interactive(network, window=100)
+    session.set_image(picture(*SIZE))
+    assert session.click(5, 5).window == (0, 0, SIZE[1], SIZE[0])
+    with pytest.raises(SegfolioError, match="the window of a session is 0; give at least 1"):
+        Interactive(network, window=0)
 
 
 def test_asking_before_there_is_an_image_is_one_sentence(network: Discs) -> None:

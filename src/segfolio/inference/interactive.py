@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from segfolio.errors import SegfolioError
 from segfolio.inference.everything import Box, Everything, Found
 from segfolio.inference.mask_runs import MaskRuns
 from segfolio.inference.prompting import EmbeddedImages, Embedder
+from segfolio.inference.seen import best_window, windows
 from segfolio.layers.prompting import PromptableNetwork
 
 Pixels = npt.NDArray[Any]
@@ -51,7 +52,8 @@ class Answer:
         rles: M masks at the image's size, several after the first click, which can mean a part or the whole.
         scores: M, how well the network thinks that each fits.
         chosen: which of them is shown.
-        logits: `[M, h, w]`, with which the network is asked the next time.
+        window: left, top, right, bottom of what the network saw.
+        logits: `[M, h, w]`, with which the network is asked the next time, in the same window.
     """
 
     clicks: tuple[Click, ...]
@@ -59,6 +61,7 @@ class Answer:
     rles: list[RLE]
     scores: list[float]
     chosen: int
+    window: Box
     logits: Tensor = field(repr=False)
 
     @property
@@ -81,6 +84,13 @@ class Answer:
         return rle.decode(self.rles, (height, width))
 
 
+class View(NamedTuple):
+    """A window of the image, embedded by itself, or all of it, and what makes run lengths of its masks."""
+
+    embedded: EmbeddedImages
+    runs: MaskRuns
+
+
 class Interactive:
     """One image, which is embedded once, and the objects that are asked for in it, one after the other.
 
@@ -90,15 +100,22 @@ class Interactive:
     Args:
         network: a family or an `Embedder`, or a network alone, which then sees RGB of 8 bits, normalised as ImageNet.
             It is put into evaluation.
+        window: the side of square windows in pixels, of which each object is asked for in the best, as the protocols of
+            tests do it: for networks that learnt on crops. A window is embedded when an object is first asked for in
+            it. None for whole images.
 
     Raises, in all methods:
         SegfolioError: no image yet, an object that there is not, and what the methods name.
     """
 
-    def __init__(self, network: Embedding | PromptableNetwork) -> None:
+    def __init__(self, network: Embedding | PromptableNetwork, window: int | None = None) -> None:
+        if window is not None and window < 1:
+            raise SegfolioError(f"the window of a session is {window}; give at least 1, or none for whole images")
+        self.window = window
         self._asked = Embedder(network) if isinstance(network, PromptableNetwork) else network
         self._asked.network.eval()
-        self._seen: tuple[Tensor, EmbeddedImages] | None = None
+        self._image: Tensor | None = None
+        self._views: dict[Box, View] = {}
         self._steps: list[list[Answer]] = [[]]
         self.current = 0
 
@@ -121,15 +138,17 @@ class Interactive:
             if wrong := space.misfit(pixels.shape[2], pixels.dtype.name):
                 raise SegfolioError(f"{name} is {wrong}")
             pixels = with_channels(pixels.astype(space.dtype, copy=False), space.channels)
-        batch = to_image(pixels).as_subclass(Tensor)[None].to(self._device)
-        embedded = self._asked.embedded(batch, [pixels.shape[:2]])
-        self._seen, self._runs = (batch, embedded), MaskRuns.of(embedded, 0)
+        self._image = to_image(pixels).as_subclass(Tensor)[None].to(self._device)
+        self._views.clear()
         self.reset()
+        if self.window is None:
+            self._view(self._whole)
 
     @property
     def size(self) -> Size:
         """Height and width of the image."""
-        return self._there.sizes[0]
+        height, width = self._stored.shape[-2:]
+        return height, width
 
     @property
     def image(self) -> Pixels:
@@ -155,9 +174,13 @@ class Interactive:
             SegfolioError: a click outside the image, a label other than 0 and 1.
         """
         check_click((x, y, positive), self.size)
-        last = self.answer
-        clicks = (*(last.clicks if last else ()), (x, y, int(positive)))
-        return self._ask(clicks, last.box if last else None, last.logits[last.chosen] if last else None)
+        last, click = self.answer, (x, y, int(positive))
+        if last is None:
+            return self._ask((click,), None, self._window(None, (click,)))
+        clicks = (*last.clicks, click)
+        if _within(click, last.window):
+            return self._ask(clicks, last.box, last.window, last.logits[last.chosen])
+        return self._ask(clicks, last.box, self._window(None, clicks))
 
     def box(self, left: float, top: float, right: float, bottom: float) -> Answer:
         """Around the current object, in place of an earlier one; what lies outside the image is cut off.
@@ -168,7 +191,7 @@ class Interactive:
             SegfolioError: a box without pixels of the image.
         """
         box = inside((left, top, right, bottom), self.size)
-        return self._ask(self.answer.clicks if self.answer else (), box, None)
+        return self._ask(self.answer.clicks if self.answer else (), box, self._window(box))
 
     def ask(self, clicks: Sequence[Click] = (), box: Corners | None = None) -> Answer:
         """Ask for the current object by clicks and a box at once, whatever was asked before.
@@ -180,23 +203,28 @@ class Interactive:
             raise SegfolioError("an object is asked for by a click or a box; give one")
         for click in clicks:
             check_click(click, self.size)
-        return self._ask(tuple(clicks), None if box is None else inside(box, self.size), None)
+        box = None if box is None else inside(box, self.size)
+        return self._ask(tuple(clicks), box, self._window(box, clicks))
 
-    def start_from(self, mask: Bools) -> Answer:
-        """Ask for the current object by a mask alone, as of an earlier annotation, to be corrected by clicks.
+    def start_from(self, mask: Bools | Tensor) -> Answer:
+        """Ask for the current object by a mask alone, as of an earlier annotation, to be corrected by clicks; what was
+        asked before is not given to the network.
 
         Args:
-            mask: `[H, W]` of the image's size, on the object where it is not 0.
+            mask: `[H, W]` of the image's size, on the object where it is not 0; of more than a window, the part in it.
 
         Raises:
             SegfolioError: one of another size.
         """
         height, width = self.size
-        if mask.shape != (height, width):
-            found = "x".join(map(str, mask.shape[::-1]))
+        pixels = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
+        if pixels.shape != (height, width):
+            found = "x".join(map(str, pixels.shape[::-1]))
             raise SegfolioError(f"a mask is {found} pixels, expected those of the image, {width}x{height}")
-        self._steps[self.current].clear()
-        return self._ask((), None, torch.from_numpy(self._logits(mask != 0)).to(self._device))
+        x, y, w, h = rle.boxes(rle.encode((pixels != 0)[None]))[0].tolist()
+        left, top, right, bottom = window = self._window((x, y, x + w, y + h))
+        logits = _logits(pixels[top:bottom, left:right] != 0, self._view(window).embedded)
+        return self._ask((), None, window, torch.from_numpy(logits).to(self._device))
 
     def choose(self, candidate: int) -> Answer:
         """Show another of the masks of the last answer, and go on from it.
@@ -240,57 +268,90 @@ class Interactive:
     @torch.no_grad()
     def everything(self, everything: Everything = Everything()) -> Found:  # noqa: B008  it is immutable
         """All that the image shows; only crops are embedded for it."""
-        return everything.find(self._there, 0, self._look)
+        return everything.find(self._view(self._whole).embedded, 0, self._look)
 
     def _look(self, box: Box) -> EmbeddedImages:
         left, top, right, bottom = box
         return self._asked.embedded(self._stored[..., top:bottom, left:right], [(bottom - top, right - left)])
 
+    def _view(self, box: Box) -> View:
+        if box not in self._views:
+            embedded = self._look(box)
+            self._views[box] = View(embedded, MaskRuns.of(embedded, 0, (box[1], box[0]), self.size))
+        return self._views[box]
+
+    def _window(self, box: Corners | None, clicks: Sequence[Click] = ()) -> Box:
+        """What the network is to see: where most of a box is; of clicks alone, where the last is and most of them."""
+        (height, width), side = self.size, self.window
+        if side is None:
+            return self._whole
+        boxes = [
+            (left, top, min(left + side, width), min(top + side, height)) for top, left in windows(self.size, side)
+        ]
+        if box is None:
+            boxes = [each for each in boxes if _within(clicks[-1], each)]
+            columns, rows, _ = zip(*clicks, strict=True)
+            box = min(columns), min(rows), max(columns) + 1, max(rows) + 1
+        extent = np.array([box[0], box[1], box[2] - box[0], box[3] - box[1]])
+        top, left = best_window(np.array([(top, left) for left, top, *_ in boxes]), extent, side)
+        return left, top, min(left + side, width), min(top + side, height)
+
     @property
-    def _there(self) -> EmbeddedImages:
-        return self._image_and_embedding[1]
+    def _whole(self) -> Box:
+        height, width = self.size
+        return 0, 0, width, height
 
     @property
     def _stored(self) -> Tensor:
-        return self._image_and_embedding[0]
-
-    @property
-    def _image_and_embedding(self) -> tuple[Tensor, EmbeddedImages]:
-        if self._seen is None:
+        if self._image is None:
             raise SegfolioError("there is no image yet to ask about; set one")
-        return self._seen
+        return self._image
 
     @property
     def _device(self) -> torch.device:
         return next(self._asked.network.parameters()).device
 
     @torch.no_grad()
-    def _ask(self, clicks: tuple[Click, ...], box: Corners | None, logits: Tensor | None) -> Answer:
-        """What is ambiguous, a click alone, gets several masks; all else one (2304.02643, section 3)."""
-        device, image = self._device, self._there
+    def _ask(self, clicks: tuple[Click, ...], box: Corners | None, window: Box, logits: Tensor | None = None) -> Answer:
+        """What is ambiguous, a click alone, gets several masks; all else one (2304.02643, section 3).
+
+        Args:
+            window: what the network sees; clicks outside are not asked, a box is cut.
+            logits: of the answer before, in the same window.
+        """
+        view, device, (left, top, right, bottom) = self._view(window), self._device, window
+        seen = [click for click in clicks if _within(click, window)]
         of = torch.zeros(1, dtype=torch.int64, device=device)
         prompts = Prompts(of - 1)
-        if clicks:
-            prompts.points = torch.tensor([[(x + 0.5, y + 0.5) for x, y, _ in clicks]], device=device)
-            prompts.kinds = torch.tensor([[kind for *_, kind in clicks]], device=device)
+        if seen:
+            points = [(x - left + 0.5, y - top + 0.5) for x, y, _ in seen]
+            prompts.points = torch.tensor([points], device=device)
+            prompts.kinds = torch.tensor([[kind for *_, kind in seen]], device=device)
         if box is not None:
-            prompts.boxes = torch.tensor([box], dtype=torch.float32, device=device)
+            corners = np.subtract(box, (left, top, left, top)).clip(0, (right - left, bottom - top) * 2)
+            prompts.boxes = torch.from_numpy(corners).float()[None].to(device)
         ambiguous = len(clicks) == 1 and box is None and logits is None
-        answers = image.ask(prompts, of, None if logits is None else logits[None], multimask=ambiguous)
+        answers = view.embedded.ask(prompts, of, None if logits is None else logits[None], multimask=ambiguous)
         masks, scores = answers.masks[0], answers.iou[0].float().cpu()
-        rles = [self._runs.runs(mask) for mask in masks.float().cpu().numpy()]
-        found = Answer(clicks, box, rles, scores.tolist(), int(scores.argmax()), masks)
+        rles = [view.runs.runs(mask) for mask in masks.float().cpu().numpy()]
+        found = Answer(clicks, box, rles, scores.tolist(), int(scores.argmax()), window, masks)
         self._steps[self.current].append(found)
         return found
 
-    def _logits(self, mask: Bools) -> npt.NDArray[np.float32]:
-        """`[h, w]`, of a mask `[H, W]` what the network would have drawn: the logits of its share in each cell."""
-        network, (height, width) = self._there.network, self._there.seen[0]
-        square = np.zeros((network.image_size, network.image_size), np.float32)
-        square[:height, :width] = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        share = cv2.resize(square, (network.mask_size, network.mask_size), interpolation=cv2.INTER_AREA)
-        share = share.clip(1e-3, 1 - 1e-3)
-        return np.log(share / (1 - share))
+
+def _within(click: Click, box: Box) -> bool:
+    (x, y, _), (left, top, right, bottom) = click, box
+    return left <= x < right and top <= y < bottom
+
+
+def _logits(mask: Bools, embedded: EmbeddedImages) -> npt.NDArray[np.float32]:
+    """`[h, w]`, of a mask `[H, W]` what the network would have drawn: the logits of its share in each cell."""
+    network, (height, width) = embedded.network, embedded.seen[0]
+    square = np.zeros((network.image_size, network.image_size), np.float32)
+    square[:height, :width] = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    share = cv2.resize(square, (network.mask_size, network.mask_size), interpolation=cv2.INTER_AREA)
+    share = share.clip(1e-3, 1 - 1e-3)
+    return np.log(share / (1 - share))
 
 
 def check_click(click: Click, size: Size) -> None:
