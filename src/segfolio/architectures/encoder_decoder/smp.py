@@ -17,6 +17,7 @@ Deviates, from the papers and as of version 0.6:
 
 import difflib
 import inspect
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -109,7 +110,7 @@ class SMP(nn.Module):
         encoder: Any = self.model.encoder
         own = encoder.state_dict()
         readings = [
-            {before + key.removeprefix(after): value for key, value in state.items()}
+            {_of_stages(before + key.removeprefix(after), own): value for key, value in state.items()}
             for before in ("", "model.")  # of timm's networks within smp's
             for after in ("", "encoder.", "model.encoder.")
         ]
@@ -124,6 +125,11 @@ class SMP(nn.Module):
         height, width = images.shape[-2:]
         below, right = (max(self.least - side, -side % self.multiple) for side in (height, width))
         return self.model(pad(images, (0, right, 0, below), mode="replicate"))[..., :height, :width]
+
+
+def _of_stages(name: str, own: Collection[str]) -> str:
+    """The name of a weight in timm's network of features, which opens its outermost lists: `stages.0.` is `stages_0.`."""
+    return name if name in own else re.sub(r"^(model\.\w+)\.(\w+\.)", r"\1_\2", name)
 
 
 @contextmanager
