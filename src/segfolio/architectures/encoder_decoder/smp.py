@@ -128,7 +128,7 @@ class SMP(nn.Module):
 
 
 def _of_stages(name: str, own: Collection[str]) -> str:
-    """The name of a weight in timm's network of features, which opens its outermost lists: `stages.0.` is `stages_0.`."""
+    """The name of a weight in timm's network of features, which opens outermost lists: `stages.0.` is `stages_0.`."""
     return name if name in own else re.sub(r"^(model\.\w+)\.(\w+\.)", r"\1_\2", name)
 
 
