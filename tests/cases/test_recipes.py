@@ -51,7 +51,7 @@ def test_batch_normalisation_is_over_the_whole_batch(file):
 
 
 def test_the_classes_of_cityscapes_are_weighted_in_both_losses_of_ocrnet():
-    """By how rare they are: a road counts least, a motorcycle most. `weighted_mean` divides by the weights, as torch does."""
+    """By how rare they are: a road counts least, a motorcycle most. The mean is weighted, as torch's is."""
     arguments = read(EXPERIMENTS / "ocrnet/cityscapes_hrnet_w48.yaml")["model"]["init_args"]
     main, regions = (next(classes(arguments[key], "CrossEntropy")) for key in ("losses", "auxiliary_losses"))
     assert main == regions
