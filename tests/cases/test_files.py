@@ -321,7 +321,7 @@ def test_hidden_folders_are_not_walked(tmp_path):
     for part in ("images", "masks"):
         for below in (tmp_path / part, tmp_path / part / "train"):
             (below / "@eaDir").mkdir()  # of a Synology
-            (below / "@eaDir" / f"thumbnail{SUFFIX}").write_bytes(b"")
+            (below / "@eaDir" / "thumbnail.png").write_bytes(b"")
             (below / ".ipynb_checkpoints").mkdir()
             for file in (tmp_path / part / "train").glob("*.*g"):
                 (below / ".ipynb_checkpoints" / f"copy{file.suffix}").write_bytes(file.read_bytes())

@@ -42,6 +42,10 @@ def fit(run: Path, do: Callable[[], Any] = int, resume: bool = False, every: int
     t.fit(Tiny(do), loader(), loader(), ckpt_path=path if resume else None)
 
 
+def killed() -> None:
+    raise KeyboardInterrupt
+
+
 def last(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
 
@@ -95,6 +99,25 @@ def test_a_checkpoint_gets_its_name_once_its_entries_are_on_disk(tmp_path, monke
     fit(tmp_path, resume=True, every=2)
     assert logged(tmp_path, "step") == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7]  # and those of two validations
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+@pytest.mark.parametrize("call", [2, 3])
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_kill_in_a_validation_does_not_lose_it(tmp_path, monkeypatch, every, call):
+    """Also where a checkpoint would be due at its step."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    halves = {"every": every, "val_check_interval": 2, "num_sanity_val_steps": 0}
+    calls = At(call, killed)
+    start = Checkpoints.on_validation_start
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "on_validation_start", lambda *given: (start(*given), calls()))
+        with pytest.raises(SystemExit):
+            fit(run, **halves)
+    fit(run, resume=True, **halves)
+    fit(whole, **halves)
+    assert logged(run, "step") == logged(whole, "step")
+    assert len(logged(run, "val/mIoU")) == 4
+    assert last(run)["callbacks"]["Checkpoints"] == last(whole)["callbacks"]["Checkpoints"]
 
 
 @pytest.mark.parametrize("resume", [False, True], ids=["fresh", "resumed"])

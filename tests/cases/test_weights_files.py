@@ -90,6 +90,16 @@ def test_a_network_of_timms(tmp_path):
     assert all(value.equal(state[key.removeprefix("model.")]) for key, value in found.items())
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "test_byobnet", "pvt_v2_b0", "resnetv2_18", "densenet121"])
+def test_a_network_of_timms_whose_stages_have_other_names_within_smps(tmp_path, name):
+    """timm opens the outermost lists of a network of features."""
+    torch.manual_seed(0)
+    state = timm.create_model(name).state_dict()
+    values = {value.sum().item() for value in state.values() if value.numel() > 1}
+    found = encoder(SMP(2, encoder=f"tu-{name}", weights=saved(state, tmp_path)))
+    assert {value.sum().item() for value in found.values() if value.numel() > 1} <= values
+
+
 def test_the_whole_network_and_a_checkpoint_of_it(tmp_path):
     state = SMP(2, encoder="tu-test_resnet").state_dict()
     for given in (state, {"state_dict": {f"network.{key}": value for key, value in state.items()}}):

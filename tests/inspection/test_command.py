@@ -122,7 +122,11 @@ def test_what_is_trained_on_must_not_evaluate(segfolio, config, capsys):
         ("dataset: [", [], "c.yaml cannot be read as YAML"),
         ("model: {}", [], "c.yaml holds neither data: with keys below it nor dataset:"),
         ("data: 3", [], "c.yaml holds neither"),
-        ("{dataset: segfolio.data.datasets.CamVid, rot: x}", [], "c.yaml: there is no key 'rot'"),
+        (
+            "{dataset: segfolio.data.datasets.CamVid, rot: x}",
+            [],
+            "c.yaml: there is no key 'data.rot'; did you mean 'data.root'",
+        ),
         ("dataset: segfolio.data.datasets.CamVit", [], "there is no class segfolio.data.datasets.CamVit; did you mean"),
         ("dataset: segfolio.data.datasets.CamVid", ["--data.rot=x"], "there is no key 'data.rot'; did you mean"),
         ("dataset: segfolio.data.datasets.CamVid", ["--jsn"], "there is no key 'jsn'"),

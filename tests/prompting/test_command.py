@@ -102,6 +102,14 @@ def test_objects_are_asked_for_by_points_and_boxes(segfolio, given: Path, capsys
     assert not Path("out/candidates/one_1_0.png").exists()
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_a_network_of_any_precision_is_trained_and_asked(segfolio, given: Path, capsys, precision: str) -> None:
+    command = ["fit", "-c", given / "sam.yaml", "--output=run", "--trainer.logger=false"]
+    assert segfolio(*command, f"--trainer.precision={precision}") == 0, capsys.readouterr().err
+    assert segfolio("prompt", "--ckpt_path=run", "--image", given / "one.png", "--point", "10,20", "--output=out") == 0
+    assert {result["image_id"] for result in results("out")} == {"one"}
+
+
 def test_weights_without_a_training_answer_as_the_run_that_began_with_them(segfolio, given: Path, capsys) -> None:
     asked = ["--image", given / "one.png", "--point", "10,20"]
     assert segfolio("prompt", "-c", given / "sam.yaml", *asked) == 0, capsys.readouterr().err

@@ -38,7 +38,8 @@ class Checkpoints(Checkpoint):
     writes one after the step at hand, and says how to go on.
 
     Args:
-        every_n_steps: write `last.ckpt` that often in between, too.
+        every_n_steps: write `last.ckpt` that often in between, too. Where a validation follows, it is written after it
+            alone: a run that goes on from before it would leave the validation out.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
@@ -87,7 +88,9 @@ class Checkpoints(Checkpoint):
             return
         trainer.should_stop |= self._stop_due
         self._stopping = self.interrupt.asked_of(trainer)
-        often = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        often = (
+            self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and not _validation_follows(trainer)
+        )
         if self._stopping or often or _validation_would_follow(trainer):
             # Lightning logs the step when all callbacks are done with it
             self._entries_due = int(trainer.global_step % trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
@@ -159,6 +162,13 @@ def _whole_or_gone(folder: Path) -> Iterator[None]:
         for name in (_UNFINISHED, _UNFINISHED_BEST):
             (folder / name).unlink(missing_ok=True)
         raise
+
+
+def _validation_follows(trainer: Trainer) -> bool:
+    """Whether the batch at hand is one after which there is a validation."""
+    loop = trainer.fit_loop
+    fetcher: Any = loop._data_fetcher
+    return trainer.enable_validation and loop.epoch_loop._should_check_val_fx(fetcher)
 
 
 def _validation_would_follow(trainer: Trainer) -> bool:

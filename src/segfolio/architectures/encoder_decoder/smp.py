@@ -110,11 +110,12 @@ class SMP(nn.Module):
         if any(key.startswith("model.decoder.") for key in state):
             return load_weights(self, state, source)
         encoder: Any = self.model.encoder
-        names = {key.removeprefix("model."): key for key in encoder.state_dict()}  # of timm's networks within smp's
+        own = encoder.state_dict()
+        names = {name: key for key in own for name in _names(key.removeprefix("model."))}  # timm's are within smp's
         given = unwrapped(state, names)
         found = {names[key]: value for key, value in given.items() if key in names}
         if not found:
-            raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(names)}")
+            raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(own)}")
         return load_weights(encoder, found, source)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -131,6 +132,13 @@ def _at_hand(weights: str | None, encoder: str) -> dict[str, Tensor] | None:
     if weights in PACKAGES:
         return read_package(str(weights), encoder.removeprefix("tu-").removeprefix("timm-"))
     return None
+
+
+def _names(key: str) -> Iterator[str]:
+    """A weight in timm's network of features, and in timm's network: there `stages_0.` may be `stages.0.`."""
+    first, dot, rest = key.partition(".")
+    yield from (f"{first[:i]}.{first[i + 1 :]}{dot}{rest}" for i, letter in enumerate(first) if letter == "_")
+    yield key
 
 
 @contextmanager

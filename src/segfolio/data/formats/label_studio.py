@@ -121,7 +121,9 @@ def load(path: Path, labels: LabelSpace, key: str = "image", images: Path | None
         if not isinstance(task["data"].get(key), str):
             raise SegfolioError(f"{path}, task {task.get('id')} has no data.{key}; say under which key its image is")
         if task["data"][key].startswith("data:"):
-            raise SegfolioError(f"{path}, task {task.get('id')} holds its image itself, which then has no name; upload it")
+            raise SegfolioError(
+                f"{path}, task {task.get('id')} holds its image itself, which then has no name; upload it"
+            )
     left_out: list[Problem] = []
     found: dict[str, tuple[str, Segments]] = {}
     paths = [_path(task["data"][key]) for task in tasks]
