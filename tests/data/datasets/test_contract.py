@@ -19,6 +19,8 @@ from segfolio.inspection import inspect_dataset
 CLASSES = {name: cls for name, cls in dataset_classes().items() if cls is not ImageFolder}
 WRITERS = {"COCOStuff10k": "write_10k"}
 ARGUMENTS = {"Shapes": {"train": 3, "val": 3}, "SA1B": {"val_every": 4}}
+ARGUMENTS["MovingShapes"] = {"train": 1, "val": 1, "frames": 3}
+DRAWN = ("Shapes", "MovingShapes")
 
 
 @pytest.fixture(scope="module", params=CLASSES)
@@ -26,7 +28,7 @@ def opened(request, tmp_path_factory) -> dict[str, SegmentationDataset]:
     """Two splits of a dataset, by name."""
     cls, root = CLASSES[request.param], tmp_path_factory.mktemp(request.param)
     module = cls.__module__.rpartition(".")[2]
-    if module != "shapes":
+    if request.param not in DRAWN:
         getattr(importlib.import_module(f"tests.fake.{module}"), WRITERS.get(request.param, "write"))(root)
     names = [name for name in cls.info.splits or ("train", "val") if name in ("train", "trainval", "val", "test")][:2]
     return {name: cls(root, name, **ARGUMENTS.get(request.param, {})) for name in names}
@@ -92,7 +94,7 @@ def test_the_listing_says_what_it_is_and_where_it_comes_from(opened):
     assert all(f.checksum.startswith(("md5:", "sha256:")) for f in info.files)
 
 
-@pytest.mark.parametrize("name", [name for name in CLASSES if name != "Shapes"])
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in DRAWN])
 def test_a_wrong_root_says_what_was_found_and_what_is_expected(name, tmp_path):
     (tmp_path / "holiday.txt").write_text("")
     split = next(iter(CLASSES[name].info.splits), "train")

@@ -15,6 +15,7 @@ from segfolio.data.datasets.kitti import KITTI
 from segfolio.data.datasets.lvis import LVIS
 from segfolio.data.datasets.mapillary_vistas import MapillaryVistas
 from segfolio.data.datasets.mask_folder import MaskFolder
+from segfolio.data.datasets.moving_shapes import MovingShapes
 from segfolio.data.datasets.nyud import NYUD
 from segfolio.data.datasets.oxford_pet import OxfordPet
 from segfolio.data.datasets.pascal_context import PascalContext
@@ -47,6 +48,7 @@ __all__ = [
     "ImageFolder",
     "MapillaryVistas",
     "MaskFolder",
+    "MovingShapes",
     "OxfordPet",
     "PascalContext",
     "PennFudan",
