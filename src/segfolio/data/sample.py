@@ -194,6 +194,8 @@ class Prediction:
     Attributes:
         semantic: `[H, W]` uint8 or int16, class indices.
         panoptic: segments that do not overlap, of an id map; of a stuff class there is one at most.
+        tracked: of a frame of a clip, the objects that are followed through it and are seen here; `tracks` says which
+            is which, by the numbers of the truth, and they may overlap.
     """
 
     image_id: str
@@ -202,6 +204,7 @@ class Prediction:
     instances: Instances | None = None
     panoptic: Segments | None = None
     prompted: Prompted | None = None
+    tracked: Segments | None = None
 
 
 class Queries(NamedTuple):

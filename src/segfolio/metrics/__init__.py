@@ -13,6 +13,7 @@ from segfolio.metrics.proposals import ProposalMetric
 from segfolio.metrics.rand_information import RandInformation
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import SemanticMetric
+from segfolio.metrics.video import VideoMetric
 
 __all__ = [
     "BoundaryF1",
@@ -31,5 +32,6 @@ __all__ = [
     "RandInformation",
     "RecordMetric",
     "SemanticMetric",
+    "VideoMetric",
     "instance_metric",
 ]
