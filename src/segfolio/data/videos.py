@@ -183,7 +183,10 @@ class VideoFile(Video):
             count = self._count()
         self.names = [f"{frame:05d}" for frame in range(count)]
         self._size: Size | None = None
-        self._forget()
+        self._capture: cv2.VideoCapture | None = None
+        self._recent: dict[int, Pixels] = {}
+        self._next = 0
+        self._time: float | None = None
 
     @property
     def size(self) -> Size:
@@ -233,7 +236,6 @@ class VideoFile(Video):
 
     def _go_to(self, frame: int) -> None:
         if frame == 0 or self._capture is None:
-            self._forget()
             self._capture = self._open()
         if frame:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, frame)
@@ -251,11 +253,6 @@ class VideoFile(Video):
         while capture.grab():
             count += 1
         return count
-
-    def _forget(self) -> None:
-        self._capture: cv2.VideoCapture | None = None
-        self._recent: dict[int, Pixels] = {}
-        self._next, self._time = 0, None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open: each process opens the file by itself."""
