@@ -1,6 +1,7 @@
 """Videos: frames in their order from folders and files, and what is said of those that cannot be read."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,12 @@ def test_a_file_travels_to_a_worker_and_goes_on_there(file: Path) -> None:
     video[5]
     other = pickle.loads(pickle.dumps(video))
     assert [number_of(each[6]) for each in (other, video)] == [6, 6]
+
+
+def test_threads_read_one_file(file: Path) -> None:
+    video = open_video(file)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda place: number_of(video[place]), range(FRAMES))) == list(range(FRAMES))
 
 
 def test_a_folder_is_in_the_order_of_its_numbers(tmp_path: Path) -> None:

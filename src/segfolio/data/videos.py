@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -183,6 +184,7 @@ class VideoFile(Video):
             count = self._count()
         self.names = [f"{frame:05d}" for frame in range(count)]
         self._size: Size | None = None
+        self._lock = threading.RLock()
         self._capture: cv2.VideoCapture | None = None
         self._recent: dict[int, Pixels] = {}
         self._next = 0
@@ -195,16 +197,17 @@ class VideoFile(Video):
         return self._size
 
     def read(self, frame: int) -> Pixels:
-        if frame not in self._recent:
-            first = frame  # of those that are kept
-            if frame < self._next:
-                first = max(0, frame - _KEPT + 1)
-                self._go_to(first)
-            elif self._capture is None or frame > self._next + _AHEAD:
-                self._go_to(frame if frame > _AHEAD else 0)
-            while self._next <= frame:
-                self._decode(first)
-        return self._recent[frame]
+        with self._lock:  # an inspection reads in threads
+            if frame not in self._recent:
+                first = frame  # of those that are kept
+                if frame < self._next:
+                    first = max(0, frame - _KEPT + 1)
+                    self._go_to(first)
+                elif self._capture is None or frame > self._next + _AHEAD:
+                    self._go_to(frame if frame > _AHEAD else 0)
+                while self._next <= frame:
+                    self._decode(first)
+            return self._recent[frame]
 
     def files(self) -> Iterable[Path]:
         return (self.path,)
@@ -256,7 +259,10 @@ class VideoFile(Video):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open: each process opens the file by itself."""
-        return vars(self) | {"_capture": None, "_recent": {}, "_next": 0, "_time": None}
+        return {**vars(self), "_lock": None, "_capture": None, "_recent": {}, "_next": 0, "_time": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
 
 def is_video(path: Path) -> bool:

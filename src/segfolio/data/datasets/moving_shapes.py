@@ -94,9 +94,9 @@ class MovingShapes(SegmentationDataset):
             raise IndexError(index)
         clip, frame = divmod(index, self.frames)
         key = [self.seed, _SPLITS.index(self.split), clip]
-        if clip not in self._last:
-            self._last = {clip: _Scene.drawn(np.random.default_rng(key), self.size)}
-        picture, semantic, segments = self._last[clip].at(frame)
+        scene = self._last.get(clip) or _Scene.drawn(np.random.default_rng(key), self.size)
+        self._last = {clip: scene}
+        picture, semantic, segments = scene.at(frame)
         image = to_image(drawing.developed(np.random.default_rng([*key, frame]), picture))
         return Sample(image, self.image_id(index), self.size, Target(Mask(torch.from_numpy(semantic)), segments))
 
