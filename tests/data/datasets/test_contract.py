@@ -21,7 +21,7 @@ WRITERS = {"COCOStuff10k": "write_10k"}
 ARGUMENTS = {"Shapes": {"train": 3, "val": 3}, "SA1B": {"val_every": 4}}
 ARGUMENTS["MovingShapes"] = {"train": 1, "val": 1, "frames": 3}
 DRAWN = ("Shapes", "MovingShapes")
-UNCOUNTED = {"YouTubeVOS": ("train", "valid"), "MOSE": ("train", "valid")}
+UNCOUNTED = {"YouTubeVOS": ("train", "valid"), "MOSE": ("train", "valid")}  # frames were not published
 SPLITS = ("train", "trainval", "val", "valid", "test")
 
 

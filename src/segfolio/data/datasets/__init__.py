@@ -22,6 +22,7 @@ from segfolio.data.datasets.oxford_pet import OxfordPet
 from segfolio.data.datasets.pascal_context import PascalContext
 from segfolio.data.datasets.penn_fudan import PennFudan
 from segfolio.data.datasets.sa1b import SA1B
+from segfolio.data.datasets.sav import SAV
 from segfolio.data.datasets.sbd import SBD
 from segfolio.data.datasets.shapes import Shapes
 from segfolio.data.datasets.sun_rgbd import SUNRGBD
@@ -39,6 +40,7 @@ __all__ = [
     "MOSE",
     "NYUD",
     "SA1B",
+    "SAV",
     "SBD",
     "SUNRGBD",
     "VOC",
