@@ -39,6 +39,7 @@ from segfolio.metrics import (
     RandInformation,
     SemanticMetric,
     VideoMetric,
+    VideoRoundsMetric,
 )
 from segfolio.metrics.evaluator import ClipEvaluator
 
@@ -65,6 +66,7 @@ EVALUATORS = {
     "panoptic": PanopticMetric,
     "video": VideoMetric,
     "video, SA-V": functools.partial(VideoMetric, rules="sav"),
+    "video rounds": VideoRoundsMetric,
     "Rand": functools.partial(RandInformation, cell="sky"),
     "Cityscapes": functools.partial(
         CityscapesMetric,
@@ -102,14 +104,16 @@ def clicked(target: Target, rng: np.random.Generator) -> Prompted:
 
 
 def followed(clip: int) -> tuple[list[Prediction], list[Target]]:
-    """A clip of which each object is shifted, and lost in some frames."""
+    """A clip of which each object is shifted, and lost in some frames; and what was shown of it in 8 rounds."""
     rng, data = np.random.default_rng(clip), MovingShapes(split="test", test=IMAGES, frames=24, size=(64, 80))
     samples = [data[i] for i in data.frames_of(clip)]
     predictions = []
     for sample in samples:
         segments = sample.target.segments[torch.from_numpy(rng.random(len(sample.target.segments)) < 0.8)]
         masks = torch.roll(segments.masks.as_subclass(torch.Tensor), tuple(rng.integers(-2, 3, 2).tolist()), (1, 2))
-        predictions.append(Prediction(sample.image_id, sample.original_size, tracked=replace(segments, form=masks)))
+        rounds = [sample.target.segments if rng.random() < k / 8 else replace(segments, form=masks) for k in range(8)]
+        shown = {"tracked": replace(segments, form=masks), "tracked_rounds": rounds}
+        predictions.append(Prediction(sample.image_id, sample.original_size, **shown))
     return predictions, [sample.target for sample in samples]
 
 

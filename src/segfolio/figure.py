@@ -87,6 +87,8 @@ HOUSE = by_name(
         *(*ratios("teacher_mIoU"), Figure("unexplained_variance", "", higher_is_better=False)),  # of distillation
         *ratios("J", "F", "J_and_F", "J_recall", "F_recall", "J_reappeared"),  # of clips
         *(Figure(name, "", higher_is_better=False) for name in ("J_decay", "F_decay")),
+        *ratios("J_and_F_1frame", "J_and_F_3frames", "J_and_F_8frames", "J_and_F_rounds"),  # of prompted frames
+        Figure("NoP75", "frames", higher_is_better=False),
         *ratios("IoU/<class>", "accuracy/<class>", "dice/<class>", "boundary_f1/<class>", "boundary_IoU/<class>"),
         *ratios("AP/<class>", "AP_box/<class>", "PQ/<class>"),
         *ratios("IoU_category/<class>", "iIoU/<class>", "iIoU_category/<class>"),

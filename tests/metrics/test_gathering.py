@@ -40,6 +40,8 @@ def of_each_process():
         ("video", "J_and_F"),
         ("video", "J_reappeared"),
         ("video, SA-V", "F"),
+        ("video rounds", "J_and_F_3frames"),
+        ("video rounds", "NoP75"),
         ("Rand", "V_rand"),
         ("Cityscapes", "iIoU"),
     ],

@@ -14,6 +14,7 @@ from segfolio.metrics.rand_information import RandInformation
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import SemanticMetric
 from segfolio.metrics.video import VideoMetric
+from segfolio.metrics.video_rounds import VideoRoundsMetric
 
 __all__ = [
     "BoundaryF1",
@@ -33,5 +34,6 @@ __all__ = [
     "RecordMetric",
     "SemanticMetric",
     "VideoMetric",
+    "VideoRoundsMetric",
     "instance_metric",
 ]

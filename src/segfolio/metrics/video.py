@@ -130,10 +130,10 @@ class VideoMetric(RecordMetric):
             ValueError: a prediction or a truth that does not say which object is which.
         """
         pairs = [(p, t.segments) for p, t in zip(predictions, targets, strict=True) if t.segments is not None]
-        found = [_by_track(p.tracked, p.image_id) for p, _ in pairs]
-        truth = [_by_track(segments, p.image_id) for p, segments in pairs]
+        found = [by_track(p.tracked, p.image_id) for p, _ in pairs]
+        truth = [by_track(segments, p.image_id) for p, segments in pairs]
         for (prediction, segments), masks in zip(pairs, found, strict=True):
-            _check(prediction.image_id, masks, segments.size, {track for frame in truth for track in frame})
+            check_tracks(prediction.image_id, masks, segments.size, {track for frame in truth for track in frame})
         size = pairs[0][1].size if pairs else (1, 1)
         objects = truth[:1] if self.rules == "davis" else truth[1:-1]
         tracks = sorted({track for frame in objects for track in frame})
@@ -170,7 +170,7 @@ class VideoMetric(RecordMetric):
         }
 
 
-def _by_track(segments: Segments | None, image_id: str) -> dict[int, RLE]:
+def by_track(segments: Segments | None, image_id: str) -> dict[int, RLE]:
     """The masks of objects that are followed and are not empty, by their numbers."""
     if segments is None or segments.tracks is None:
         raise ValueError(f"{image_id}: J and F are of objects that are followed, but nothing says which is which")
@@ -182,7 +182,7 @@ def _by_track(segments: Segments | None, image_id: str) -> dict[int, RLE]:
     return found
 
 
-def _check(image_id: str, masks: dict[int, RLE], size: tuple[int, int], known: set[int]) -> None:
+def check_tracks(image_id: str, masks: dict[int, RLE], size: tuple[int, int], known: set[int]) -> None:
     """Raises the one sentence on what cannot be compared with a truth of this size and of these objects."""
     if unknown := sorted(masks.keys() - known):
         raise SegfolioError(
