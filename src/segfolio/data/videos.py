@@ -35,15 +35,12 @@ class UnreadableFrame(SegfolioError):
     """A frame that cannot be decoded. Those before it can.
 
     Attributes:
-        frame: its place.
+        frame: its place; -1 where a loader's worker has passed the sentence on alone.
     """
 
-    def __init__(self, frame: int, message: str) -> None:
+    def __init__(self, message: str, frame: int = -1) -> None:
         super().__init__(message)
         self.frame = frame
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.frame, str(self))  # a loader's worker sends it on
 
 
 class Video(Sequence[Pixels]):
@@ -93,9 +90,9 @@ class Video(Sequence[Pixels]):
         if pixels.shape[:2] != self.size:
             found, first = (f"{width}x{height}" for height, width in (pixels.shape[:2], self.size))
             raise UnreadableFrame(
-                places,
                 f"{self.path}: frame {self.names[places]} is {found} pixels, the first is {first}; all frames of a "
                 "video have one size",
+                places,
             )
         return pixels
 
@@ -140,7 +137,7 @@ class FrameFolder(Video):
         try:
             return read_image(self.paths[frame], self.space)
         except SegfolioError as error:
-            raise UnreadableFrame(frame, str(error)) from None
+            raise UnreadableFrame(str(error), frame) from None
 
     def files(self) -> Iterable[Path]:
         return self.paths
@@ -217,22 +214,22 @@ class VideoFile(Video):
         frame, capture = self._next, self._capture
         if capture is None or not capture.grab():
             raise UnreadableFrame(
-                frame,
                 f"{self.path}: frame {frame} of {len(self)} cannot be decoded: the file ends early or is damaged there "
                 "or before; copy or export it again",
+                frame,
             )
         time = capture.get(cv2.CAP_PROP_POS_MSEC)
         if self.exact and self.rate and self._time is not None and time - self._time > _JUMP * 1000 / self.rate:
             if self._count() < len(self):
                 raise UnreadableFrame(
-                    frame, f"{self.path}: frame {frame} of {len(self)} is damaged; copy or export the file again"
+                    f"{self.path}: frame {frame} of {len(self)} is damaged; copy or export the file again", frame
                 )
             self.exact = False  # frames come at times of their own
         self._time, self._next = time, frame + 1
         if frame >= first:
             decoded, pixels = capture.retrieve()
             if not decoded:
-                raise UnreadableFrame(frame, f"{self.path}: frame {frame} cannot be decoded; export the file again")
+                raise UnreadableFrame(f"{self.path}: frame {frame} cannot be decoded; export the file again", frame)
             self._recent[frame] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
             for old in [old for old in self._recent if abs(old - frame) >= _KEPT]:
                 del self._recent[old]

@@ -80,6 +80,16 @@ def test_frames_that_cannot_be_read_are_told_before_and_named_after(root: Path) 
     assert error.value.frame == 2
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_is_damaged_is_told_in_a_sentence_from_wherever_it_is_read(tmp_path: Path, workers: int) -> None:
+    video.write_file(tmp_path / "a.avi", 30)
+    data = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(data[: len(data) // 2])
+    loader = DataModule(VideoFolder, str(tmp_path), test_split="test", num_workers=workers).test_dataloader()
+    with pytest.raises(SegfolioError, match=r"a\.avi: frame \d+ of 30 cannot be decoded: the file ends early"):
+        list(loader)
+
+
 def test_what_holds_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     for root, said in ((tmp_path, "notes.txt; expected a video"), (tmp_path / "nowhere", "no such folder")):

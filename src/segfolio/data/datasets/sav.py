@@ -207,8 +207,8 @@ class _Files(_Video):
         file, place = self._opened().file, _STEP * frame
         if place >= len(file):
             raise UnreadableFrame(
-                place,
                 f"{self.path} has {counted(len(file), 'frame')}, but frame {place} is annotated; download it again",
+                place,
             )
         return file[place]
 
