@@ -262,6 +262,19 @@ def test_the_mean_is_over_objects_not_over_clips() -> None:
     assert figures(wrong, right)["J"] == 3 / 4
 
 
+def test_each_object_has_figures_of_its_own() -> None:
+    metric, two = VideoMetric(Shapes.labels), square(50) + square(300, number=2)
+    for name, middle in (("bear", two), ("goat", square(50))):
+        pairs = [pair(f"{name}/{t}", found, two) for t, found in enumerate([two, middle, two])]
+        metric.update_clip(*map(list, zip(*pairs, strict=True)))
+    assert metric.per_object() == {
+        ("bear/0", 1): (1, 1),
+        ("bear/0", 2): (1, 1),
+        ("goat/0", 1): (1, 1),
+        ("goat/0", 2): (0, 0),
+    }
+
+
 def test_recall_and_decay_of_an_object() -> None:
     values = np.array([1.0, 0.9, 0.6, 0.5, 0.4, 0.4, 0.1, 0.0])
     found = Statistics.of(values)

@@ -137,8 +137,9 @@ class VideoMetric(RecordMetric):
         size = pairs[0][1].size if pairs else (1, 1)
         objects = truth[:1] if self.rules == "davis" else truth[1:-1]
         tracks = sorted({track for frame in objects for track in frame})
-        record = [self._followed([f.get(t) for f in found], [f.get(t) for f in truth], size) for t in tracks]
-        self.keep(predictions[0].image_id, [each for each in record if len(each[0])], targets[0].number)
+        record = {t: self._followed([f.get(t) for f in found], [f.get(t) for f in truth], size) for t in tracks}
+        record = {track: values for track, values in record.items() if len(values[0])}
+        self.keep(predictions[0].image_id, record, targets[0].number)
 
     def _followed(
         self, found: Sequence[RLE | None], truth: Sequence[RLE | None], size: tuple[int, int]
@@ -154,8 +155,16 @@ class VideoMetric(RecordMetric):
         j, f = (np.array([measure(*pair) for pair in masks]) for measure in (jaccard, boundary_f))
         return j, f, (seen & lost)[first:past]
 
+    def per_object(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """J and F of each object, by the image id of its clip's first frame and by its number."""
+        return {
+            (image_id, track): (float(j.mean()), float(f.mean()))
+            for image_id, record in self.records().items()
+            for track, (j, f, _) in record.items()
+        }
+
     def compute(self) -> dict[str, Tensor]:
-        objects = [each for record in self.records().values() for each in record]
+        objects = [each for record in self.records().values() for each in record.values()]
         j, f = (np.array([Statistics.of(each[which]) for each in objects]).reshape(-1, 3) for which in (0, 1))
         returned = [each[0][each[2]].mean() for each in objects if each[2].any()]
         means = {"J": _mean(j[:, 0]), "F": _mean(f[:, 0])}
