@@ -2,7 +2,7 @@
 
     python -m tests.gathering
 
-Each process sees its share of 7 images as Lightning's own sampler would deal them: the last ones get an image
+Each process sees its share of 7 images or clips as Lightning's own sampler would deal them: the last ones get an image
 twice, so that all have as many.
 """
 
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from segfolio.data.datasets import Shapes
+from segfolio.data.datasets import MovingShapes, Shapes
 from segfolio.data.formats import rle
 from segfolio.data.labels import FREQUENCIES, LabelSpace
 from segfolio.data.panoptic_truth import panoptic_truth
@@ -38,7 +38,10 @@ from segfolio.metrics import (
     ProposalMetric,
     RandInformation,
     SemanticMetric,
+    VideoMetric,
+    VideoRoundsMetric,
 )
+from segfolio.metrics.evaluator import ClipEvaluator
 
 IMAGES = 7
 LABELS = Shapes.labels
@@ -61,6 +64,9 @@ EVALUATORS = {
     "box": BoxMetric,
     "proposals": ProposalMetric,
     "panoptic": PanopticMetric,
+    "video": VideoMetric,
+    "video, SA-V": functools.partial(VideoMetric, rules="sav"),
+    "video rounds": VideoRoundsMetric,
     "Rand": functools.partial(RandInformation, cell="sky"),
     "Cityscapes": functools.partial(
         CityscapesMetric,
@@ -97,6 +103,20 @@ def clicked(target: Target, rng: np.random.Generator) -> Prompted:
     return Prompted(rles, torch.zeros(len(of), 20), of, Prompts(of, points, kinds), candidates, float(rng.random()))
 
 
+def followed(clip: int) -> tuple[list[Prediction], list[Target]]:
+    """A clip of which each object is shifted, and lost in some frames; and what was shown of it in 8 rounds."""
+    rng, data = np.random.default_rng(clip), MovingShapes(split="test", test=IMAGES, frames=24, size=(64, 80))
+    samples = [data[i] for i in data.frames_of(clip)]
+    predictions = []
+    for sample in samples:
+        segments = sample.target.segments[torch.from_numpy(rng.random(len(sample.target.segments)) < 0.8)]
+        masks = torch.roll(segments.masks.as_subclass(torch.Tensor), tuple(rng.integers(-2, 3, 2).tolist()), (1, 2))
+        rounds = [sample.target.segments if rng.random() < k / 8 else replace(segments, form=masks) for k in range(8)]
+        shown = {"tracked": replace(segments, form=masks), "tracked_rounds": rounds}
+        predictions.append(Prediction(sample.image_id, sample.original_size, **shown))
+    return predictions, [sample.target for sample in samples]
+
+
 def evaluate(rank: int, processes: int, folder: str) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -108,6 +128,9 @@ def evaluate(rank: int, processes: int, folder: str) -> None:
         metric = evaluator(LABELS)
         for i in range(rank, padded, processes):
             index = i % IMAGES
+            if isinstance(metric, ClipEvaluator):
+                metric.update_clip(*followed(index))
+                continue
             torch.manual_seed(index)
             target = data.read(index).target
             target.federated = Federated(tuple(range(index)), (index % LABELS.num_classes,))

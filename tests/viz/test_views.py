@@ -1,5 +1,6 @@
 """What a prediction holds, and how it is numbered against the truth."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,27 @@ def test_a_panoptic_model_has_three_readings_and_the_truth_as_prediction_no_erro
         assert view.truth is not None
         assert not view.errors()[0].any()
         assert np.array_equal(view.prediction.ids, view.truth.ids)
+
+
+def followed(found: np.ndarray, tracks: list[int], classes: list[int]) -> Segments:
+    return replace(segments(found, classes), tracks=torch.tensor(tracks, dtype=torch.int64))
+
+
+def test_an_object_that_is_followed_has_one_number_and_colour_in_all_frames():
+    here, there = followed(masks((0, 0, 6, 6), (2, 2, 4, 4)), [4, 2], [0, 1]), followed(masks((7, 0, 12, 4)), [4], [0])
+    target = Target(segments=followed(masks((0, 0, 6, 5), (2, 2, 4, 4), (8, 8, 9, 9)), [4, 2, -1], [0, 1, 0]))
+    (first,) = views(Prediction("a/0", SIZE, tracked=here), target, LABELS)
+    (second,) = views(Prediction("a/1", SIZE, tracked=there), None, LABELS)
+    assert (first.name, second.name) == ("tracked", "tracked")
+    assert [first.prediction.ids[0, 0], first.prediction.ids[3, 3], second.prediction.ids[8, 1]] == [5, 3, 5]
+    assert first.prediction.captions == {5: ("4",), 3: ("2",)}
+    assert (first.colors[4] == second.colors[4]).all()
+    assert not (first.colors[4] == first.colors[2]).all()
+    assert (first.classes[4], first.classes[2]) == (0, 1)
+    assert first.errors()[0].sum() == 6  # the last column; what is not followed is no truth
+    assert second.truth is None
+    (nothing,) = views(Prediction("a/2", SIZE, tracked=followed(masks(), [], [])), Target(), LABELS)
+    assert not nothing.prediction.ids.any()
 
 
 def test_nothing_found_and_nothing_there():

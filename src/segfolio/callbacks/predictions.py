@@ -26,7 +26,8 @@ class PredictionWriter(Callback):
     * `ids/<image>.png`: class ids as the dataset's own files have them;
     * `palette/<image>.png`: the same ids with the label space's colours, where they fit into 8 bits;
     * `overlay/<image>.png`: the colours over the image; `overlay_instances/` and `overlay_panoptic/`: the objects or
-      segments, each in a colour of its own with its class and score;
+      segments, each in a colour of its own with its class and score; `overlay_tracked/`: those that are followed
+      through a clip, in one colour in all of its frames;
     * `instances/<image>.png`: 16 bits, 1 for the first object, 0 for none; of two that overlap the one with the
       higher score is seen; and `instances.json`: all objects as COCO results, in the same order;
     * `panoptic/<image>.png` and `panoptic.json`, as COCO has them.

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from segfolio.data.clips import ClipFrames
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.sample import Batch, Extra, Sample
 from segfolio.data.samplers import Draw
@@ -32,6 +33,7 @@ class Augmented(Dataset[Clip]):
     Args:
         preparation: the family's, after the transforms; None where it needs none.
         cache: keep the images that were read.
+        clip_frames: which frames of a clip are drawn; all that `frames_of` gives if not given.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class Augmented(Dataset[Clip]):
         transforms: Sequence[Transform | Mixing],
         preparation: Transform | None = None,
         cache: bool = False,
+        clip_frames: ClipFrames | None = None,
     ) -> None:
         self.dataset, self.transforms, self.preparation = dataset, transforms, preparation
+        self.clip_frames = clip_frames
         self.cache: dict[int, Sample] | None = {} if cache else None
 
     def __getitem__(self, draw: Draw) -> Clip:
@@ -53,7 +57,9 @@ class Augmented(Dataset[Clip]):
         return samples
 
     def _frames(self, draw: Draw, path: Path = ()) -> Sequence[int]:
-        return self.dataset.frames_of(draw.clip, _stream(draw, *path, 0))
+        rng = _stream(draw, *path, 0)
+        frames = self.dataset.frames_of(draw.clip, rng)
+        return frames if self.clip_frames is None else self.clip_frames(frames, rng)
 
     def _transformed(self, draw: Draw, frame: int, transforms: Sequence[Transform | Mixing], path: Path = ()) -> Sample:
         """A frame after some transforms. What is mixed into it has come through those before the mixing."""

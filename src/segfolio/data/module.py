@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from segfolio.data.batches import Augmented, Clip, ForEvaluation, collate
 from segfolio.data.checks.shared import shared_splits
 from segfolio.data.checks.truth import expect_truth
+from segfolio.data.clips import ClipFrames
 from segfolio.data.dataset import SegmentationDataset, UnknownSplit
 from segfolio.data.datasets.image_folder import ImageFolder
 from segfolio.data.image_space import ImageSpace
@@ -43,6 +44,7 @@ class DataModule(LightningDataModule):
             families that know what to do with it (`Detection`).
         test_transforms: in place of `eval_transforms` in tests and predictions, where a test protocol wants images of
             another size than validation.
+        clip_frames: of a dataset of videos, which frames of a clip a training step sees; all if not given.
         num_workers: processes of a machine that load, shared by those that train there, of which each has at least
             one; by default one per core but one, at most 8 each. 0 loads in the training process.
         images: a folder of plain images for `predict`, or one; by default `test_split` is predicted.
@@ -66,6 +68,7 @@ class DataModule(LightningDataModule):
         train_transforms: Sequence[Transform | Mixing] = (),
         eval_transforms: Sequence[Transform] = (),
         test_transforms: Sequence[Transform] | None = None,
+        clip_frames: ClipFrames | None = None,
         num_workers: int | None = None,
         train_split: str = "train",
         val_split: str = "val",
@@ -87,7 +90,7 @@ class DataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.pad_batches = batch_size, eval_batch_size, pad_batches
         self.train_transforms, self.eval_transforms = train_transforms, eval_transforms
         self.test_transforms = eval_transforms if test_transforms is None else test_transforms
-        self.num_workers = num_workers
+        self.clip_frames, self.num_workers = clip_frames, num_workers
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.cache, self.seed = cache, seed
         self.images_labels, self.images_space = images_labels, images_space
@@ -183,7 +186,8 @@ class DataModule(LightningDataModule):
         sampler, preparation = self.train_sampler(self.trainer), None
         if self.trainer:
             preparation = getattr(self.trainer.lightning_module, "preparation", None)
-        dataset = Augmented(self.split(self.train_split), self.train_transforms, preparation, self.cache)
+        split = self.split(self.train_split)
+        dataset = Augmented(split, self.train_transforms, preparation, self.cache, self.clip_frames)
         return self._loader(dataset, sampler.share, sampler)
 
     def train_sampler(self, trainer: Trainer | None) -> TrainSampler:

@@ -194,6 +194,9 @@ class Prediction:
     Attributes:
         semantic: `[H, W]` uint8 or int16, class indices.
         panoptic: segments that do not overlap, of an id map; of a stuff class there is one at most.
+        tracked: of a frame of a clip, the objects that are followed through it and are seen here; `tracks` says which
+            is which, by the numbers of the truth, and they may overlap.
+        tracked_rounds: the same after each round in which somebody prompted one frame more; empty where nobody did.
     """
 
     image_id: str
@@ -202,6 +205,8 @@ class Prediction:
     instances: Instances | None = None
     panoptic: Segments | None = None
     prompted: Prompted | None = None
+    tracked: Segments | None = None
+    tracked_rounds: list[Segments] = field(default_factory=list)
 
 
 class Queries(NamedTuple):

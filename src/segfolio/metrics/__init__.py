@@ -13,6 +13,8 @@ from segfolio.metrics.proposals import ProposalMetric
 from segfolio.metrics.rand_information import RandInformation
 from segfolio.metrics.records import RecordMetric
 from segfolio.metrics.semantic import SemanticMetric
+from segfolio.metrics.video import VideoMetric
+from segfolio.metrics.video_rounds import VideoRoundsMetric
 
 __all__ = [
     "BoundaryF1",
@@ -31,5 +33,7 @@ __all__ = [
     "RandInformation",
     "RecordMetric",
     "SemanticMetric",
+    "VideoMetric",
+    "VideoRoundsMetric",
     "instance_metric",
 ]

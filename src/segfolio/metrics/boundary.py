@@ -41,7 +41,7 @@ def boundary_f1(prediction: Map, target: Map, num_classes: int, tolerance: float
     hits, counts = [], []
     for here, there in (boundaries, boundaries[::-1]):
         counts.append(np.bincount(here.reshape(-1), minlength=num_classes + 1)[1:])
-        hits.append(counts[-1] - np.bincount(_missed(here, there, tolerance), minlength=num_classes + 1)[1:])
+        hits.append(counts[-1] - np.bincount(missed(here, there, tolerance), minlength=num_classes + 1)[1:])
     precision, recall = (h / np.maximum(n, 1) for h, n in zip(hits, counts, strict=True))
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     present = np.bincount(target.reshape(-1), minlength=num_classes + 1)[1:] > 0
@@ -140,7 +140,7 @@ def _boundaries(classes: Map) -> Map:
     return np.where(boundary, classes, 0)
 
 
-def _missed(here: Map, there: Map, tolerance: float) -> npt.NDArray[Any]:
+def missed(here: Map, there: Map, tolerance: float) -> npt.NDArray[Any]:
     """The class `[N]` of each pixel of `here` without its like in `there` nearer than `tolerance`.
 
     All pixels look outwards step by step, and those that have found one stop: most do soon. Those that have none

@@ -24,7 +24,7 @@ class View:
     """Truth and prediction number their regions alike: what was found has the number and colour of the true one.
 
     Attributes:
-        name: `semantic`, `instances`, `panoptic` or `prompted`.
+        name: `semantic`, `instances`, `panoptic`, `prompted` or `tracked`.
         classes: of the N regions, class indices.
         colors: `[N, 3]`.
         note: on the prediction.
@@ -62,6 +62,8 @@ def views(prediction: Prediction, target: Target | None, labels: LabelSpace, min
         found.append(_segment_view("panoptic", prediction.panoptic, whole, labels))
     if prediction.prompted is not None:
         found.append(_prompted_view(prediction.prompted, prediction.size, target.segments, labels))
+    if prediction.tracked is not None:
+        found.append(_tracked_view(prediction.tracked, target.segments, labels))
     return found
 
 
@@ -91,6 +93,23 @@ def _prompted_view(found: Prompted, size: Size, truth: Segments | None, labels: 
         reference = Regions(stacked([masks[i] for i in of], size))
     last = Regions(stacked([each[-1] for each in found.rles], size))
     return View("prompted", last, reference, classes, object_colors(classes, labels))
+
+
+def _tracked_view(found: Segments, truth: Segments | None, labels: LabelSpace) -> View:
+    """Objects by their numbers, which are the same in all frames of a clip, and so are their colours."""
+    classes: dict[int, int] = {}
+
+    def regions(segments: Segments) -> Regions:
+        assert segments.tracks is not None
+        numbers = [1 + track for track in segments.tracks.tolist()]
+        classes.update(zip(numbers, segments.labels.tolist(), strict=True))
+        drawn = np.append(0, numbers)[stacked(segments.rles, segments.size)]
+        return Regions(drawn, {number: (str(number - 1),) for number in numbers})
+
+    prediction = regions(found)
+    reference = None if truth is None or truth.tracks is None else regions(truth[truth.tracks >= 0])
+    every = [classes.get(number, 0) for number in range(1, max(classes, default=0) + 1)]
+    return View("tracked", prediction, reference, every, object_colors(every, labels))
 
 
 def stacked(masks: Sequence[RLE], size: Size) -> Indices:

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from segfolio.data.datasets.davis2017 import DAVIS2017, objects
+from segfolio.data.datasets.davis2017 import DAVIS2017
 from segfolio.data.formats.images import read_id_map
+from segfolio.data.object_videos import objects
 from segfolio.errors import SegfolioError
 from segfolio.inspection import inspect_dataset
 from tests.fake import davis2017

@@ -15,15 +15,20 @@ from segfolio.data.datasets.kitti import KITTI
 from segfolio.data.datasets.lvis import LVIS
 from segfolio.data.datasets.mapillary_vistas import MapillaryVistas
 from segfolio.data.datasets.mask_folder import MaskFolder
+from segfolio.data.datasets.mose import MOSE
+from segfolio.data.datasets.moving_shapes import MovingShapes
 from segfolio.data.datasets.nyud import NYUD
 from segfolio.data.datasets.oxford_pet import OxfordPet
 from segfolio.data.datasets.pascal_context import PascalContext
 from segfolio.data.datasets.penn_fudan import PennFudan
 from segfolio.data.datasets.sa1b import SA1B
+from segfolio.data.datasets.sav import SAV
 from segfolio.data.datasets.sbd import SBD
 from segfolio.data.datasets.shapes import Shapes
 from segfolio.data.datasets.sun_rgbd import SUNRGBD
+from segfolio.data.datasets.video_folder import VideoFolder
 from segfolio.data.datasets.voc import VOC
+from segfolio.data.datasets.youtube_vos import YouTubeVOS
 
 __all__ = [
     "ADE20K",
@@ -32,8 +37,10 @@ __all__ = [
     "ISBI2012",
     "KITTI",
     "LVIS",
+    "MOSE",
     "NYUD",
     "SA1B",
+    "SAV",
     "SBD",
     "SUNRGBD",
     "VOC",
@@ -47,8 +54,11 @@ __all__ = [
     "ImageFolder",
     "MapillaryVistas",
     "MaskFolder",
+    "MovingShapes",
     "OxfordPet",
     "PascalContext",
     "PennFudan",
     "Shapes",
+    "VideoFolder",
+    "YouTubeVOS",
 ]
