@@ -12,7 +12,8 @@ CLAIMS = "claims.yaml"
 def read_claims(path: Path) -> list[Paper]:
     """The rows of a `claims.yaml`, each as a record-only `Paper` whose one deviation is why it cannot be run.
 
-    The file holds `paper: {title, arxiv}` and `rows`, a list of `{row, expected, why}`.
+    The file holds `paper: {title, arxiv}` and `rows`, a list of `{row, expected, why}`, some with
+    `speed`.
 
     Raises:
         SegfolioError: file, row and key that are wrong, and why.
@@ -24,8 +25,9 @@ def read_claims(path: Path) -> list[Paper]:
     found = []
     for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
-        if not (isinstance(row, dict) and row.keys() == {"row", "expected", "why"}):
+        if not (isinstance(row, dict) and row.keys() - {"speed"} == {"row", "expected", "why"}):
             raise SegfolioError(f"{where} is {row!r}, expected the keys row, expected, why")
-        block = {**paper, "row": row["row"], "expected": row["expected"], "deviations": [row["why"]]}
-        found.append(checked_paper({**block, "status": "record-only"}, where))
+        said = {key: row[key] for key in row if key != "why"}
+        block = {**paper, **said, "deviations": [row["why"]], "status": "record-only"}
+        found.append(checked_paper(block, where))
     return found

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from segfolio.ledger.rows import STATES, Cell, Row
-from segfolio.ledger.text import counts, headings, on_the_same_data, seeds, spread
+from segfolio.ledger.text import counts, difference, headings, on_the_same_data, seeds, spread
 
 _MARKS = {"within": " ✓", "outside": " ✗"}
 _HEAD = """# Results
 
 Written by `make results` from the experiments and the results beside them; not to be edited. Ratios are in percent,
 other figures in the unit that is named; ↓ marks those of which less is better. Ours is mean ± standard deviation
-(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside."""
+(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside. Times are told as ratios to a network of
+the same table, ours the median (number of rounds)."""
 
 
 class Notes:
@@ -71,18 +72,21 @@ def _paper(rows: Sequence[Row], notes: Notes) -> str:
     figures = headings(rows)
     lines = []
     for row in rows:
-        cells = {cell.key: _cell(cell) for cell in row.cells}
+        cells = {cell.key: _cell(cell, notes) for cell in row.cells}
         how = notes.mark(row.protocol) if row.ran else row.states[0]
         lines.append((_link(row), row.paper.row, *(cells.get(key, "") for key in figures), how))
     return _pipes(("experiment", "row", *figures.values(), "how"), lines, numbers=len(figures), texts=2)
 
 
-def _cell(cell: Cell) -> str:
-    """`46.4, **45.5 ± 0.7 (2)** within`; of what was not run the paper's figure alone."""
+def _cell(cell: Cell, notes: Notes) -> str:
+    """`46.4, **45.5 ± 0.7 (2)** within`; of a ratio with the factor between both, and how it was measured; of what was
+    not run the paper's figure alone."""
     expected = cell.figure.text(cell.expected)
     if cell.ours is None:
         return expected
     ours = f"**{spread(cell.figure, cell.ours)}** {cell.state}"
+    if cell.factor is not None:
+        ours += f" ({difference(cell)}) {notes.mark(cell.how)}"
     return ours if cell.expected is None else f"{expected}, {ours}"
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from segfolio.errors import SegfolioError
 from segfolio.figure import HOUSE, STAGES, Figure, of_key
+from segfolio.ledger.speed import Speed, checked_speed
 from segfolio.yaml_file import read_yaml
 
 Status = Literal["trainable", "evaluate-only", "record-only"]
@@ -29,6 +30,7 @@ class Paper:
             given; a figure in another unit has its own, by log key.
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
+        speed: the time that the row states, for `segfolio speed`.
 
     Raises:
         SegfolioError: a key or status that does not exist, a figure or tolerance that is not in its unit.
@@ -41,6 +43,7 @@ class Paper:
     tolerance: float | dict[str, float] = DEFAULT_TOLERANCE
     status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
+    speed: Speed | None = None
 
     def __post_init__(self) -> None:
         for key in self.expected:
@@ -128,7 +131,8 @@ def checked_paper(block: Any, where: str) -> Paper:
         if not fits(value):
             raise SegfolioError(f"{where}: paper.{key} is {value!r}, expected {expected}")
     try:
-        return Paper(**block)
+        speed = {"speed": checked_speed(block["speed"])} if "speed" in block else {}
+        return Paper(**{**block, **speed})
     except SegfolioError as error:
         raise SegfolioError(f"{where}: {error}") from None
 
@@ -150,4 +154,5 @@ _TYPES = {  # what is expected, and whether a value is that
     "expected": ("figures by log key, such as {test/mIoU: 0.464}", _numbers_by_key),
     "tolerance": ("a number, or numbers by log key", lambda v: _number(v) or _numbers_by_key(v)),
     "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
+    "speed": ("keys and their values", lambda v: isinstance(v, dict)),
 }

@@ -1,7 +1,7 @@
 """The rows of the ledger: every experiment's claims, and what became of them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from segfolio.ledger.compare import state
 from segfolio.ledger.paper import Paper, paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import Results, Spread, withheld
+from segfolio.ledger.speed import FOLDER, Claim, Measurement, network_hash, ratios
 
 MAIN = ("mIoU", "AP", "AP50", "PQ")
 STATES = {
@@ -21,6 +22,7 @@ STATES = {
     "deviation": "run with batch statistics over parts of the batch, which how it was made names",
     "no claim": "run, and nothing to compare it with",
     "overridden": "run with a changed recipe, which is named",
+    "ratio": "times as long as the named network takes; a factor between machines, never a verdict",
     "unrun": "no run that can be shown",
     "record-only": "the paper's figures, for a recipe that cannot be run here",
 }
@@ -31,10 +33,11 @@ class Cell:
     """One figure of a row.
 
     Attributes:
-        key: its log key.
+        key: its log key; what follows `//` tells figures of one name apart.
         expected: what the paper reports, in the unit of the figure.
-        ours: over seeds.
+        ours: over seeds; of a ratio, over rounds.
         state: one of `STATES`.
+        how: of a ratio, how it was measured, in words.
     """
 
     key: str
@@ -42,17 +45,23 @@ class Cell:
     expected: float | None
     ours: Spread | None
     state: str
+    how: str = ""
 
     @property
     def name(self) -> str:
         """Its key, without `test/`."""
-        return self.key.removeprefix("test/")
+        return self.key.removeprefix("test/").partition("//")[0]
 
     @property
     def difference(self) -> float | None:
         if self.ours is None or self.expected is None or self.state not in ("within", "outside"):
             return None
         return self.ours.mean - self.expected
+
+    @property
+    def factor(self) -> float | None:
+        """Ours over the paper's, of a ratio."""
+        return self.ours.mean / self.expected if self.state == "ratio" and self.ours and self.expected else None
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,7 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
         raise SegfolioError(f"there is no folder {experiments}; give that of the experiments with --experiments DIR")
     rows: list[Row] = []
     said: list[str] = []
+    networks: dict[str, str] = {}
     for path in sorted(experiments.glob("*/*.yaml")):
         if path.name == CLAIMS:
             rows += [Row(path, paper, _claimed(path, paper, HOUSE, said)) for paper in read_claims(path)]
@@ -127,12 +137,36 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
         content = read_experiment(path)
         if (paper := paper_of(content, path)) is None:
             continue
+        if paper.speed and paper.status != "record-only":
+            networks[f"{path.parent.name}/{path.stem}"] = network_hash(content, paper.speed)
         dataset = _dataset(content)
         shown = _shown(path, paper, recipe_hash(content), said)
         if all(results.overrides for _, results in shown):
             rows.append(Row(path, paper, _claimed(path, paper, HOUSE, said), dataset))
         rows += [_run(path, paper, dataset, *each, said) for each in shown]
+    rows = _with_ratios(rows, networks, experiments, said)
     return sorted(rows, key=lambda row: (not row.ran, row.system, not row.experiment)), said
+
+
+def _with_ratios(rows: list[Row], networks: Mapping[str, str], experiments: Path, said: list[str]) -> list[Row]:
+    """The rows that state a time with what it is of those of their table, by the paper and as it was measured."""
+    timed = {row.name: row for row in rows if row.paper.speed and not row.overrides}
+    claims = {name: Claim(row.paper.speed, networks.get(name, "")) for name, row in timed.items() if row.paper.speed}
+    measured = [Measurement.read(path) for path in sorted((experiments / FOLDER).glob("*.json"))]
+    found = ratios(claims, measured, said)
+    return [
+        replace(
+            row,
+            cells=row.cells
+            + tuple(
+                Cell(r.key, r.figure, r.expected, r.ours, "ratio" if r.ours else _before_a_run(row.paper), r.how)
+                for r in found.get(row.name, ())
+            ),
+        )
+        if row.name in timed
+        else row
+        for row in rows
+    ]
 
 
 def _shown(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
