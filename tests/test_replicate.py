@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import segfolio.replicate
 import segfolio.resolved
 from segfolio.errors import SegfolioError
 from segfolio.ledger.record import Record, recipe_hash
-from segfolio.replicate import Replication, as_pairs, divided
+from segfolio.replicate import Replication, _ended, as_pairs, divided
 from tests.conftest import REPOSITORY
 from tests.ledger.conftest import write_experiment, write_run
 
@@ -87,12 +89,15 @@ class Commands:
             shutil.rmtree(run / "test")
         return SimpleNamespace(returncode=0)
 
+    def start(self, command: list[str]) -> SimpleNamespace:
+        return SimpleNamespace(wait=lambda: self.run(command).returncode)
+
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch) -> Commands:
     experiment = write_experiment(tmp_path)
     commands = Commands(yaml.safe_load(experiment.read_text()))
-    stand_in = SimpleNamespace(run=commands.run, PIPE=subprocess.PIPE)
+    stand_in = SimpleNamespace(run=commands.run, PIPE=subprocess.PIPE, Popen=commands.start)
     for module in (segfolio.replicate, segfolio.resolved):
         monkeypatch.setattr(module, "subprocess", stand_in)
     monkeypatch.setattr(Replication, "data", {"train": "f0", "test": "f1"})
@@ -195,6 +200,19 @@ def test_a_test_of_a_part_is_refused_before_the_training(commands, segfolio, cap
 def test_a_mistake_is_answered_by_a_sentence(commands, segfolio, capsys, arguments, says):
     assert segfolio("replicate", *arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_told_to_end_it_tells_the_training_which_saves_first_and_ends(tmp_path):
+    """The training is a process that tells its parent to end."""
+    code = "import os, signal, sys\nfrom pathlib import Path\n"
+    code += "signal.signal(15, lambda *_: (Path(sys.argv[1]).touch(), sys.exit(1)))\n"
+    code += "os.kill(os.getppid(), 15)\nwhile True: signal.pause()"
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        _ended([sys.executable, "-c", code, str(tmp_path / "saved")])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert (tmp_path / "saved").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_overrides_are_read_in_pairs():

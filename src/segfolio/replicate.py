@@ -1,6 +1,7 @@
 """`segfolio replicate`: train and test an experiment with several seeds, and keep what came of it."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -147,7 +148,7 @@ class Replication:
     def _loop(self, loop: str, seed: int, folder: Path, *arguments: str) -> None:
         print(f"seed {seed}: {loop} in {folder}", flush=True)
         command = self._command(loop, "--seed_everything", str(seed), "--output", str(folder), *arguments)
-        if status := subprocess.run(command, check=False).returncode:
+        if status := _ended(command):
             raise SegfolioError(f"{loop} ended with status {status}; what it said is above")
 
     def _expect_same(self, record: Record, run: Path) -> None:
@@ -164,6 +165,24 @@ class Replication:
         same = {k: s for k, s in seeds.items() if s.record.data == done.record.data}
         self.results = replace(self.results, seeds=same)
         self.results.write(self.results_path)
+
+
+def _ended(command: Sequence[str]) -> int:
+    """The status of a process. Told to end (SIGTERM), we tell it, as a training saves first, and end with it."""
+    process, told = subprocess.Popen(command), list[int]()
+
+    def tell(number: int, _: object) -> None:
+        told.append(number)
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+        status = process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if told:
+        raise SystemExit(128 + told[0])
+    return status
 
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
