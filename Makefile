@@ -45,7 +45,7 @@ gpu: $(if $(filter file,$(origin PYTHON)),$(READY)) ## tests, times, trainings o
 PACK := docstring_parser|faster-coco-eval|jsonargparse|pyspng|segmentation_models_pytorch|typeshed_client
 FOR := --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64
 gpu-pack: $(READY) ## what a machine without a network lacks for it, into build/gpu: CAMVID=PATH/TO/CamVid
-	$(PYTHON) -m benchmarks.gpu.camvid $(CAMVID) build/gpu/CamVid_240x180
+	$(PYTHON) -m benchmarks.gpu.pack $(CAMVID)
 	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: $(FOR) --dest build/gpu/wheels \
 		$$(grep -E '^($(PACK))==' requirements.lock)
 	du -sh build/gpu

@@ -14,7 +14,7 @@ import yaml
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import card
 from benchmarks.gpu.budget import Budget, run_within
-from benchmarks.gpu.camvid import shrink
+from benchmarks.gpu.pack import shrink
 from segfolio.data.datasets import CamVid
 from segfolio.errors import SegfolioError
 from segfolio.ledger.rows import ledger

@@ -48,13 +48,15 @@ def timed(folder: Path, name: str, **speed: Any) -> Path:
     return write_experiment(folder, name, speed={"table": "Table 1", "size": [64, 64], **speed})
 
 
-def measure(folder: Path, device: str = "a GPU", mode: str = "float32", **rounds: list[float]) -> Path:
+def measure(
+    folder: Path, device: str = "a GPU", mode: str = "float32", commit: str | None = "0123456789", **rounds: list[float]
+) -> Path:
     """What was measured of `net/<name>`, as its experiment is written now."""
     networks = {}
     for name, seconds in rounds.items():
         content = read_yaml(folder / f"experiments/net/{name}.yaml", "")
         networks[f"net/{name}"] = Timed(network_hash(content, Speed(**content["paper"]["speed"])), seconds, 9.0, 10)
-    found = Measurement("Table 1", mode, 1, {**HARDWARE, "gpu": device}, "2030", "0123456789", networks=networks)
+    found = Measurement("Table 1", mode, 1, {**HARDWARE, "gpu": device}, "2030", commit, networks=networks)
     path = found.path(folder / "experiments")
     found.write(path)
     return path
@@ -100,7 +102,7 @@ def test_ours_is_the_median_of_the_rounds_ratios_and_never_a_verdict(tmp_path):
     html = page(rows)
     assert '<span class="ratio">ratio</span>' in html
     assert "<p>x 0.75</p>" in html
-    assert "in turns on another GPU, TF32, median of 1 rounds" in html
+    assert "in turns on another GPU, TF32, median of 1 round;" in html
 
 
 def test_networks_that_were_measured_without_the_fastest_are_compared_with_the_fastest_of_them(tmp_path):
@@ -130,6 +132,15 @@ def test_the_time_of_a_network_that_was_edited_is_not_shown(tmp_path):
         "the time of net/b on a GPU is not shown: it is another network or row since; run `segfolio speed` with all "
         "of its table"
     ]
+
+
+def test_times_without_a_commit_are_not_shown(tmp_path):
+    timed(tmp_path, "net/a", fps=40)
+    timed(tmp_path, "net/b", fps=10)
+    measure(tmp_path, commit=None, a=[1.0], b=[2.0])
+    rows, said = ledger(tmp_path / "experiments")
+    assert shown(rows) == [("net/b", "time (x a) ↓", 4.0, None, "unrun")]
+    assert said == ["the times of Table 1 on a GPU are not shown: they come without commit"]
 
 
 def test_a_row_that_cannot_be_run_states_its_time(tmp_path):

@@ -1,10 +1,12 @@
 """The clock: turns, memory, and how it is computed."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
 
-from segfolio.speed.measure import Mode, in_turns, peak_bytes, weight_bytes
+from segfolio.speed.measure import Mode, elapsed, in_turns, peak_bytes, weight_bytes
 
 CPU = torch.device("cpu")
 
@@ -15,6 +17,17 @@ def test_all_take_turns_and_warm_up_does_not_count():
     assert calls == ["a", "b"] * 5
     assert {name: len(each) for name, each in seconds.items()} == {"a": 3, "b": 3}
     assert all(second >= 0 for each in seconds.values() for second in each)
+
+
+@pytest.mark.parametrize(("threads", "least", "most"), [(1, 0.0, 0.1), (2, 0.2, 9.0)])
+def test_of_one_thread_time_is_what_the_processor_spent(threads: int, least: float, most: float):
+    """A pass that sleeps, as if another process had the processor."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert least <= elapsed(lambda: time.sleep(0.2), CPU) < most
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_peak_is_what_is_held_at_one_time():

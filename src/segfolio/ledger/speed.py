@@ -16,6 +16,7 @@ from segfolio.errors import SegfolioError
 from segfolio.figure import Figure
 from segfolio.ledger.record import write_json
 from segfolio.ledger.results import Spread
+from segfolio.words import counted
 
 _UNITS = ("milliseconds", "seconds", "fps")
 FOLDER = "speed"
@@ -110,7 +111,7 @@ class Measurement:
     Attributes:
         table: that of the rows.
         mode: how they were computed, in words.
-        threads: of the processor.
+        threads: of the processor; of one, times are those that it had.
         hardware: CPU and GPU, their numbers and memory.
         started: UTC.
         networks: by experiment, `<paper>/<variant>`.
@@ -139,12 +140,13 @@ class Measurement:
     def how(self) -> str:
         """In the words of the ledger."""
         about = self.hardware
-        machine = about.get("gpu") or f"{self.threads} of {about.get('cores')} cores of {about.get('cpu')}"
+        alone = ", processor time" if self.threads == 1 else ""
+        machine = about.get("gpu") or f"{self.threads} of {about.get('cores')} cores of {about.get('cpu')}{alone}"
         rounds = min((len(timed.seconds) for timed in self.networks.values()), default=0)
         code = f"{(self.commit or '')[:7]}{'+' if self.dirty else ''}"
         return (
-            f"{self.table}: networks with random weights in turns on {machine}, {self.mode}, median of {rounds} "
-            f"rounds; torch {self.versions.get('torch', '?')}; {code}"
+            f"{self.table}: networks with random weights in turns on {machine}, {self.mode}, median of "
+            f"{counted(rounds, 'round')}; torch {self.versions.get('torch', '?')}; {code}"
         )
 
     def path(self, experiments: Path) -> Path:
@@ -222,6 +224,9 @@ def ratios(claims: Mapping[str, Claim], measured: Iterable[Measurement], said: l
 
 
 def _measured(rows: Mapping[str, Claim], measurement: Measurement, said: list[str]) -> Iterator[tuple[str, Ratio]]:
+    if not measurement.commit:
+        said.append(f"the times of {measurement.table} on {measurement.device} are not shown: they come without commit")
+        return
     shown = {}
     for name, timed in measurement.networks.items():
         if name in rows and rows[name].network == timed.network:

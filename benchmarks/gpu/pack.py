@@ -1,9 +1,10 @@
-"""CamVid at 240 x 180: small enough to be carried to a machine, in the layout of the original.
+"""`make gpu-pack`: what `make gpu` needs beside the checkout.
 
-    python -m benchmarks.gpu.camvid PATH/TO/CamVid build/gpu/CamVid_240x180
+    python -m benchmarks.gpu.pack [PATH/TO/CamVid]
 
-Images are averaged over their pixels and stored as JPEGs of quality 95, masks take the nearest pixel. The whole set is
-20 MB. It is CamVid's for research use, and neither the images nor packs of them belong in a repository.
+Which commit the checkout is of, as a copy of it may come without its history; and CamVid at 240 x 180, in the layout of
+the original: images are averaged over their pixels and stored as JPEGs of quality 95, masks take the nearest pixel. The
+whole set is 18 MB. It is CamVid's for research use, and neither the images nor packs of them belong in a repository.
 """
 
 import sys
@@ -13,6 +14,7 @@ import cv2
 
 from segfolio.data.datasets import CamVid
 from segfolio.errors import SegfolioError
+from segfolio.ledger.record import carry_code
 
 WIDTH, HEIGHT = 240, 180
 
@@ -45,4 +47,11 @@ def _shrink(source: Path, target: Path, interpolation: int, parameters: list[int
 
 
 if __name__ == "__main__":
-    print(f"{shrink(Path(sys.argv[1]), Path(sys.argv[2]))} images: {sys.argv[2]}")
+    try:
+        file = carry_code()
+        print(f"the commit of the checkout: {file}")
+        if camvid := sys.argv[1:]:
+            small = file.with_name("CamVid_240x180")
+            print(f"{shrink(Path(camvid[0]), small)} images: {small}")
+    except SegfolioError as error:
+        raise SystemExit(f"make gpu-pack: {error}") from None
