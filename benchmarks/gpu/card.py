@@ -154,7 +154,7 @@ def measured(name: str, mode: str, device: torch.device, tiny: bool, rounds: int
             with how.computing(device):
                 for run in passes.values():
                     run()
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (ImportError, RuntimeError, TypeError, ValueError) as error:
             said.append(f"{side}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
             continue
         for loop, run in passes.items():
