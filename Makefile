@@ -53,8 +53,9 @@ gpu-pack: $(READY) ## what a machine without a network lacks for it, into build/
 bench: $(READY) ## ratios against peers, measured in the same run
 	$(PYTHON) -m benchmarks
 
-results: $(READY) ## experiments/RESULTS.md: the papers' figures and ours
+results: $(READY) ## experiments/RESULTS.md, the papers' figures and ours, and the comparisons of docs/small_runs.md
 	$(SEGFOLIO) results --write
+	$(SEGFOLIO) compare --page docs/small_runs.md
 
 lock: ## write requirements.lock from .venv
 	$(PYTHON) -m pip freeze --all --exclude-editable | grep -ivE '^(pip|setuptools|wheel)==' | sort -f > requirements.lock

@@ -57,7 +57,7 @@ EVALUATORS = {
     "Hausdorff": Hausdorff95,
     "instance": functools.partial(InstanceMetric, kinds=("segm", "bbox")),
     "federated": federated,
-    "clicks": functools.partial(InteractiveMetric, clicks=5),
+    "clicks": InteractiveMetric,
     "box": BoxMetric,
     "proposals": ProposalMetric,
     "panoptic": PanopticMetric,
@@ -87,14 +87,14 @@ def guess(index: int, target: Target) -> Prediction:
 
 
 def clicked(target: Target, rng: np.random.Generator) -> Prompted:
-    """Each object, shifted by less after each of five clicks."""
+    """Each object, shifted by less after each of the first clicks."""
     masks = target.segments.masks.as_subclass(torch.Tensor)
     of, shift = torch.arange(len(masks)), int(rng.integers(3, 6))
-    rounds = [torch.roll(masks, max(0, shift - 2 * k), 2) for k in range(5)]
+    rounds = [torch.roll(masks, max(0, shift - 2 * k), 2) for k in range(20)]
     rles = [rle.encode(each.numpy()) for each in torch.stack(rounds, 1)]
-    points, kinds = torch.zeros(len(of), 5, 2), torch.ones(len(of), 5).long()
+    points, kinds = torch.zeros(len(of), 20, 2), torch.ones(len(of), 20).long()
     candidates = [[first, third] for first, _, third, *_ in rles]
-    return Prompted(rles, torch.zeros(len(of), 5), of, Prompts(of, points, kinds), candidates, float(rng.random()))
+    return Prompted(rles, torch.zeros(len(of), 20), of, Prompts(of, points, kinds), candidates, float(rng.random()))
 
 
 def evaluate(rank: int, processes: int, folder: str) -> None:

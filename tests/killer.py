@@ -24,3 +24,15 @@ class RaiseAt(KillAt):
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == self.step:
             raise RuntimeError(f"ended at step {self.step}")
+
+
+class StopAt(KillAt):
+    """A signal that can be caught: Ctrl-C, or the end that a machine announces."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(step)
+        self.number = number
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)

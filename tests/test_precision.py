@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segfolio.precision import float32_in_words, full_float32
+from segfolio.precision import float32_in_words, full_float32, without_autocast
 
 CPU = torch.device("cpu")
 
@@ -30,6 +30,12 @@ def test_an_error_leaves_all_as_it_was():
     with pytest.raises(KeyError), full_float32(CPU):
         raise KeyError
     assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_a_device_without_autocast_has_none_to_be_turned_off():
+    x = torch.ones(2, 2, device="meta")
+    with without_autocast(x.device), full_float32(x.device):
+        assert (x @ x).dtype == torch.float32
 
 
 def test_the_record_says_it():

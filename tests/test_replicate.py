@@ -1,10 +1,15 @@
 """`segfolio replicate`: seeds are run once, continued, and kept apart from one another's mistakes."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +19,13 @@ import yaml
 
 import segfolio.replicate
 import segfolio.resolved
+from segfolio.data.checks.fingerprint import fingerprint
+from segfolio.data.datasets import SA1B
 from segfolio.errors import SegfolioError
 from segfolio.ledger.record import Record, recipe_hash
-from segfolio.replicate import Replication, _ended, as_pairs, divided
+from segfolio.replicate import Replication, as_pairs, divided
 from tests.conftest import REPOSITORY
+from tests.fake import sa1b
 from tests.ledger.conftest import write_experiment, write_run
 
 SMALL = [
@@ -70,14 +78,19 @@ class Commands:
         self.config, self.said, self.crashing = config, [], set[str]()
 
     def run(self, command: list[str], **_: object) -> SimpleNamespace:
-        loop, *rest = command[3:]
-        if "--print_config" in rest:
-            return SimpleNamespace(returncode=0, stdout=yaml.safe_dump(self.config))
+        assert "--print_config" in command
+        return SimpleNamespace(returncode=0, stdout=yaml.safe_dump(self.config))
+
+    @contextmanager
+    def start(self, command: list[str]) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(wait=lambda: self.done(*command[3:]))
+
+    def done(self, loop: str, *rest: str) -> int:
         given = dict(pairwise(rest))
         output, seed = Path(given["--output"]), given["--seed_everything"]
         self.said.append((loop, seed, given.get("--ckpt_path")))
         if seed in self.crashing:
-            return SimpleNamespace(returncode=-9)
+            return -9
         run = output.parent if loop == "test" else output
         write_run(
             run,
@@ -87,20 +100,18 @@ class Commands:
         )
         if loop == "fit":
             shutil.rmtree(run / "test")
-        return SimpleNamespace(returncode=0)
-
-    def start(self, command: list[str]) -> SimpleNamespace:
-        return SimpleNamespace(wait=lambda: self.run(command).returncode)
+        return 0
 
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch) -> Commands:
     experiment = write_experiment(tmp_path)
     commands = Commands(yaml.safe_load(experiment.read_text()))
-    stand_in = SimpleNamespace(run=commands.run, PIPE=subprocess.PIPE, Popen=commands.start)
+    stand_in = SimpleNamespace(run=commands.run, Popen=commands.start, PIPE=subprocess.PIPE)
     for module in (segfolio.replicate, segfolio.resolved):
         monkeypatch.setattr(module, "subprocess", stand_in)
-    monkeypatch.setattr(Replication, "data", {"train": "f0", "test": "f1"})
+    monkeypatch.setattr(Replication, "fingerprint", lambda _, split: {"train": "f0", "test": "f1"}[split])
+    monkeypatch.setattr(Replication, "expect_test", lambda _: None)
     return commands
 
 
@@ -188,6 +199,79 @@ def test_a_test_of_a_part_is_refused_before_the_training(commands, segfolio, cap
 
 
 @pytest.mark.parametrize(
+    ("model", "dataset", "says"),
+    [
+        (
+            "segfolio.families.trained.Trained",
+            "Shapes",
+            "but Trained has no test_step; train it by",
+        ),
+        ("segfolio.families.Distillation", "SA1B", "there is nothing to test on: SA-1B has no split 'test'; it has"),
+        ("segfolio.families.PerPixel", "MaskFolder", "there is nothing to test on: .*classes.yaml"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused_before_the_training(tmp_path, monkeypatch, model, dataset, says):
+    dataset = {"class_path": f"segfolio.data.datasets.{dataset}"}
+    resolved = {"model": {"class_path": model}, "data": {"dataset": dataset, "root": str(tmp_path)}, "trainer": {}}
+    monkeypatch.setattr(Replication, "resolved", resolved)
+    monkeypatch.setattr(Replication, "_loop", None)
+    with pytest.raises(SegfolioError, match=says):
+        Replication(write_experiment(tmp_path), [], tmp_path / "runs").run(0)
+
+
+def test_what_was_trained_without_a_validation_is_compared_by_what_it_was_trained_on(tmp_path, monkeypatch):
+    """Of a distillation there may be no split of the name `val`."""
+    sa1b.write(tmp_path / "images")
+    data = {"dataset": {"class_path": "segfolio.data.datasets.SA1B", "init_args": {"val_every": 3}}}
+    data |= {"root": str(tmp_path / "images"), "val_split": "nowhere", "test_split": "val"}
+    model = {"class_path": "segfolio.families.Distillation"}
+    monkeypatch.setattr(Replication, "resolved", {"model": model, "data": data, "trainer": {}})
+    replication = Replication(write_experiment(tmp_path), [], tmp_path / "runs")
+    replication.expect_test()
+    record = Record(
+        "net/row", replication.recipe, 0, data={"train": fingerprint(SA1B(tmp_path / "images", "train", 3))}
+    )
+    record.write(run := tmp_path / "runs/seed0")
+    said: list[str] = []
+    monkeypatch.setattr(Replication, "_loop", lambda _, loop, *rest: said.append(loop))
+    with pytest.raises(SegfolioError, match="was tested but holds no figures"):
+        replication.run(0)
+    assert said == ["fit", "test"]
+    replace(record, data={"train": "others"}).write(run)
+    with pytest.raises(SegfolioError, match="holds a run of another data"):
+        replication.run(0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_who_is_told_to_stop_lets_the_training_end_its_step(segfolio, commands, capsys, monkeypatch, tmp_path, number):
+    """Ctrl-C reaches it by itself, SIGTERM is handed on."""
+    child = f"""
+import signal, sys, time
+def stop(*_):
+    time.sleep(1)  # the step
+    open("saved", "w").close()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+open("started", "w").close()
+time.sleep({2 if number == signal.SIGINT else 60})
+stop()
+"""
+
+    def signal_once_it_runs() -> None:
+        while not Path("started").exists():
+            threading.Event().wait(0.05)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("segfolio.replicate.subprocess", subprocess)
+    monkeypatch.setattr(Replication, "resolved", commands.config)
+    monkeypatch.setattr(Replication, "_command", lambda *_: [sys.executable, "-c", child])
+    threading.Thread(target=signal_once_it_runs).start()
+    assert segfolio("replicate", "experiments/net/row.yaml", "--seeds", 0, 1) == 130
+    assert Path("saved").exists()
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ([], "the following arguments are required: config"),
@@ -200,19 +284,6 @@ def test_a_test_of_a_part_is_refused_before_the_training(commands, segfolio, cap
 def test_a_mistake_is_answered_by_a_sentence(commands, segfolio, capsys, arguments, says):
     assert segfolio("replicate", *arguments) == 2
     assert says in capsys.readouterr().err
-
-
-def test_told_to_end_it_tells_the_training_which_saves_first_and_ends(tmp_path):
-    """The training is a process that tells its parent to end."""
-    code = "import os, signal, sys\nfrom pathlib import Path\n"
-    code += "signal.signal(15, lambda *_: (Path(sys.argv[1]).touch(), sys.exit(1)))\n"
-    code += "os.kill(os.getppid(), 15)\nwhile True: signal.pause()"
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stop:
-        _ended([sys.executable, "-c", code, str(tmp_path / "saved")])
-    assert stop.value.code == 128 + signal.SIGTERM
-    assert (tmp_path / "saved").exists()
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_overrides_are_read_in_pairs():

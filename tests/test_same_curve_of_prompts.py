@@ -67,7 +67,7 @@ def weights(run: str) -> dict[str, torch.Tensor]:
 
 
 def test_the_steps_below_are_of_points_and_of_boxes() -> None:
-    assert {PromptSampling().first_prompt(SEED, step) for step in range(STEPS)} == {"point", "box"}
+    assert {PromptSampling().first_prompt(SEED, step).kind for step in range(STEPS)} == {"point", "box"}
 
 
 def test_one_process_two_processes_and_accumulation(segfolio, tmp_path):

@@ -13,6 +13,9 @@ from segfolio.mistakes import check_classes
 from segfolio.runs import experiment_name, run_of
 from segfolio.yaml_file import read_yaml
 
+_GROUPS = ("test", "parameters", "lora", "prompts")
+"""Arguments of families that are no classes and have keys of their own."""
+
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     """Put a path in place of `--ckpt_path last`, `best` and of a run's folder, and add `-c <run>/config.yaml` where a
@@ -69,13 +72,23 @@ def _of_run(folder: Path, loop: str) -> Path:
 
 
 def _null_in_braces(arguments: Sequence[str]) -> list[str]:
-    """`--a.architecture.init_args.b null` as `--a.architecture={"init_args": {"b": null}}`.
+    """`--a.architecture.init_args.b null` as `--a.architecture={"init_args": {"b": null}}`, and
+    `--model.test.also null` as `--model.test={"also": null}`.
 
-    jsonargparse 4.53 takes null for the text "None" where a class is called with further arguments.
+    jsonargparse 4.53 takes null for the text "None" where a class is called with further arguments, and in what is
+    no class but has keys of its own.
     """
     joined = "\n".join(arguments)
-    pattern = r"^(--.*\.architecture)\.init_args\.(\w+)(?:=|\n)null$"
-    return re.sub(pattern, r'\1={"init_args": {"\2": null}}', joined, flags=re.MULTILINE).split("\n")
+    model = r"--model\.(?:init_args\.)?(?!init_args\.)"
+    for pattern, braces in (
+        (
+            rf"^(--.*\.architecture|{model}\w+(?:\.\w+)*?)\.init_args\.(\w+)(?:=|\n)null$",
+            r'\1={"init_args": {"\2": null}}',
+        ),
+        (rf"^({model}(?:{'|'.join(_GROUPS)}))\.(\w+)(?:=|\n)null$", r'\1={"\2": null}'),
+    ):
+        joined = re.sub(pattern, braces, joined, flags=re.MULTILINE)
+    return joined.split("\n")
 
 
 def _given(arguments: Sequence[str], *names: str) -> str | None:

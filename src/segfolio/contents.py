@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from segfolio.code_state import PACKAGE, code_state, imported, installed
 from segfolio.data.checks.remembered import remembered, stamps
@@ -14,11 +15,28 @@ from segfolio.table import table
 def architectures(arguments: Sequence[str]) -> None:
     """`[WORD ...]`: print every variant of every architecture, or those whose row has all words.
 
+    `--erf NAME ...` draws the effective receptive fields of variants, see `viz.receptive_field`.
+
     Raises:
-        SegfolioError: words that no row has.
+        SegfolioError: words that no row has, and what `viz.receptive_field.draw` names.
     """
+    parser = _parser("architectures")
+    erf = parser.add_argument_group("effective receptive fields, as a picture")
+    erf.add_argument("--erf", metavar="NAME", nargs="+", help="of these variants")
+    erf.add_argument("--images", type=Path, metavar="PATH", help="an image or a folder of them; noise by default")
+    erf.add_argument("--size", type=int, default=512, help="of the images, in pixels (%(default)s)")
+    erf.add_argument("--weights", help="of each network, as its argument `weights`; random by default")
+    erf.add_argument("--output", type=Path, default=Path("erf.png"), help="the picture (%(default)s)")
+    given = parser.parse_intermixed_args(arguments)
+    if given.erf:
+        from segfolio.viz.receptive_field import SHARES, draw  # needs torch and all architectures
+
+        rows = draw(given.erf, given.output, given.images, given.size, given.weights)
+        print(table(("name", "weights", *(f"side of {share:.0%}" for share in SHARES)), rows, right=(2, 3)))
+        print(f"\nwritten: {given.output}")
+        return
     header = ("name", "paper", "parameters", "receptive field", "stride", "family.file.class")
-    rows = _chosen("architectures", arguments, _architecture_rows)
+    rows = _chosen("architectures", given.words, _architecture_rows)
     print(table(header, rows, right=(2, 3, 4)))
     print("\nParameters at 21 classes. class_path: segfolio.architectures.<family.file.class>")
 
@@ -30,17 +48,20 @@ def datasets(arguments: Sequence[str]) -> None:
         SegfolioError: words that no row has.
     """
     header = ("name", "classes", "images", "tasks", "disk", "files")
-    rows = _chosen("datasets", arguments, _dataset_rows)
+    rows = _chosen("datasets", _parser("datasets").parse_args(arguments).words, _dataset_rows)
     print(table(header, [row[: len(header)] for row in rows], right=(1, 4)))
     for row in rows:
         print(f"\n{row[-1]}")
 
 
-def _chosen(command: str, arguments: Sequence[str], rows: Callable[[], list[list[str]]]) -> list[list[str]]:
-    """The rows with all words of the arguments."""
+def _parser(command: str) -> Parser:
     parser = Parser(command)
     parser.add_argument("words", metavar="WORD", nargs="*", help="show what all these words describe, in any case")
-    words = parser.parse_args(arguments).words
+    return parser
+
+
+def _chosen(command: str, words: Sequence[str], rows: Callable[[], list[list[str]]]) -> list[list[str]]:
+    """The rows with all words."""
     chosen = [row for row in rows() if all(word.lower() in " ".join(row).lower() for word in words)]
     if not chosen:
         raise SegfolioError(f"nothing is described by {' '.join(words)!r}; `segfolio {command}` lists all there is")
@@ -49,7 +70,7 @@ def _chosen(command: str, arguments: Sequence[str], rows: Callable[[], list[list
 
 def _architecture_rows() -> list[list[str]]:
     """Each file's are remembered until it changes, or what it imports, or how they are counted."""
-    around, counting = installed(), {PACKAGE / "listing.py", PACKAGE / "layers" / "hollow.py"}
+    around, counting = installed(), {PACKAGE / f"{file}.py" for file in ("listing", "layers/hollow", "layers/counting")}
     rows = []
     for file in sorted((PACKAGE / "architectures").rglob("*.py")):
         module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts))

@@ -1,7 +1,6 @@
 """One experiment: a config, the loop that it asks for, and the folder that the run leaves."""
 
 import json
-import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,8 +18,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from segfolio import initial_weights
 from segfolio.arguments import with_config_of_run
 from segfolio.callbacks.checkpoints import Checkpoints
 from segfolio.callbacks.data_wait import DataWait
@@ -35,6 +34,7 @@ from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.earlier_configs import take_earlier_configs
+from segfolio.empty_keys import keep_empty_keys
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
@@ -60,6 +60,7 @@ set_parsing_settings(subclasses_enabled=[LabelSpace, ImageSpace])
 # some defaults of Lightning's callbacks are of it, and a config is written with its defaults
 yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value))
 
+keep_empty_keys()
 take_earlier_configs()
 drop_arguments_of_replaced_classes()
 
@@ -150,14 +151,7 @@ class Experiment(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand != "fit":
             self.save_config_callback = None
-            if not config.ckpt_path and not re.search(r"'(init_from|weights)': '", str(self.resolved["model"])):
-                rank_zero_warn("neither --ckpt_path nor weights are given: the network is as it was initialised")
-            if config.ckpt_path:  # the checkpoint holds the weights: none to be fetched first
-                model = config.model.init_args
-                network = (model.get("architecture") or {}).get("init_args")  # which may take none
-                for arguments, key in ((model, "init_from"), (network, "weights")):
-                    if arguments and key in arguments:
-                        arguments[key] = None
+            (initial_weights.leave_out if config.ckpt_path else initial_weights.warn_of_none)(config.model.init_args)
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # the table is ours
         if self.subcommand == "predict":
@@ -170,7 +164,7 @@ class Experiment(LightningCLI):
                 )
 
     def instantiate_classes(self) -> None:
-        with told_by_class():
+        with told_by_class(self.config[self.loop]):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from segfolio import architectures as _architectures
+from segfolio.layers.counting import parameters
 from segfolio.layers.hollow import hollow
 
 
@@ -29,10 +30,9 @@ def architecture_rows(module: str) -> Iterator[tuple[str, ...]]:
         for name, variant in cls.variants.items():
             with hollow():
                 network = cls(21, **variant)
-            parameters = sum(p.numel() for p in network.parameters())
             field, stride = map(str, network.geometry()) if hasattr(network, "geometry") else ("-", "-")
             path = class_path(cls).removeprefix(_architectures.__name__ + ".")
-            yield name, cls.paper, f"{parameters / 1e6:.2f} M", field, stride, path
+            yield name, cls.paper, f"{parameters(network) / 1e6:.2f} M", field, stride, path
 
 
 def class_path(cls: Any) -> str:

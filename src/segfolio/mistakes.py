@@ -5,13 +5,17 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from inspect import Parameter
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse._parameter_resolvers import get_signature_parameters
 from jsonargparse._typehints import get_all_subclass_paths
+from jsonargparse._util import import_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from segfolio.errors import SegfolioError, did_you_mean
@@ -62,12 +66,18 @@ def check_classes(config: Any, key: str = "") -> None:
 
 
 @contextmanager
-def told_by_class() -> Iterator[None]:
-    """What the constructor of a class of the config says against its arguments, in a sentence that names the class."""
+def told_by_class(config: Any) -> Iterator[None]:
+    """What the constructor of a class of the config says against its arguments, in a sentence that names the class.
+
+    Args:
+        config: what is built.
+    """
     try:
         yield
     except ValueError as error:  # the parser's, which holds all that it tried
         root, *others = _origins(error)
+        if "NoneType" in str(root) and (key := next(_nulls(config), None)):
+            raise SegfolioError(f"{key} is null, which it cannot be; leave it out") from error
         told = any(isinstance(each, SegfolioError) for each in (root, *others))
         if told or lacking(error) or root is error or not isinstance(root, (ValueError, MisconfigurationException)):
             raise
@@ -79,7 +89,7 @@ def told_of(key: str) -> Iterator[None]:
     """What is made of a part of the config says in its own words what is wrong with it: a sentence of that part."""
     try:
         yield
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         if isinstance(error, SegfolioError) or isinstance(error.__cause__, SegfolioError):
             raise
         raise SegfolioError(f"{key}: {_sentence(error)}") from error
@@ -90,6 +100,23 @@ def misconfigured(error: BaseException | None) -> str | None:
     unlogged = "Early stopping conditioned on metric"  # where names of losses are known once they are computed
     said = [e for e in _origins(error) if isinstance(e, MisconfigurationException) or str(e).startswith(unlogged)]
     return f"trainer: {_sentence(said[0])}" if said else None
+
+
+def _nulls(config: Any, key: str = "") -> Iterator[str]:
+    """The keys of arguments that are null, in place of a default that is not."""
+    found = config.as_dict() if isinstance(config, Namespace) else config
+    if isinstance(found, dict) and "class_path" in found:
+        given = found.get("init_args") or {}
+        for each in get_signature_parameters(import_object(found["class_path"]), None):
+            value = given.get(each.name, ...)
+            if value is None and each.default not in (None, Parameter.empty):
+                yield f"{key}.{each.name}"
+            elif isinstance(value, dict) and is_dataclass(each.annotation):
+                lacks = (f.name for f in fields(each.annotation) if f.default is not None and f.name in value)
+                yield from (f"{key}.{each.name}.{name}" for name in lacks if value[name] is None)
+        found = given
+    for name, part in found.items() if isinstance(found, dict) else ():
+        yield from _nulls(part, f"{key}.{name}".removeprefix("."))
 
 
 def _sentence(error: BaseException) -> str:
@@ -120,8 +147,12 @@ def explain(report: str, parser: ArgumentParser) -> str:
                 + f"; it takes {', '.join(dict.fromkeys(name.partition('.')[0] for name in accepted))}"
                 * bool(accepted)
             )
-    if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", report):
-        key, keys = match[1] or match[2], [action.dest for action in parser._actions]
+    unknown = (
+        r"unrecognized arguments: --([\w.]+)|(?:Group '(\w+)' does|does) not accept option '([\w.]+)'"
+        r"|Option '([\w.]+)' is not accepted"
+    )
+    if match := re.search(unknown, report):
+        key, keys = ".".join(filter(None, match.groups())), [action.dest for action in parser._actions]
         if not place:
             return f"there is no key {key!r}{did_you_mean(key, keys)}"
         return f"{place}: there is no key {key!r}{did_you_mean(key, [*_arguments(_classes(report)[-1]), *_SAYS])}"

@@ -1,7 +1,8 @@
 """Float32 that is float32: what a run may compute faster, and what it may not."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,17 @@ def full_float32(device: torch.device) -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.autocast(device.type, enabled=False):
+        with without_autocast(device):
             yield
     finally:
         torch.set_float32_matmul_precision(before)
         torch.set_default_dtype(made)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """What is computed inside is so in the type of its inputs; there is no autocast on `meta` to be turned off."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def as_weights(x: Tensor, part: nn.Module) -> Tensor:

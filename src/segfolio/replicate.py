@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segfolio.errors import SegfolioError
 from segfolio.figure import of_key
@@ -21,12 +21,16 @@ from segfolio.resolved import resolved
 from segfolio.runs import experiment_name
 from segfolio.table import table
 
+if TYPE_CHECKING:
+    from segfolio.data.module import DataModule
+
 _OURS = ("-c", "--config", "--seed_everything", "--ckpt_path")
 """What replicate itself says to fit and test."""
 
 
 def replicate(arguments: Sequence[str]) -> int:
-    """`CONFIG [--seeds 0 1 2] [--output DIR] [any override]`; returns the exit status, 1 where a seed failed.
+    """`CONFIG [--seeds 0 1 2] [--output DIR] [any override]`; returns the exit status: 1 where a seed failed, 130
+    where it was stopped.
 
     Every fit and test is a process of its own, so that one that crashes loses nothing. A finished seed is
     skipped, an unfinished one goes on from its last checkpoint.
@@ -47,6 +51,9 @@ def replicate(arguments: Sequence[str]) -> int:
             replication.run(seed)
         except SegfolioError as error:
             failed[seed] = str(error)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            return 130
     replication.report()
     for seed, reason in failed.items():
         print(f"segfolio: seed {seed} failed: {reason}", file=sys.stderr)
@@ -73,6 +80,7 @@ class Replication:
         if paper and paper.status == "record-only":
             raise SegfolioError(f"{config} is record-only: it holds the paper's figures and cannot be run here")
         self.config, self.arguments = config, list(overrides)
+        self._fingerprints = dict[str, str]()
         self.seed = int(written.get("seed_everything", 0))
         changes = tuple(f"{k}={v}" for k, v in as_pairs(self.arguments) if changes_recipe(k))
         if self.resolved["trainer"].get("limit_test_batches") is not None:
@@ -89,7 +97,7 @@ class Replication:
         """Bring one seed to its end, and the results up to date.
 
         Raises:
-            SegfolioError: a fit or a test that failed, a folder that holds another run.
+            SegfolioError: a fit or a test that failed or that there cannot be, a folder that holds another run.
         """
         run = self.output / f"seed{seed}"
         last = run / "checkpoints" / "last.ckpt"
@@ -100,6 +108,7 @@ class Replication:
             print(f"seed {seed} is finished: {run}", flush=True)
             return self._keep(seed, done)
         if record is None or record.state != "finished":
+            self.expect_test()
             if record and not last.exists():
                 shutil.rmtree(run)  # stopped before its first checkpoint
             self._loop("fit", seed, run, *(["--ckpt_path", str(last)] if last.exists() else []))
@@ -130,17 +139,42 @@ class Replication:
         return found
 
     @cached_property
-    def data(self) -> dict[str, str]:
-        """The fingerprints of the data as it is now."""
+    def data(self) -> "DataModule":
+        """The data as they are now."""
         from jsonargparse import ArgumentParser
 
-        from segfolio.data.checks.fingerprint import fingerprint
         from segfolio.data.module import DataModule
 
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(DataModule, "data")
-        data = parser.instantiate_classes(parser.parse_object({"data": self.resolved["data"]})).data
-        return {name: fingerprint(data.split(name)) for name in {data.train_split, data.val_split, data.test_split}}
+        data: DataModule = parser.instantiate(parser.parse_object({"data": self.resolved["data"]})).data
+        return data
+
+    def fingerprint(self, split: str) -> str:
+        """Of a split as it is now."""
+        from segfolio.data.checks.fingerprint import fingerprint
+
+        if split not in self._fingerprints:
+            self._fingerprints[split] = fingerprint(self.data.split(split))
+        return self._fingerprints[split]
+
+    def expect_test(self) -> None:
+        """Raises the one sentence where what would be trained cannot be tested."""
+        from jsonargparse._util import import_object
+        from lightning.pytorch import LightningModule
+
+        model = import_object(self.resolved["model"]["class_path"])
+        if model.test_step is LightningModule.test_step:
+            raise SegfolioError(
+                f"replicate trains and tests, but {model.__name__} has no test_step; train it by `segfolio fit`"
+            )
+        try:
+            self.data.split(self.data.test_split)
+        except SegfolioError as error:
+            raise SegfolioError(
+                f"replicate trains and tests, and there is nothing to test on: {error} (data.test_split); train by "
+                "`segfolio fit`, or give another"
+            ) from None
 
     def _command(self, loop: str, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "segfolio.cli", loop, "-c", str(self.config), *self.arguments, *arguments]
@@ -148,12 +182,12 @@ class Replication:
     def _loop(self, loop: str, seed: int, folder: Path, *arguments: str) -> None:
         print(f"seed {seed}: {loop} in {folder}", flush=True)
         command = self._command(loop, "--seed_everything", str(seed), "--output", str(folder), *arguments)
-        if status := _ended(command):
+        if status := _awaited(command):
             raise SegfolioError(f"{loop} ended with status {status}; what it said is above")
 
     def _expect_same(self, record: Record, run: Path) -> None:
         other = [] if self.recipe in recipes_of_run(run, record) else ["config"]
-        if any(self.data.get(split) != found for split, found in record.data.items()):
+        if any(self.fingerprint(split) != found for split, found in record.data.items()):
             other.append("data")
         if other:
             raise SegfolioError(
@@ -167,21 +201,28 @@ class Replication:
         self.results.write(self.results_path)
 
 
-def _ended(command: Sequence[str]) -> int:
-    """The status of a process. Told to end (SIGTERM), we tell it, as a training saves first, and end with it."""
-    process, told = subprocess.Popen(command), list[int]()
+def _awaited(command: Sequence[str]) -> int:
+    """The exit status of a process, to which Ctrl-C and SIGTERM are left: it ends its step and keeps it.
 
-    def tell(number: int, _: object) -> None:
-        told.append(number)
-        process.terminate()
+    Raises:
+        KeyboardInterrupt: one of them came.
+    """
+    came: list[int] = []
+    with subprocess.Popen(command) as process:
 
-    before = signal.signal(signal.SIGTERM, tell)
-    try:
-        status = process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if told:
-        raise SystemExit(128 + told[0])
+        def leave_it(number: int, _: object) -> None:
+            came.append(number)
+            if number == signal.SIGTERM:  # Ctrl-C reaches all processes of a terminal by itself
+                process.terminate()
+
+        before = {each: signal.signal(each, leave_it) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            status = process.wait()
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+    if came:
+        raise KeyboardInterrupt
     return status
 
 

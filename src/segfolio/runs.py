@@ -60,12 +60,12 @@ class Place:
 
 
 def _came_to_nothing(folder: Path) -> bool:
-    """Whether a folder is of a run that failed before its first step."""
+    """Whether a folder is of a run that failed, or was stopped, before its first step."""
     if not {path.name for path in folder.iterdir()} <= {"config.yaml", "record.json", "wandb"}:
         return False
     record = folder / "record.json"
     found = json.loads(record.read_text()) if record.is_file() else {"state": "failed", "steps": 0}
-    return found["state"] == "failed" and found["steps"] == 0
+    return found["state"] in ("failed", "interrupted") and found["steps"] == 0
 
 
 def _end_wandb(run_dir: Path) -> None:

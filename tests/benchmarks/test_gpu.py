@@ -55,7 +55,7 @@ def test_it_goes_through_all_of_it_and_a_second_call_goes_on(small, tmp_path, mo
     rows, withheld = ledger(small)
     assert {row.experiment: row.states for row in rows} == {
         "unet/camvid_240x180": ("no claim",),
-        "unet/wide": ("ratio",),
+        "unet/wide": ("unrun", "ratio"),
     }
     assert rows[0].seeds == (0,)
     assert withheld == []

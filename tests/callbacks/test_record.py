@@ -1,14 +1,17 @@
 """The record of a run: while it runs, where it is resumed, where it fails."""
 
+import signal
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 import segfolio.callbacks.record
 from segfolio.ledger.record import Record
+from segfolio.ledger.results import finished_seed
 from tests.conftest import REPOSITORY
 from tests.fake import camvid
 
@@ -39,6 +42,9 @@ def test_a_resumed_run_goes_on_with_its_record(segfolio):
     first = read()
     assert (first.state, first.sessions, first.steps) == ("finished", 1, 2)
     assert first.data.keys() == {"train", "val"}
+    saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    counted = {key: value for key, value in saved.items() if not key.endswith(("_mean", "_var", "_tracked"))}
+    assert first.parameters == sum(value.numel() for value in counted.values())
     assert datetime.fromisoformat(first.started) < datetime.fromisoformat(first.finished)
     assert first.samples_per_second > 0
     assert segfolio(*SMALL, "--trainer.max_steps=4", "--ckpt_path=run/checkpoints/last.ckpt") == 0
@@ -46,6 +52,7 @@ def test_a_resumed_run_goes_on_with_its_record(segfolio):
     assert (second.state, second.sessions, second.steps) == ("finished", 2, 4)
     assert second.started == first.started
     assert second.wall_time > first.wall_time
+    assert second.processor_time > first.processor_time > 0
     assert second.data == first.data
     assert second.config != first.config  # another number of steps
 
@@ -55,6 +62,34 @@ def test_a_run_that_fails_says_so(segfolio):
     assert segfolio(*SMALL, *arguments) == 2
     assert read().state == "failed"
     assert read().finished == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_run_that_is_stopped_says_so_and_is_finished_once_it_went_on(segfolio, number):
+    before = signal.getsignal(signal.SIGINT)
+    stop = ("--trainer.callbacks+=tests.killer.StopAt", "--trainer.callbacks.step=1")
+    try:
+        assert segfolio(*SMALL, *stop, f"--trainer.callbacks.number={int(number)}", "--trainer.max_steps=4") == 1
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+    stopped = read()
+    assert (stopped.state, stopped.finished, stopped.steps) == ("interrupted", "", 2)
+    assert finished_seed(Path("run"), Path()) is None
+    assert segfolio(*SMALL, "--trainer.max_steps=4", "--ckpt_path=last") == 0
+    assert (read().state, read().sessions) == ("finished", 2)
+
+
+def test_a_run_that_is_stopped_before_its_first_step_leaves_nothing(segfolio, monkeypatch):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segfolio.callbacks.randomness.StepSeed.on_train_batch_start", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert segfolio(*SMALL, "--trainer.max_steps=4", "--trainer.num_sanity_val_steps=0") == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not Path("run").exists()
 
 
 def test_a_test_of_a_part_is_recorded_as_that(segfolio, warned, capsys):

@@ -7,6 +7,7 @@ import pytest
 from tests.test_cli import SMALL
 
 UNET = "model.init_args.architecture.init_args"
+SCHEDULER = "--model.init_args.scheduler"
 FIT = ("fit", *SMALL, "--trainer.logger=false", "--trainer.max_steps=1", "--output=run")
 
 
@@ -84,6 +85,52 @@ FIT = ("fit", *SMALL, "--trainer.logger=false", "--trainer.max_steps=1", "--outp
             ],
             "model.scheduler: Starting multiplicative factor expected",
         ),
+        (
+            [f"{SCHEDULER}=torch.optim.lr_scheduler.StepLR", f"{SCHEDULER}.init_args.step_size=0"],
+            "model.scheduler: there are steps that cannot be computed with step_size: 0 (",
+        ),
+        (
+            [f"{SCHEDULER}=torch.optim.lr_scheduler.CosineAnnealingLR", f"{SCHEDULER}.init_args.T_max=0"],
+            "model.scheduler: there are steps that cannot be computed with T_max: 0",
+        ),
+        (
+            [
+                f"{SCHEDULER}=torch.optim.lr_scheduler.ConstantLR",
+                f"{SCHEDULER}.init_args={{factor: 0, total_iters: 500}}",
+            ],
+            "model.scheduler: there are steps that cannot be computed with factor: 0.0 (",
+        ),
+        (
+            [
+                f"{SCHEDULER}=torch.optim.lr_scheduler.CyclicLR",
+                f"{SCHEDULER}.init_args={{base_lr: 0.1, max_lr: 0.2, step_size_up: 0, cycle_momentum: false}}",
+            ],
+            "model.scheduler: there are steps that cannot be computed with step_size_up: 0 (",
+        ),
+        (
+            [
+                f"{SCHEDULER}=torch.optim.lr_scheduler.OneCycleLR",
+                f"{SCHEDULER}.init_args={{max_lr: 0.1, total_steps: 5}}",
+                "--trainer.max_steps=6",
+            ],
+            "OneCycleLR ends after 5 steps, but the trainer takes 6; give total_steps the same number",
+        ),
+        (
+            [f"{SCHEDULER}=torch.optim.lr_scheduler.ReduceLROnPlateau"],
+            "ReduceLROnPlateau goes by a figure of validation, but schedules here step with the optimiser",
+        ),
+        (
+            ["--model.init_args.optimizer.init_args={fused: true, foreach: true}"],
+            "model.optimizer: `fused` and `foreach` cannot be `True` together",
+        ),
+        (
+            ["--model.init_args.optimizer=torch.optim.SparseAdam"],
+            "model.optimizer: SparseAdam does not support dense gradients",
+        ),
+        (["--model.init_args.test=null"], "model.test is null, which it cannot be; leave it out"),
+        (["--model.test.protocol=null"], "model.test.protocol is null, which it cannot be; leave it out"),
+        (["--model.init_args.metrics", "null"], "model.metrics is null, which it cannot be; leave it out"),
+        (["--model.init_args.parameters=null"], "model.parameters is null, which it cannot be; leave it out"),
         (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val is -1; give at least 0"),
         (["--trainer.callbacks+=BackboneFinetuning"], "by model.init_args.parameters.lr_factors"),
         (
@@ -103,6 +150,21 @@ def test_a_value_that_cannot_be(segfolio, capsys, arguments, says):
     *_, sentence = capsys.readouterr().err.strip().splitlines()
     assert says in sentence
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [f"{SCHEDULER}=torch.optim.lr_scheduler.OneCycleLR", f"{SCHEDULER}.init_args={{max_lr: 0.1, total_steps: 3}}"],
+        ["--model.init_args.optimizer=torch.optim.LBFGS"],
+        ["--model.init_args.optimizer.init_args.fused=true"],
+        ["--model.init_args.test.protocol=slide", "--model.test.also=null"],
+        ["--model.init_args.parameters.lr_factors", "null", "--model.init_args.optimizer.init_args.foreach", "null"],
+    ],
+    ids=["OneCycleLR", "LBFGS", "fused", "no further protocol", "no rule"],
+)
+def test_what_can_be_is_trained(segfolio, capsys, arguments):
+    assert segfolio(*FIT, "--trainer.max_steps=3", *arguments) == 0, capsys.readouterr().err
 
 
 def test_what_early_stopping_watches_is_logged(segfolio, capsys):

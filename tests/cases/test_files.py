@@ -14,6 +14,7 @@ from PIL import Image
 
 from segfolio.data.checks.headers import FilePair, header_problems
 from segfolio.data.datasets import ImageFolder, MaskFolder
+from segfolio.data.formats import tiff
 from segfolio.data.formats.image_header import read_header
 from segfolio.data.formats.images import is_cut_short, read_id_map, read_image, write_id_map
 from segfolio.data.image_space import GREY, RGB, ImageSpace
@@ -230,6 +231,45 @@ def test_a_compressed_tiff_that_is_damaged_is_not_read(tmp_path, tile, where):
         read_image(write(tmp_path / "a.tif", bytes(data)))
 
 
+@pytest.mark.parametrize("where", [0.02, 0.5, 0.96])
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
+def test_a_strip_that_comes_out_too_short_is_not_read(tmp_path, compression, where):
+    """Without a checksum. OpenCV would go on with what it had before."""
+    drawn = np.repeat(np.arange(120, dtype=np.uint8), 600).reshape(120, 200, 3)
+    Image.fromarray(drawn).save(stream := io.BytesIO(), "TIFF", compression=compression)
+    assert np.array_equal(read_image(write(tmp_path / "whole.tif", stream.getvalue())), drawn)
+    data = bytearray(stream.getvalue())
+    content = next(tiff.pages(io.BytesIO(data))).chunks
+    place = content[0][0] + int(where * sum(length for _, length in content))
+    data[place : place + 20] = b"\x80" * 20  # of PackBits: nothing
+    with pytest.raises(SegfolioError, match=r"a\.tif cannot be decoded: damaged"):
+        read_image(write(tmp_path / "a.tif", bytes(data)))
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
+@pytest.mark.parametrize("most", [5000, 100])
+def test_a_tiff_is_as_large_as_other_images_may_be(tmp_path, monkeypatch, compression, most):
+    """Strips of 4800 bytes: one by one, or each larger than what Pillow takes for an attack."""
+    monkeypatch.setattr(tiff, "_MOST_BYTES", most)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    image = Image.fromarray(np.repeat(PIXELS, 4, 1)[..., 0])
+    image.save(tmp_path / "a.tif", compression=compression, tiffinfo={278: 16})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(read_image(tmp_path / "a.tif", GREY)[..., 0], np.asarray(image))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("compression", [5, 32773])
+def test_strips_without_a_checksum_are_read_as_before(tmp_path, compression, dtype):
+    """LZW is written with differences; there are more strips than one."""
+    values = RNG.integers(0, 50, (300, 400, 3)).astype(dtype)
+    cv2.imwrite(str(tmp_path / "a.tif"), values[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+    data = (tmp_path / "a.tif").read_bytes()
+    assert len(next(tiff.pages(io.BytesIO(data))).chunks) > 1
+    assert np.array_equal(read_image(tmp_path / "a.tif", ImageSpace(3, dtype)), values)
+
+
 # What follows the end
 
 
@@ -280,6 +320,8 @@ def test_hidden_folders_are_not_walked(tmp_path):
     mask_folder.write(tmp_path, train=2)
     for part in ("images", "masks"):
         for below in (tmp_path / part, tmp_path / part / "train"):
+            (below / "@eaDir").mkdir()  # of a Synology
+            (below / "@eaDir" / f"thumbnail{SUFFIX}").write_bytes(b"")
             (below / ".ipynb_checkpoints").mkdir()
             for file in (tmp_path / part / "train").glob("*.*g"):
                 (below / ".ipynb_checkpoints" / f"copy{file.suffix}").write_bytes(file.read_bytes())

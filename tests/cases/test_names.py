@@ -89,6 +89,50 @@ def test_in_a_yaml(segfolio, capsys, block, wrong, says, further):
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        ("", "there is no key 'modell'; did you mean 'model'?"),
+        ("paper", "Paper takes no 'modell'"),
+        ("model", "PerPixel takes no 'modell'"),
+        ("model.init_args", "PerPixel takes no 'modell'"),
+        ("model.init_args.architecture.init_args", "UNet takes no 'modell'"),
+        ("model.init_args.losses.ce.init_args", "CrossEntropy takes no 'modell'"),
+        ("model.init_args.optimizer.init_args", "AdamW takes no 'modell'"),
+        ("model.init_args.parameters", "PerPixel takes no 'parameters.modell'"),
+        ("data", "there is no key 'data.modell'"),
+        ("data.dataset.init_args", "Shapes takes no 'modell'"),
+        ("trainer", "there is no key 'trainer.modell'"),
+    ],
+)
+@pytest.mark.parametrize("value", [{}, {"size": {}}, 1], ids=["nothing", "nothing below", "a number"])
+def test_with_whatever_below_it(segfolio, capsys, block, says, value):
+    """jsonargparse would drop a key with nothing below it."""
+    Path("x.yaml").write_text(yaml.safe_dump(nested(block, {"modell": value})))
+    assert segfolio("fit", *SMALL[:2], "-c", "x.yaml", *SMALL[2:], "--print_config") == 2
+    found = capsys.readouterr().err.strip().splitlines()[-1]
+    expected = says if value != {"size": {}} else says.replace("modell'", "modell.size'").partition(";")[0]
+    assert expected in found
+
+
+def nested(block: str, content: dict[str, Any]) -> dict[str, Any]:
+    for key in reversed(block.split(".") if block else []):
+        content = {key: content}
+    return content
+
+
+def test_nothing_below_a_key_that_there_is_says_nothing(segfolio, capsys):
+    def resolved(*arguments: object) -> str:
+        assert segfolio("fit", *SMALL, *arguments, "--print_config") == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    empty = ("model", "data", "trainer", "model.init_args", "data.dataset.init_args", "model.init_args.parameters")
+    plain = resolved()
+    for block in empty:
+        Path("x.yaml").write_text(yaml.safe_dump(nested(block, {})))
+        assert resolved("-c", "x.yaml") == plain
+
+
 def test_in_help(segfolio, capsys):
     assert segfolio("fit", "--model.help=PerPixl") == 2
     assert capsys.readouterr().err.startswith("segfolio: there is no class PerPixl; did you mean 'segfolio.families")
@@ -101,6 +145,9 @@ def test_in_inspect(segfolio, capsys):
     ):
         assert segfolio("inspect", SMALL[1], argument) == 2
         assert f"did you mean {says}?" in capsys.readouterr().err
+    Path("x.yaml").write_text(yaml.safe_dump({"data": {"dataset": {"class_path": "Shapes"}, "rot": {}}}))
+    assert segfolio("inspect", "x.yaml") == 2
+    assert "did you mean 'data.root'?" in capsys.readouterr().err
 
 
 def test_what_may_differ_on_resuming(segfolio, capsys):

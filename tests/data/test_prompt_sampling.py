@@ -138,11 +138,20 @@ def test_of_eleven_rounds_two_have_no_new_point_and_one_of_them_is_the_last() ->
 
 def test_a_step_asks_with_points_or_boxes_by_seed_and_number_alone() -> None:
     sampling = PromptSampling()
-    kinds = [sampling.first_prompt(7, step) for step in range(400)]
-    assert kinds == [PromptSampling(max_objects=1).first_prompt(7, step) for step in range(400)]
-    assert kinds != [sampling.first_prompt(8, step) for step in range(400)]
-    assert 170 < kinds.count("box") < 230
-    assert {PromptSampling(box_probability=0.0).first_prompt(7, step) for step in range(50)} == {"point"}
+    prompts = [sampling.first_prompt(7, step) for step in range(400)]
+    assert prompts == [PromptSampling(max_objects=1).first_prompt(7, step) for step in range(400)]
+    assert prompts != [sampling.first_prompt(8, step) for step in range(400)]
+    assert 170 < [prompt.kind for prompt in prompts].count("box") < 230
+    assert {PromptSampling(box_probability=0.0).first_prompt(7, step) for step in range(50)} == {("point", True)}
+
+
+def test_a_box_is_answered_by_several_masks_or_by_one() -> None:
+    def boxes(ambiguity: float) -> list[bool]:
+        prompts = PromptSampling(box_probability=1.0, box_ambiguity=ambiguity)
+        return [prompts.first_prompt(7, step).ambiguous for step in range(400)]
+
+    assert 170 < sum(boxes(0.5)) < 230
+    assert (sum(boxes(0.0)), sum(boxes(1.0))) == (0, 400)
 
 
 @pytest.mark.parametrize("form", ["masks", "rles", "id_map"])

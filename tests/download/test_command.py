@@ -103,7 +103,8 @@ def test_two_downloads_to_one_folder(segfolio, publisher, capsys):
     [
         (
             ["CamVid", "--root=data"],
-            f"CamVid cannot be fetched by a command: camvid.zip to DIR. The page is {CamVid.info.url}",
+            "CamVid cannot be fetched by a command: camvid.zip to DIR. Its terms are: personal and research use. The "
+            f"page is {CamVid.info.url}",
         ),
         (["ISBI2012", "--root=data"], "ISBI 2012 EM cannot be fetched by a command: "),
         (["camvid", "--root=data"], "there is no dataset 'camvid'; did you mean CamVid?"),
@@ -133,5 +134,5 @@ def test_the_listing_says_how_to_get_the_files(segfolio, publisher, monkeypatch,
     row = next(line for line in out.splitlines() if line.startswith("CamVid "))
     assert row.split()[-3:] == ["0.6", "GB", "download"]
     note = next(block for block in out.split("\n\n") if block.startswith("CamVid: CamVid"))
-    assert "  licence: research use\n" in note
+    assert "  licence: personal and research use\n" in note
     assert "  get: segfolio download CamVid --root DIR\n  access: More images by letter." in note

@@ -14,9 +14,10 @@ from segfolio.architectures.promptable.sam import SAM
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
 from segfolio.families import PerPixel
-from segfolio.families.lora import LoRA, add_lora, merged
+from segfolio.families.lora import LoRA, add_lora
 from segfolio.families.optimization import ParameterRules
 from segfolio.losses import CrossEntropy
+from segfolio.weights.low_rank import merged
 from tests.families.test_promptable_training import batch, family
 
 LORA = LoRA(("image_encoder",), ("qkv", "lin1"), rank=2, alpha=6)

@@ -62,7 +62,7 @@ def test_figures_do_not_depend_on_batches() -> None:
 def test_best_is_chosen_by_what_validation_measures() -> None:
     assert family().main_figure.name == "mIoU_1click"
     assert family(validation="boxes").main_figure.name == "mIoU_box"
-    assert family(validation=Clicks(3), main_metric="NoC85").main_figure.unit == "clicks"
+    assert family(validation=Clicks(), main_metric="NoC85").main_figure.unit == "clicks"
 
 
 def test_the_ledger_s_words_are_those_of_the_protocols() -> None:

@@ -65,16 +65,16 @@ def listening(num_classes: int) -> SAM:
     return Listening(num_classes, **TINY.keywords)
 
 
-@pytest.mark.parametrize("kind", ["point", "box"])
-def test_a_step_embeds_once_and_asks_as_often_as_the_recipe_says(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "ambiguous"), [("point", True), ("box", True), ("box", False)])
+def test_a_step_embeds_once_and_asks_as_often_as_the_recipe_says(kind: str, ambiguous: bool) -> None:
     """Eleven rounds by default, of which nine bring a prompt; three masks first, one then, with the answer before."""
-    prompts = PromptSampling(max_objects=3, box_probability=float(kind == "box"))
+    prompts = PromptSampling(max_objects=3, box_probability=float(kind == "box"), box_ambiguity=float(ambiguous))
     model, given = family(prompts, listening), batch(prompts)
     model.compute_losses(given)
     asked = model.network.asked
     assert model.network.embedded == 1
     assert len(asked) == 11
-    assert [multimask for _, multimask in asked] == [True] + 10 * [False]
+    assert [multimask for _, multimask in asked] == [ambiguous] + 10 * [False]
     assert [prompt.masks is None for prompt, _ in asked] == [True] + 10 * [False]
     first, last = asked[0][0], asked[-1][0]
     assert (first.boxes is None) == (kind == "point")

@@ -237,3 +237,4 @@ def test_a_preset_is_known_by_its_id_and_an_unknown_one_names_the_known() -> Non
     assert (find("clicks").rounds, find("clicks_5").rounds) == (20, 5)
     with pytest.raises(SegfolioError, match=r"no protocol 'click' of prompts; the presets are clicks, clicks_5, boxes"):
         find("click")
+    assert (find("everything").like, find("everything_transformers").like) == ("segment_anything", "transformers")

@@ -21,11 +21,12 @@ def test_the_spread_is_that_of_a_sample():
 
 
 def test_a_finished_run_joins_training_and_test(tmp_path):
-    figures = {"test/mIoU": 0.4, "test/IoU/car": 0.1}
+    figures = {"test/mIoU": 0.4, "test/IoU/car": 0.1, "test/accuracy/car": 0.2, "test/slide/IoU/car": 0.3}
     trained = {"other_data": {"train": "60 of 367"}}
     run = write_run(tmp_path / "runs/net/row/seed0", figures, trained, other_data={"test": "20 of 233"})
     seed = finished_seed(run, tmp_path / "experiments/net")
     assert seed.figures == {"test/mIoU": 0.4}  # of the whole split
+    assert seed.classes == {"test/IoU/car": 0.1}
     assert seed.record.data == {"train": "f0", "test": "f1"}
     assert seed.record.other_data == {"train": "60 of 367", "test": "20 of 233"}
     assert seed.record.protocol == "whole image"

@@ -79,6 +79,13 @@ def test_statistics_of_a_part_of_the_batch_are_a_deviation_that_is_named(tmp_pat
     assert rows[0].hardware == f"1 x a GPU, 300 steps in 10 min, {part}"
 
 
+def test_the_processor_tells_what_a_run_took_beside_other_work(tmp_path, replicated):
+    machine = {"cores": 2, "cpu": "a CPU"}
+    replicated(write_experiment(tmp_path), 0.4, steps=300, wall_time=9000.0, processor_time=3600.0, hardware=machine)
+    (row,), _ = ledger(tmp_path / "experiments")
+    assert row.hardware == "2 cores of a CPU, 300 steps in 150 min, 60 min of one core"
+
+
 def test_where_nothing_is_claimed_the_main_figure_is_shown(tmp_path, replicated):
     replicated(write_experiment(tmp_path), 0.4, dirty=True)
     (row,), _ = ledger(tmp_path / "experiments")

@@ -97,7 +97,7 @@ def test_ours_is_the_median_of_the_rounds_ratios_and_never_a_verdict(tmp_path):
     assert (cell.ours.n, cell.ours.std, cell.difference, cell.factor) == (3, None, None, 0.75)
     assert said == []
     text = markdown(rows)
-    assert "4.00, **3.00 (3)** ratio (x 0.75) [^1]" in text
+    assert "4.00, **3.00 (3)** ratio (x 0.75)[^1]" in text
     assert "[^1]: Table 1: networks with random weights in turns on a GPU, float32, median of 3 rounds;" in text
     html = page(rows)
     assert '<span class="ratio">ratio</span>' in html

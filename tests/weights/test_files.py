@@ -27,9 +27,22 @@ def test_checkpoint_gives_the_network_alone(tmp_path: Path) -> None:
     assert read["score.weight"].tolist() == [1, 1]
 
 
+def test_checkpoint_of_an_adapted_network_gives_it_with_the_products_added(tmp_path: Path) -> None:
+    down, up = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [0.0], [-1.0]])
+    factors = {"lora_A.default.weight": down, "lora_B.default.weight": up}
+    layer = {"base_layer.weight": torch.ones(3, 2), "base_layer.bias": torch.zeros(3), **factors}
+    state = {f"network.score.{name}": value for name, value in layer.items()}
+    torch.save({"state_dict": state, "segfolio": {"lora_scale": 3.0}}, tmp_path / "last.ckpt")
+    read = read_weights(str(tmp_path / "last.ckpt"), "vgg16")
+    assert list(read) == ["score.weight", "score.bias"]
+    assert read["score.weight"].tolist() == [[4, 7], [1, 1], [-2, -5]]
+
+
 def test_plain_state_dict_is_read_as_it_is(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "linear.pth")
     assert list(read_weights(str(tmp_path / "linear.pth"), "vgg16")) == ["weight", "bias"]
+    torch.save({"model": nn.DataParallel(nn.Linear(2, 1)).state_dict()}, tmp_path / "parallel.pth")
+    assert list(read_weights(str(tmp_path / "parallel.pth"), "vgg16")) == ["weight", "bias"]
 
 
 def test_name_is_read_from_the_cache_before_the_network(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,14 @@ import torch
 import torchvision
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import segfolio
 from segfolio.data.checks.fingerprint import fingerprint
 from segfolio.data.sample import Batch
 from segfolio.families.batch_norm import batch_share
 from segfolio.figure import HOUSE
+from segfolio.layers.counting import parameters
 from segfolio.ledger.record import Record, code, machine, recipe_hash, throughput
 from segfolio.precision import float32_in_words
 from segfolio.runs import run_of
@@ -100,7 +102,8 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._record is not None:
-            self._record.state = "failed"
+            stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+            self._record.state = "interrupted" if stopped else "failed"
             with suppress(OSError):  # of the exception there is more to say
                 self._write(trainer)
 
@@ -110,7 +113,7 @@ class RunRecord(Callback):
         data, resumed = trainer.datamodule, trainer.training and trainer.ckpt_path  # type: ignore[attr-defined]
         earlier = Record.read(Path(trainer.default_root_dir)) if resumed else None
         unlike = {name: said for name in sorted(splits) if (said := data.split(name).unlike_published(name))}
-        self._begin = time.perf_counter()
+        self._begin, self._processor_begin = time.perf_counter(), time.process_time()
         self._earlier = earlier or Record(self.experiment, "", 0, started=_now(), sessions=0)
         self._record = Record(
             experiment=self.experiment,
@@ -124,6 +127,7 @@ class RunRecord(Callback):
             hardware={**machine(), **_gpus(trainer)},
             world_size=trainer.world_size,
             precision=str(trainer.precision),
+            parameters=parameters(trainer.lightning_module.network),  # type: ignore[arg-type]
             float32=float32_in_words(),
             deterministic=torch.get_deterministic_debug_mode() == 2,  # not where torch only warns
             started=self._earlier.started,
@@ -139,6 +143,8 @@ class RunRecord(Callback):
             return
         folder = Path(trainer.default_root_dir)
         record.wall_time = round(self._earlier.wall_time + time.perf_counter() - self._begin, 1)
+        processor = (self._earlier.processor_time or 0.0) + time.process_time() - self._processor_begin
+        record.processor_time = round(processor, 1)
         record.steps, record.epochs = trainer.global_step, trainer.current_epoch
         record.peak_memory = round(max(_peak_memory(trainer), self._earlier.peak_memory or 0.0), 3)
         record.wandb = next((str(g.version) for g in trainer.loggers if isinstance(g, WandbLogger)), None)

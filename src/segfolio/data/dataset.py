@@ -247,16 +247,21 @@ class PairedFiles(SegmentationDataset):
         return read_id_map(path)
 
 
+_OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
+"""Folders of their own in a user's: of macOS's archives, Synology's thumbnails, what Windows has thrown away."""
+
+
 @making_many()
 def files_by_id(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """The files below a folder in order, each under its relative path without suffix; what is hidden is left out.
+    """The files below a folder in order, each under its relative path without suffix; what is hidden is left out, and
+    what a system keeps beside them.
 
     Raises:
         SegfolioError: two files that differ in their suffix alone.
     """
     files: dict[str, Path] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = (name for name in folders if not name.startswith("."))
+        folders[:] = (name for name in folders if not name.startswith(".") and name not in _OF_SYSTEMS)
         below = Path(parent)
         prefix = "" if below == folder else f"{below.relative_to(folder).as_posix()}/"
         for name in names:

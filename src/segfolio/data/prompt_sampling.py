@@ -1,7 +1,7 @@
 """`PromptSampling`: which objects of an image are trained on, and where a simulated user points."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,19 @@ from segfolio.data.sample import Sample
 from segfolio.data.segments import Segments, is_id_map
 from segfolio.errors import SegfolioError
 
-FirstPrompt = Literal["point", "box"]
-
 _LOOKED_AT = 16  # images of a split, before training
+
+
+class FirstPrompt(NamedTuple):
+    """What all objects of an optimiser step are asked for with.
+
+    Attributes:
+        kind: of the prompt.
+        ambiguous: it is answered by several masks, not by one.
+    """
+
+    kind: Literal["point", "box"]
+    ambiguous: bool
 
 
 class Split(Protocol):
@@ -54,6 +64,8 @@ class PromptSampling:
         box_noise: standard deviation of each side of a box, in parts of the box's extent in that direction.
         most_box_noise: in pixels.
         box_probability: of a step whose first prompts are boxes.
+        box_ambiguity: probability that these are answered by several masks, as points are, and not by one. SAM's
+            several masks of a box begin what appendix D.4 tests; its users ask for one.
 
     Raises:
         SegfolioError: an argument outside its range.
@@ -67,6 +79,7 @@ class PromptSampling:
     box_noise: float = 0.1
     most_box_noise: float = 20.0
     box_probability: float = 0.5
+    box_ambiguity: float = 0.5
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -78,6 +91,7 @@ class PromptSampling:
             ("box_noise", 0, 1),
             ("most_box_noise", 0, np.inf),
             ("box_probability", 0, 1),
+            ("box_ambiguity", 0, 1),
         ):
             if not least <= (value := getattr(self, name)) <= most:
                 raise SegfolioError(
@@ -91,9 +105,9 @@ class PromptSampling:
         return self.clicks + self.pauses
 
     def first_prompt(self, seed: int, step: int) -> FirstPrompt:
-        """What all objects of an optimiser step are asked for with, in all processes and passes."""
-        drawn = np.random.default_rng([seed, step]).random()
-        return "box" if drawn < self.box_probability else "point"
+        """In all processes and passes."""
+        box, several = np.random.default_rng([seed, step]).random(2) < (self.box_probability, self.box_ambiguity)
+        return FirstPrompt("box", bool(several)) if box else FirstPrompt("point", True)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         target = sample.target

@@ -39,7 +39,10 @@ def download(arguments: Sequence[str]) -> int:
     info = classes[given.name].info
     if not info.files:
         by_hand = info.access or f"Expected is {info.layout}."
-        raise SegfolioError(f"{info.title} cannot be fetched by a command: {by_hand} The page is {info.url}")
+        raise SegfolioError(
+            f"{info.title} cannot be fetched by a command: {by_hand} Its terms are: {info.licence}. The page is "
+            f"{info.url}"
+        )
     try:
         with _alone(given.root):
             for file in info.files:
@@ -49,7 +52,7 @@ def download(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("segfolio: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-    print(f"{info.title} is in {given.root}: --data.root {given.root}")
+    print(f"{info.title} is in {given.root}: --data.root {given.root} (its terms: {info.licence})")
     if info.access:
         print(info.access)
     return 0

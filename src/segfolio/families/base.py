@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import Metric
 
 from segfolio.data.labels import LabelSpace
@@ -101,9 +101,6 @@ class Family(Trained):
 
     def on_test_epoch_end(self) -> None:
         self.log_figures("test", (self.tester or self.evaluation).figures())
-
-    def log_figures(self, stage: str, figures: Mapping[str, Tensor | float]) -> None:
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
 
     @property
     def protocol(self) -> str:

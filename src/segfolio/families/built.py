@@ -16,7 +16,9 @@ def built(architecture: Callable[[int], nn.Module], num_classes: int) -> nn.Modu
         SegfolioError: a value that the constructor refuses, a size below 1 with which it fails, a network of which a
             layer has no width.
     """
-    small = [f"{name}: {value}" for name, value in _arguments(architecture).items() if type(value) is int and value < 1]
+    small = [
+        f"{name}: {value}" for name, value in arguments_of(architecture).items() if type(value) is int and value < 1
+    ]
     given = f" with {', '.join(small)}" if small else ""
     if any(each.startswith("in_channels:") for each in small):
         raise SegfolioError(f"model.architecture cannot be built{given}; give the channels of the images, at least 1")
@@ -36,9 +38,9 @@ def built(architecture: Callable[[int], nn.Module], num_classes: int) -> nn.Modu
     return network
 
 
-def _arguments(function: Any) -> Mapping[str, Any]:
+def arguments_of(function: Any) -> Mapping[str, Any]:
     """Those that are bound by name, also of what a partial function is called with."""
     if not isinstance(function, partial):
         return {}
     inner = [function.func, *function.args]
-    return {key: value for each in inner for key, value in _arguments(each).items()} | function.keywords
+    return {key: value for each in inner for key, value in arguments_of(each).items()} | function.keywords

@@ -13,7 +13,8 @@ from segfolio import __version__
 from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.errors import SegfolioError
-from segfolio.families.lora import LoRA, merged
+from segfolio.families.lora import LoRA
+from segfolio.weights.low_rank import merged
 
 
 def describe(

@@ -187,7 +187,7 @@ class Distillation(Trained):
         self._log_agreement("test")
 
     def _log_agreement(self, stage: str) -> None:
-        self.log_dict({f"{stage}/{name}": value for name, value in self.agreement.compute().items()})
+        self.log_figures(stage, self.agreement.compute())
         self.agreement.reset()
 
     def _compare(self, batch: Batch) -> None:

@@ -1,15 +1,13 @@
 """Low-rank adaptation (LoRA; Hu et al., 2021, arXiv 2106.09685), by `peft`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from segfolio.errors import SegfolioError
 from segfolio.families.batch_norm import freeze
 from segfolio.families.optimization import parts_of
-
-_BASE, _DOWN, _UP = "base_layer.", "lora_A.default.weight", "lora_B.default.weight"
 
 
 @dataclass(frozen=True)
@@ -85,19 +83,6 @@ def keep_statistics(network: nn.Module, lora: LoRA) -> None:
     """To be repeated after `train()`."""
     for part in lora.parts:
         freeze(network.get_submodule(part))
-
-
-def merged(weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """A state dict with low-rank products, as that of a network without: added to the weights that they belong to."""
-    plain = {}
-    for name, value in weights.items():
-        layer, base, rest = name.rpartition(_BASE)
-        if base and rest == "weight":
-            product = weights[layer + _UP].float() @ weights[layer + _DOWN].float()
-            value = (value.float() + scale * product).to(value.dtype)
-        if ".lora_A." not in name and ".lora_B." not in name:
-            plain[layer + rest] = value
-    return plain
 
 
 def _within(name: str, parts: Sequence[str]) -> bool:

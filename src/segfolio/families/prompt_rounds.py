@@ -20,9 +20,9 @@ def losses_of_rounds(
 ) -> dict[str, Tensor]:
     """The mean over the rounds of the losses of a batch that `PromptSampling` has made.
 
-    The first prompt is ambiguous, and answered by several masks; in each later round the network has the logits of its
-    best answer so far, as it thinks itself, through which no gradient flows, and as a rule one click more, from where
-    that answer is wrong. Where nothing is, there is no click.
+    The first prompt is answered by several masks where it is ambiguous, all others by one. In each later round the
+    network has the logits of its best answer so far, as it thinks itself, through which no gradient flows, and as a
+    rule one click more, from where that answer is wrong. Where nothing is, there is no click.
 
     Args:
         images: of the batch.
@@ -38,10 +38,10 @@ def losses_of_rounds(
     truths = [_masks(target.segments) for target in batch.targets]
     draws = batch.extras["clicks"]
     places = torch.cat([of[: len(truth)] for of, truth in zip(draws, truths, strict=True)])
-    asked = replace(prompts, boxes=None) if first == "point" else Prompts(prompts.of, boxes=prompts.boxes)
+    asked = replace(prompts, boxes=None) if first.kind == "point" else Prompts(prompts.of, boxes=prompts.boxes)
 
     def ask(asked: Prompts, previous: Tensor | None) -> PromptedMasks:
-        return images.ask(asked, image, previous, multimask=previous is None)
+        return images.ask(asked, image, previous, multimask=first.ambiguous and previous is None)
 
     previous, rounds = None, list[dict[str, Tensor]]()
     for place in (*places.unbind(1), None):

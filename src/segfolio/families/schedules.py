@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, PolynomialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, PolynomialLR
 
 from segfolio.errors import SegfolioError
 
@@ -150,7 +150,16 @@ def planned_steps(schedule: object) -> int | None:
 
 
 def tell_other_plan(schedule: object, steps: float) -> None:
-    """Warn of a decay that is planned for another number of steps than the trainer takes."""
+    """Warn of a decay that is planned for another number of steps than the trainer takes.
+
+    Raises:
+        SegfolioError: a schedule that would stop the training at its end.
+    """
+    if isinstance(schedule, OneCycleLR) and schedule.total_steps < steps:
+        raise SegfolioError(
+            f"model.scheduler: OneCycleLR ends after {schedule.total_steps} steps, but the trainer takes {steps}; give "
+            "total_steps the same number"
+        )
     if (planned := planned_steps(schedule)) not in (None, steps):
         rank_zero_warn(
             f"the learning rate is planned for {planned} steps (total_iters of model.scheduler), but the trainer ends "

@@ -15,6 +15,7 @@ from segfolio.families.checkpoint import check_fits, describe
 from segfolio.families.lora import LoRA, add_lora, keep_statistics
 from segfolio.families.network_input import check_input
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, freeze_parts, parameter_groups
+from segfolio.families.rehearsal import arithmetic, rehearse
 from segfolio.families.schedules import tell_other_plan
 from segfolio.families.transfer import transfer
 from segfolio.figure import Figure
@@ -103,6 +104,9 @@ class Trained(LightningModule):
         self.log_dict({"train/loss": loss.detach(), **named}, batch_size=len(batch))
         return loss
 
+    def log_figures(self, stage: str, figures: Mapping[str, Tensor | float]) -> None:
+        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
+
     @property
     def train_keys(self) -> Sequence[str]:
         """What a training step logs, with `*` for names that are the network's; who logs more says so here."""
@@ -123,12 +127,17 @@ class Trained(LightningModule):
             tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
-        with told_of("model.optimizer"):
+        with told_of("model.optimizer"), arithmetic(self.optimizer):
             optimizer = self.optimizer(parameter_groups(self.network, self.rules))
         apply_lr_factors(optimizer)
-        with told_of("model.scheduler"):
+        with told_of("model.scheduler"), arithmetic(self.scheduler):
             every_step = [{"scheduler": self.scheduler(optimizer), "interval": "step"}] if self.scheduler else []
+        rehearse(self.optimizer, self.scheduler, parameter_groups(self.network, self.rules))
         return [optimizer], every_step
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        with told_of("model.scheduler"), arithmetic(self.scheduler):
+            super().lr_scheduler_step(scheduler, metric)
 
     def before_last_checkpoint(self) -> None:
         """What the weights need at the end of training, before they are written for good."""

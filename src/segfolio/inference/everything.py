@@ -183,7 +183,7 @@ class Everything(PromptProtocol):
             look: embeds a crop of it; needed where there are layers of crops.
 
         Returns:
-            The masks that score most first.
+            The masks, in each crop those that score most first.
 
         Raises:
             SegfolioError: there are layers of crops, and nothing that embeds them.

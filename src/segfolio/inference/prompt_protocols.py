@@ -32,7 +32,7 @@ from segfolio.inference.asking import (
     objects_of,
 )
 from segfolio.inference.clicks import Click, first_click, next_click
-from segfolio.inference.everything import Everything
+from segfolio.inference.everything import TRANSFORMERS, Everything
 from segfolio.inference.seen import Seen, on_host, runs
 from segfolio.metrics import BoxMetric, Evaluator, InteractiveMetric
 
@@ -232,6 +232,7 @@ PRESETS: dict[str, PromptProtocol] = {
     "clicks_5": Clicks(5),
     "boxes": Boxes(),
     "everything": Everything(),
+    "everything_transformers": TRANSFORMERS,
 }
 """Protocols by their ids: the usual 20 clicks of interactive segmentation, as many as validation takes, boxes, and what
-is found where nobody asks."""
+is found where nobody asks, as segment-anything and as transformers' pipeline find it."""

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from segfolio.data.checks.problems import Problem
 from segfolio.data.module import DataModule
+from segfolio.empty_keys import keep_empty_keys
 from segfolio.errors import SegfolioError
 from segfolio.files import check_page, write_atomically
 from segfolio.inspection.report import Report
@@ -19,6 +20,8 @@ from segfolio.inspection.summary import text
 from segfolio.ledger.command import Parser
 from segfolio.mistakes import check_classes, explain
 from segfolio.yaml_file import read_yaml
+
+keep_empty_keys()
 
 
 def inspect(arguments: Sequence[str]) -> int:

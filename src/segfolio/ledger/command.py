@@ -70,7 +70,8 @@ def _found(rows: Sequence[Row], words: Sequence[str], states: Sequence[str]) -> 
     for row in rows:
         text = f"{row.name} {row.paper.title} {row.paper.arxiv} {row.paper.row} {row.dataset}".lower()
         if all(word.lower() in text for word in words) and (not states or set(states) & set(row.states)):
-            found.append(replace(row, cells=tuple(c for c in row.cells if not states or c.state in states)))
+            cells = tuple(c for c in row.cells if not states or c.state in states)
+            found.append(replace(row, cells=cells, own=row.own if not states or row.own in states else ""))
     return found
 
 

@@ -12,8 +12,10 @@ _HEAD = """# Results
 
 Written by `make results` from the experiments and the results beside them; not to be edited. Ratios are in percent,
 other figures in the unit that is named; ↓ marks those of which less is better. Ours is mean ± standard deviation
-(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside. Times are told as ratios to a network of
-the same table, ours the median (number of rounds)."""
+(number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside. What needs no run is counted on the
+network of the experiment: parameters, receptive field, stride and layers are within to the last digit that the paper
+prints, FLOPs within 3 %. A multiply-add is one FLOP; what counts as one is said with each. Times are told as ratios to
+a network of the same table, ours the median (number of rounds)."""
 
 
 class Notes:
@@ -51,7 +53,7 @@ def _ran(rows: Sequence[Row], notes: Notes) -> str:
         cells = {cell.key: spread(cell.figure, cell.ours) + _MARKS.get(cell.state, "") for cell in row.cells}
         how = f"{seeds(row)}; {row.hardware}; {row.commit} {notes.mark(row.protocol)}"
         lines.append((_link(row), *(cells.get(key, "") for key in figures), how))
-    return _pipes(header, lines, numbers=len(figures))
+    return pipes(header, lines, numbers=len(figures))
 
 
 def _matrix(rows: Sequence[Row]) -> str:
@@ -61,7 +63,7 @@ def _matrix(rows: Sequence[Row]) -> str:
     shown = [state for state in STATES if total[state]]
     lines = [(f"[{system}]({system})", *(str(count[s] or "") for s in shown)) for system, count in by_system.items()]
     lines.append(("**all**", *(f"**{total[s]}**" for s in shown)))
-    return _pipes(("system", *(_MARKS.get(state, state).strip() for state in shown)), lines, numbers=len(shown))
+    return pipes(("system", *(_MARKS.get(state, state).strip() for state in shown)), lines, numbers=len(shown))
 
 
 def _legend() -> str:
@@ -69,24 +71,25 @@ def _legend() -> str:
 
 
 def _paper(rows: Sequence[Row], notes: Notes) -> str:
-    figures = headings(rows)
+    figures = headings(rows) | headings(rows, counted=True)
     lines = []
     for row in rows:
         cells = {cell.key: _cell(cell, notes) for cell in row.cells}
-        how = notes.mark(row.protocol) if row.ran else row.states[0]
+        how = notes.mark(row.protocol) if row.ran else row.before
         lines.append((_link(row), row.paper.row, *(cells.get(key, "") for key in figures), how))
-    return _pipes(("experiment", "row", *figures.values(), "how"), lines, numbers=len(figures), texts=2)
+    return pipes(("experiment", "row", *figures.values(), "how"), lines, numbers=len(figures), texts=2)
 
 
 def _cell(cell: Cell, notes: Notes) -> str:
-    """`46.4, **45.5 ± 0.7 (2)** within`; of a ratio with the factor between both, and how it was measured; of what was
-    not run the paper's figure alone."""
+    """`46.4, **45.5 ± 0.7 (2)** within`; of a ratio with the factor between both; of what was not run the paper's
+    figure alone."""
     expected = cell.figure.text(cell.expected)
     if cell.ours is None:
         return expected
     ours = f"**{spread(cell.figure, cell.ours)}** {cell.state}"
     if cell.factor is not None:
-        ours += f" ({difference(cell)}) {notes.mark(cell.how)}"
+        ours += f" ({difference(cell)})"
+    ours += notes.mark(cell.note) if cell.note else ""
     return ours if cell.expected is None else f"{expected}, {ours}"
 
 
@@ -99,7 +102,7 @@ def _title(title: str, arxiv: str) -> str:
     return f"### {title}" + (f" ([arXiv {arxiv}](https://arxiv.org/abs/{arxiv}))" if arxiv else "")
 
 
-def _pipes(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int, texts: int = 1) -> str:
+def pipes(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int, texts: int = 1) -> str:
     """A table of Markdown: `texts` columns to the left, then `numbers` to the right, and what remains to the left."""
     rest = len(header) - texts - numbers
     ruler = "|" + "---|" * texts + "--:|" * numbers + "---|" * rest

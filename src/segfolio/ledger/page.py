@@ -72,7 +72,8 @@ def _matrix(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _row(row: Row, pictured: set[Path]) -> str:
-    first = row.cells[0] if row.cells else None
+    first = next((cell for cell in row.cells if not cell.counted), None)
+    own = [""] * bool(row.own)  # a line for its state, which is of no figure
     values = {
         "experiment": row.name,
         "figure": first and first.key,
@@ -83,10 +84,10 @@ def _row(row: Row, pictured: set[Path]) -> str:
     }
     content = {
         "experiment": _experiment(row) + _picture(row, pictured),
-        "figure": _lines(escape(cell.figure.label(cell.name)) for cell in row.cells),
-        "paper": _lines(cell.figure.text(cell.expected) for cell in row.cells),
-        "ours": _lines(spread(cell.figure, cell.ours) for cell in row.cells),
-        "difference": _lines(_difference(row, cell) for cell in row.cells),
+        "figure": _lines([*own, *(_figure(cell) for cell in row.cells)]),
+        "paper": _lines([*own, *(cell.figure.text(cell.expected) for cell in row.cells)]),
+        "ours": _lines([*own, *(spread(cell.figure, cell.ours) for cell in row.cells)]),
+        "difference": _lines([*own, *(_difference(cell) for cell in row.cells)]),
         "state": _lines(f'<span class="{_slug(state)}">{state}</span>' for state in row.states),
     }
     tds = "".join(
@@ -99,6 +100,13 @@ def _row(row: Row, pictured: set[Path]) -> str:
 
 def _lines(texts: Iterable[str]) -> str:
     return "".join(f"<p>{text}</p>" for text in texts)
+
+
+def _figure(cell: Cell) -> str:
+    """Its name; the whole of it, and how it is counted, show over it."""
+    label = escape(cell.figure.label(cell.name))
+    said = ": ".join(filter(None, (label, escape(cell.note))))
+    return f'<abbr title="{said}">{label}</abbr>' if cell.note or " of " in cell.name else label
 
 
 def _experiment(row: Row) -> str:
@@ -137,11 +145,11 @@ def _picture(row: Row, pictured: set[Path]) -> str:
     return f'<img src="{_data_uri(row.picture)}" alt="{alt}" loading="lazy" tabindex="0">'
 
 
-def _difference(row: Row, cell: Cell) -> str:
+def _difference(cell: Cell) -> str:
     """The difference, and a drawing: the paper's figure a line, the tolerance a band, ours a dot with its deviation."""
     if cell.ours is None or cell.difference is None:
         return difference(cell)
-    tolerance = row.paper.tolerance_of(cell.key, cell.figure) or 2 * cell.figure.rounding
+    tolerance = cell.tolerance or 2 * cell.figure.rounding
     distance, std = cell.difference, cell.ours.std or 0.0
     reach = max(2 * tolerance, abs(distance) + std) * 1.1
 

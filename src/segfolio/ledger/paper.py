@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from segfolio.errors import SegfolioError
 from segfolio.figure import HOUSE, STAGES, Figure, of_key
 from segfolio.ledger.speed import Speed, checked_speed
+from segfolio.ledger.static import Counting, countings
 from segfolio.yaml_file import read_yaml
 
 Status = Literal["trainable", "evaluate-only", "record-only"]
@@ -31,6 +32,7 @@ class Paper:
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
         speed: the time that the row states, for `segfolio speed`.
+        static: figures that need no run, such as `{parameters: 41e6}`, and how they are counted, see `ledger.static`.
 
     Raises:
         SegfolioError: a key or status that does not exist, a figure or tolerance that is not in its unit.
@@ -43,7 +45,13 @@ class Paper:
     tolerance: float | dict[str, float] = DEFAULT_TOLERANCE
     status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
+    static: dict[str, Any] | list[dict[str, Any]] = field(default_factory=list)
     speed: Speed | None = None
+
+    @property
+    def countings(self) -> list[Counting]:
+        """What `static` says."""
+        return countings(self.static)
 
     def __post_init__(self) -> None:
         for key in self.expected:
@@ -61,6 +69,7 @@ class Paper:
         for key in self.expected:
             if figure := of_key(key, HOUSE):
                 self._check(key, figure)
+        countings(self.static)
 
     def check_declared(self, declared: Mapping[str, Figure]) -> None:
         """Check what is claimed against the figures that the metrics of an experiment declare, by name.
@@ -149,10 +158,21 @@ def _numbers_by_key(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value)) and all(map(_number, value.values()))
 
 
+def _printed(value: Any) -> bool:
+    """Whether digits are as they stand in the file: YAML takes 41e6 for a text, and 4.1e+7 for 41000000.0."""
+    blocks = value if isinstance(value, list) else [value]
+    numbers = (number for block in blocks if isinstance(block, dict) for number in block.values())
+    return isinstance(value, (dict, list)) and not any(isinstance(n, float) and n >= 1 for n in numbers)
+
+
 _TYPES = {  # what is expected, and whether a value is that
     **dict.fromkeys(("title", "arxiv", "row", "status"), ("a text; put numbers in quotes", _text)),
     "expected": ("figures by log key, such as {test/mIoU: 0.464}", _numbers_by_key),
     "tolerance": ("a number, or numbers by log key", lambda v: _number(v) or _numbers_by_key(v)),
+    "static": (
+        "figures with the digits that are printed, such as {parameters: 41e6}, without + or point zero",
+        _printed,
+    ),
     "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
     "speed": ("keys and their values", lambda v: isinstance(v, dict)),
 }

@@ -39,7 +39,7 @@ class Record:
     Attributes:
         experiment: `<paper>/<variant>`.
         config: `recipe_hash` of the resolved config.
-        state: running, until it ends; failed, if with an error or stopped by hand.
+        state: running, until it ends; failed, if with an error; interrupted, if by hand or by the machine.
         protocol: how a test arrives at its figures, in words.
         figures: of a test, the declarations of those figures that are not of the house, as their fields.
         partial: how much of the split a test saw, in words; "" where that is all of it.
@@ -52,11 +52,14 @@ class Record:
         lock: sha256 of the repository's `requirements.lock`.
         versions: of Python and the packages that compute.
         hardware: CPU and GPU, their numbers and memory.
+        parameters: of the network, whether they are trained or not.
         float32: how it is computed, in words: TF32 is not float32.
         started: UTC; of the first session where the run was resumed.
         finished: UTC.
         sessions: 1 and the times that the run was resumed.
         wall_time: seconds, over all sessions.
+        processor_time: seconds of the first process, all its threads together, over all sessions; what other processes
+            take from it meanwhile lengthens the wall time, but this one hardly.
         data_wait: share of training time in which there was no batch to work on.
         samples_per_second: of training, over all processes.
         peak_memory: GiB of the first process: on CUDA what was allocated, else its resident set.
@@ -65,7 +68,7 @@ class Record:
     experiment: str
     config: str
     seed: int
-    state: Literal["running", "finished", "failed"] = "running"
+    state: Literal["running", "finished", "failed", "interrupted"] = "running"
     protocol: str = ""
     figures: list[dict[str, Any]] = field(default_factory=list)
     partial: str = ""
@@ -79,12 +82,14 @@ class Record:
     hardware: dict[str, Any] = field(default_factory=dict)
     world_size: int = 1
     precision: str = ""
+    parameters: int | None = None
     float32: str = ""
     deterministic: bool = False
     started: str = ""
     finished: str = ""
     sessions: int = 1
     wall_time: float = 0.0
+    processor_time: float | None = None
     steps: int = 0
     epochs: int = 0
     data_wait: float | None = None

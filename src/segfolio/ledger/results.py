@@ -4,17 +4,20 @@ import json
 import os
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from segfolio.errors import SegfolioError
 from segfolio.figure import Figure, of_key
 from segfolio.ledger.record import Record, recipes_of_run, write_json
 
+CLASSES = ("IoU", "AP", "PQ")
+"""What mIoU, AP and PQ are means of."""
+
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a figure over seeds. `std` is that of a sample (n - 1), None for one seed."""
+    """Of a figure over `n` seeds, 0 where it needs none. `std` is that of a sample (n - 1), None for one seed."""
 
     mean: float
     std: float | None
@@ -34,6 +37,7 @@ class Seed:
 
     Attributes:
         figures: of the whole test split, by log key.
+        classes: those of single classes that the main figures are means of, as `test/IoU/car`, of the test's protocol.
         record: of the training; its data and protocol are joined with those of the test.
         run: the run's folder, as seen from the folder of the results.
     """
@@ -41,6 +45,7 @@ class Seed:
     figures: dict[str, float]
     record: Record
     run: str
+    classes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Results:
         try:
             content = json.loads(path.read_text())
             seeds = {
-                int(number): Seed(seed["figures"], Record.of(seed["record"]), seed["run"])
+                int(number): Seed(seed["figures"], Record.of(seed["record"]), seed["run"], seed.get("classes", {}))
                 for number, seed in content["seeds"].items()
             }
             return cls(content["experiment"], content["recipe"], tuple(content["overrides"]), seeds)
@@ -107,12 +112,18 @@ def finished_seed(run: Path, results_folder: Path) -> Seed | None:
     trained.protocol, trained.figures = tested.protocol, tested.figures
     trained.data = {**trained.data, **tested.data}
     trained.other_data = {**trained.other_data, **tested.other_data}
-    return Seed(whole_split(found, tested.declared), trained, os.path.relpath(run, results_folder))
+    where = os.path.relpath(run, results_folder)
+    return Seed(whole_split(found, tested.declared), trained, where, of_classes(found))
 
 
 def whole_split(found: Mapping[str, float], declared: Mapping[str, Figure]) -> dict[str, float]:
     """Without the figures of single classes, as `test/IoU/car`."""
     return {key: value for key, value in found.items() if (f := of_key(key, declared)) and not f.per_class}
+
+
+def of_classes(found: Mapping[str, float]) -> dict[str, float]:
+    """The figures of single classes whose mean is by which each task is known."""
+    return {key: value for key, value in found.items() if key.startswith(tuple(f"test/{name}/" for name in CLASSES))}
 
 
 def withheld(record: Record) -> list[str]:

@@ -13,10 +13,11 @@ from segfolio.ledger.paper import Paper, paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import Results, Spread, withheld
 from segfolio.ledger.speed import FOLDER, Claim, Measurement, network_hash, ratios
+from segfolio.ledger.static import count
 
 MAIN = ("mIoU", "AP", "AP50", "PQ")
 STATES = {
-    "within": "as near to the paper's figure as the experiment demands",
+    "within": "as near to the paper's figure as the experiment demands; what needs no run, as the digits do",
     "outside": "further from it",
     "other data": "run on more or fewer images than were published, which is no replication",
     "deviation": "run with batch statistics over parts of the batch, which how it was made names",
@@ -35,9 +36,10 @@ class Cell:
     Attributes:
         key: its log key; what follows `//` tells figures of one name apart.
         expected: what the paper reports, in the unit of the figure.
-        ours: over seeds; of a ratio, over rounds.
+        ours: over seeds, of a ratio over rounds; of none where it was counted without a run.
         state: one of `STATES`.
-        how: of a ratio, how it was measured, in words.
+        tolerance: how far from `expected` is within.
+        note: how it was counted, and why it is another; of a ratio, how it was measured.
     """
 
     key: str
@@ -45,12 +47,18 @@ class Cell:
     expected: float | None
     ours: Spread | None
     state: str
-    how: str = ""
+    tolerance: float | None = None
+    note: str = ""
 
     @property
     def name(self) -> str:
-        """Its key, without `test/`."""
-        return self.key.removeprefix("test/").partition("//")[0]
+        """Its key, without `test/` or `static/`."""
+        return self.key.removeprefix("test/").removeprefix("static/").partition("//")[0]
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is a figure of the network, which needs no run."""
+        return self.key.startswith("static/")
 
     @property
     def difference(self) -> float | None:
@@ -70,7 +78,8 @@ class Row:
 
     Attributes:
         file: its YAML, `<paper>/<variant>.yaml` or `<paper>/claims.yaml`.
-        cells: its figures; none where nothing is claimed and nothing was run.
+        cells: its figures; those of runs first, and none where nothing is claimed and nothing was run.
+        own: the state of an experiment that has no figure of runs; "" of others.
         dataset: name of its class; "" where the row has no recipe.
         overrides: what was changed in the recipe.
         protocol: how the test arrives at ours.
@@ -84,6 +93,7 @@ class Row:
     file: Path
     paper: Paper
     cells: tuple[Cell, ...]
+    own: str = ""
     dataset: str = ""
     overrides: tuple[str, ...] = ()
     protocol: str = ""
@@ -114,9 +124,14 @@ class Row:
         return bool(self.seeds)
 
     @property
+    def before(self) -> str:
+        """The state of its figures before a run."""
+        return _before_a_run(self.paper)
+
+    @property
     def states(self) -> tuple[str, ...]:
-        """Those of its cells; of a row without any, its own."""
-        return tuple(cell.state for cell in self.cells) or (_before_a_run(self.paper),)
+        """Those of its cells, and first its own, where it has one."""
+        return (*filter(None, (self.own,)), *(cell.state for cell in self.cells))
 
 
 def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
@@ -132,18 +147,20 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
     networks: dict[str, str] = {}
     for path in sorted(experiments.glob("*/*.yaml")):
         if path.name == CLAIMS:
-            rows += [Row(path, paper, _claimed(path, paper, HOUSE, said)) for paper in read_claims(path)]
+            rows += [Row(path, p, (*_claimed(path, p, HOUSE, said), *_counted(path, p, {}))) for p in read_claims(path)]
             continue
         content = read_experiment(path)
         if (paper := paper_of(content, path)) is None:
             continue
         if paper.speed and paper.status != "record-only":
             networks[f"{path.parent.name}/{path.stem}"] = network_hash(content, paper.speed)
-        dataset = _dataset(content)
-        shown = _shown(path, paper, recipe_hash(content), said)
+        dataset, counted = _dataset(content), _counted(path, paper, content)
+        shown = shown_results(path, paper, recipe_hash(content), said)
         if all(results.overrides for _, results in shown):
-            rows.append(Row(path, paper, _claimed(path, paper, HOUSE, said), dataset))
-        rows += [_run(path, paper, dataset, *each, said) for each in shown]
+            claimed = _claimed(path, paper, HOUSE, said)
+            own = "" if claimed else _before_a_run(paper)
+            rows.append(Row(path, paper, (*claimed, *counted), own, dataset))
+        rows += [_run(path, paper, dataset, *each, counted, said) for each in shown]
     rows = _with_ratios(rows, networks, experiments, said)
     return sorted(rows, key=lambda row: (not row.ran, row.system, not row.experiment)), said
 
@@ -154,22 +171,18 @@ def _with_ratios(rows: list[Row], networks: Mapping[str, str], experiments: Path
     claims = {name: Claim(row.paper.speed, networks.get(name, "")) for name, row in timed.items() if row.paper.speed}
     measured = [Measurement.read(path) for path in sorted((experiments / FOLDER).glob("*.json"))]
     found = ratios(claims, measured, said)
-    return [
-        replace(
-            row,
-            cells=row.cells
-            + tuple(
-                Cell(r.key, r.figure, r.expected, r.ours, "ratio" if r.ours else _before_a_run(row.paper), r.how)
-                for r in found.get(row.name, ())
-            ),
+
+    def cells(row: Row) -> tuple[Cell, ...]:
+        of_row = found[row.name] if row.name in timed and not row.overrides else ()
+        before = _before_a_run(row.paper)
+        return tuple(
+            Cell(r.key, r.figure, r.expected, r.ours, "ratio" if r.ours else before, note=r.how) for r in of_row
         )
-        if row.name in timed
-        else row
-        for row in rows
-    ]
+
+    return [replace(row, cells=row.cells + cells(row)) for row in rows]
 
 
-def _shown(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
+def shown_results(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:
     """The results beside an experiment, reduced to the seeds that may be shown; those without overrides first."""
     shown = []
     for file in sorted(path.parent.glob(f"{path.stem}.*results.json")):
@@ -203,7 +216,26 @@ def _claimed(path: Path, paper: Paper, declared: Mapping[str, Figure], said: lis
     return tuple(cells)
 
 
-def _run(path: Path, paper: Paper, dataset: str, file: Path, results: Results, said: list[str]) -> Row:
+def _counted(path: Path, paper: Paper, experiment: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """What needs no run."""
+    cells = []
+    for counting in paper.countings:
+        try:
+            found = count(experiment, counting)
+        except SegfolioError as error:
+            raise SegfolioError(f"{path}: {error}") from None
+        for name, printed in counting.printed.items():
+            figure, theirs, ours = counting.figure(name), float(printed), Spread(found[name], None, found[name], 0)
+            tolerance = counting.tolerance(name)
+            verdict = state(figure, theirs, ours.mean, tolerance - figure.rounding)
+            key, note = counting.key(name), counting.words(name)
+            cells.append(Cell(key, figure, theirs, ours, verdict, tolerance, note))
+    return tuple(cells)
+
+
+def _run(
+    path: Path, paper: Paper, dataset: str, file: Path, results: Results, counted: tuple[Cell, ...], said: list[str]
+) -> Row:
     """The figures that the paper claims; where it claims none, our main ones. And these under further protocols."""
     summary, seeds, declared = results.summary(), list(results.seeds.values()), results.declared
     claimed = () if results.overrides else _claimed(path, paper, declared, said)
@@ -215,18 +247,19 @@ def _run(path: Path, paper: Paper, dataset: str, file: Path, results: Results, s
         figure, theirs, ours = of_key(key, declared), expected.get(key), summary.get(key)
         if figure is None:
             continue
+        tolerance = paper.tolerance_of(key, figure)
         if ours is None:
             verdict = "unrun"
         elif theirs is None:
             verdict = "overridden" if results.overrides else "no claim"
         else:
-            tolerance = paper.tolerance_of(key, figure)
             verdict = caveat or state(figure, theirs, ours.mean, tolerance)
-        cells.append(Cell(key, figure, theirs, ours, verdict))
+        cells.append(Cell(key, figure, theirs, ours, verdict, tolerance))
     return Row(
         file=path,
         paper=paper,
-        cells=tuple(cells),
+        cells=(*cells, *(() if results.overrides else counted)),
+        own="" if cells else _before_a_run(paper),
         dataset=dataset,
         overrides=results.overrides,
         protocol=_each(seed.record.protocol for seed in seeds),
@@ -270,6 +303,8 @@ def _hardware(record: Record) -> str:
     gpus, about = record.hardware.get("gpus"), record.hardware
     machine = f"{gpus} x {about['gpu']}" if gpus else f"{about.get('cores')} cores of {about.get('cpu')}"
     time = f"{record.steps} steps in {record.wall_time / 60:.0f} min" if record.steps else ""
+    if time and record.processor_time and not gpus:  # which says more where the machine does other work, too
+        time += f", {record.processor_time / 60:.0f} min of one core"
     return ", ".join(filter(None, (machine, time, record.batch_statistics)))
 
 

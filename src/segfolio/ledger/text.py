@@ -18,7 +18,7 @@ def spread(figure: Figure, ours: Spread | None) -> str:
     if ours is None:
         return "-"
     deviation = f" ± {figure.text(ours.std)}" if ours.std is not None else ""
-    return f"{figure.text(ours.mean)}{deviation} ({ours.n})"
+    return f"{figure.text(ours.mean)}{deviation}" + (f" ({ours.n})" if ours.n else "")
 
 
 def difference(cell: Cell) -> str:
@@ -28,7 +28,7 @@ def difference(cell: Cell) -> str:
 
 def ways(rows: Sequence[Row]) -> list[str]:
     """How ratios were measured, each said once."""
-    return list(dict.fromkeys(cell.how for row in rows for cell in row.cells if cell.how))
+    return list(dict.fromkeys(cell.note for row in rows for cell in row.cells if cell.state == "ratio"))
 
 
 def seeds(row: Row) -> str:
@@ -51,9 +51,10 @@ def counts(rows: Sequence[Row]) -> dict[str, Counter[str]]:
     return found
 
 
-def headings(rows: Sequence[Row]) -> dict[str, str]:
-    """The figures of rows, each once: key and heading."""
-    return {cell.key: cell.figure.label(cell.name) for row in rows for cell in row.cells}
+def headings(rows: Sequence[Row], counted: bool = False) -> dict[str, str]:
+    """The figures of rows, each once: key and heading; of runs, or those that are `counted` without."""
+    cells = (cell for row in rows for cell in row.cells if cell.counted == counted)
+    return {cell.key: cell.figure.label(cell.name) for cell in cells}
 
 
 def plain(rows: Sequence[Row], width: int) -> str:
@@ -75,8 +76,8 @@ def plain(rows: Sequence[Row], width: int) -> str:
 
 
 def _figures(row: Row) -> Iterator[tuple[str, ...]]:
-    if not row.cells:
-        yield "-", "-", "-", "-", row.states[0]
+    if row.own:
+        yield "-", "-", "-", "-", row.own
     for cell in row.cells:
         figure = cell.figure
         ours = spread(figure, cell.ours), difference(cell)

@@ -1,6 +1,7 @@
 """`segfolio prompt`: masks of images by points and boxes, or of all that they show."""
 
 import json
+import re
 from argparse import Action, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -100,10 +101,16 @@ def _parsed(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
         "Points and a box are of one object; a second box, or --object, begins the next. Everything mode goes by the "
         "config's predict_with; its keys can be given as well: --predict_with.points_per_side 16"
     )
-    given, changes = parser.parse_known_args(arguments)
+    given, changes = parser.parse_known_args(_signed(arguments))
     if wrong := [change for change in changes if change.startswith("-") and not change.startswith("--predict_with.")]:
         parser.error(f"unrecognized arguments: {wrong[0]}")
     return given, changes
+
+
+def _signed(arguments: Sequence[str]) -> list[str]:
+    """`--point -5,3` as `--point=-5,3`: argparse would take it for an option."""
+    signed = re.sub(r"^(--point|--box)\n(?=-[\d.])", r"\1=", "\n".join(arguments), flags=re.MULTILINE)
+    return signed.split("\n")
 
 
 class _Wishes(Action):

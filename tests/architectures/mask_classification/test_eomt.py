@@ -108,6 +108,15 @@ def test_auxiliary_outputs_are_of_every_block_in_training_whatever_its_probabili
     assert network.eval()(images).auxiliary == []
 
 
+def test_annealed_it_masks_no_attention_and_asks_for_no_mask_on_the_way() -> None:
+    network, images = EoMT(5, **TINY).eval(), torch.randn(1, 3, 40, 70)
+    masked = network(images).mask_logits
+    calls: list[int] = []
+    network.mask_head.register_forward_hook(lambda *given: calls.append(1))
+    assert not network.annealed()(images).mask_logits.equal(masked)
+    assert len(calls) == 1
+
+
 def test_position_embeddings_are_interpolated_for_another_grid() -> None:
     network = EoMT(5, **TINY)
     weight = network.embeddings.position_embeddings.weight

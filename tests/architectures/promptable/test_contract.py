@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from segfolio.errors import SegfolioError
-from segfolio.families.lora import LoRA, add_lora, merged
+from segfolio.families.lora import LoRA, add_lora
 from segfolio.layers.prompting import PromptableNetwork, PromptedMasks, PromptInput, best, of_images
 from segfolio.listing import architecture_classes
+from segfolio.weights.low_rank import merged
 from tests.architectures.promptable.prompts import boxes, of_kind, of_prompts, points
 
 CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] == "promptable"]

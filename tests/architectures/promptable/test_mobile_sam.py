@@ -102,7 +102,7 @@ def test_the_decoder_of_a_sam_is_taken_over(tmp_path: Path, naming: str) -> None
         )
         state = theirs.state_dict()
     torch.save(state, tmp_path / "sam.pth")
-    network = MobileSAM(0, encoder="test_vit", image_size=64, decoder=str(tmp_path / "sam.pth"))
+    network = MobileSAM(0, encoder="test_vit", image_size=64, decoder_weights=str(tmp_path / "sam.pth"))
     if naming == "release":
         for part in ("prompt_encoder", "mask_decoder"):
             torch.testing.assert_close(getattr(network, part).state_dict(), getattr(sam, part).state_dict())
@@ -138,8 +138,8 @@ def test_images_of_other_channels() -> None:
         ({"image_size": 100}, "image_size of MobileSAM is 100, expected a multiple of 16"),
         ({"encoder": "vit_base_patch32_224"}, "encoder vit_base_patch32_224 has no features of stride 16 of images"),
         ({"encoder": "tiny_vit_5m_244"}, "timm has no backbone 'tiny_vit_5m_244'; did you mean one of tiny_vit_5m_224"),
-        ({"decoder": "nowhere.pth"}, "decoder: nowhere.pth is no file; expected weights of a SAM"),
-        ({"decoder": "{folder}/encoder.pth"}, "encoder.pth has no prompt encoder and no mask decoder"),
+        ({"decoder_weights": "nowhere.pth"}, "decoder_weights: nowhere.pth is no file; expected weights of a SAM"),
+        ({"decoder_weights": "{folder}/encoder.pth"}, "encoder.pth has no prompt encoder and no mask decoder"),
         ({"weights": "{folder}/encoder.pth"}, "of the weights are missing"),
         ({"weights": "{folder}/other.pth"}, "of the weights are missing: image_encoder"),
         ({"weights": "nowhere"}, "nowhere is neither a file, nor a tag of timm's weights for test_vit"),

@@ -14,6 +14,7 @@ from transformers import SegformerConfig, SegformerForImageClassification, Segfo
 from benchmarks.confusion_matrix import peak_bytes
 from segfolio.architectures.transformer.segformer import LinearHead, SegFormer, of_ours
 from segfolio.errors import SegfolioError
+from segfolio.layers.counting import flops
 from segfolio.layers.hollow import hollow
 
 SMALL: dict[str, Any] = {"channels": (8, 16, 40, 64), "blocks": (2, 1, 2, 1), "width": 24}
@@ -59,6 +60,21 @@ def test_parameters_are_the_papers(name: str, millions: float) -> None:
     with hollow():
         network = SegFormer(150, **SegFormer.variants[f"SegFormer-{name}"])
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(("name", "side", "printed"), [("B0", 512, 8.4), ("B1", 512, 15.9), ("B5", 640, 183.3)])
+def test_flops_are_the_papers_but_for_the_fusion_at_stride_4(name: str, side: int, printed: float) -> None:
+    """Four levels of `width` channels into as many, at each pixel of the finest."""
+    with hollow():
+        network = SegFormer(150, **SegFormer.variants[f"SegFormer-{name}"]).eval()
+
+    def run() -> None:
+        with torch.device("meta"):
+            network(torch.empty(1, 3, side, side))
+
+    fusion = 4 * network.head.fuse.out_channels**2 * (side // 4) ** 2
+    assert flops(run) < 0.75e9 * printed
+    assert (flops(run) + fusion) / 1e9 == pytest.approx(printed, rel=0.003)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

@@ -36,6 +36,8 @@ from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import out_of_reach
 from segfolio.weights.input_layer import tell_fitted
+from segfolio.weights.names import unwrapped
+from segfolio.weights.packaged import PACKAGES, read_package
 
 ENCODERS = smp.encoders.encoders
 DECODERS = smp.MODEL_ARCHITECTURES_MAPPING
@@ -49,8 +51,9 @@ class SMP(nn.Module):
         decoder: as the library names it, in lower case.
         encoder: the library's name, or timm's; `tu-` before a name that both have means timm's.
         weights: of the encoder: a name such as `imagenet` for the library's, a tag such as `a1_in1k` for
-            timm's, which are fetched from the Hugging Face hub once and then read from its cache; or a file with the
-            encoder's state dict, as its library or timm has it, or with that of this network.
+            timm's, which are fetched from the Hugging Face hub once and then read from its cache; a name of
+            `PACKAGES`; or a file with the encoder's state dict, as its library or timm has it, or with that of this
+            network.
         in_channels: of the images; weights of RGB are made to fit others, with a warning.
         decoder_arguments: further arguments of the decoder's class, such as `decoder_channels`.
 
@@ -83,8 +86,8 @@ class SMP(nn.Module):
         allowed = inspect.signature(DECODERS[decoder]).parameters.keys() - SET_HERE
         for argument in decoder_arguments or {}:
             _check(f"argument of {decoder}", argument, allowed)
-        file = Path(weights) if weights is not None and Path(weights).is_file() else None
-        name, pretrained, repository, revision = _encoder(encoder, None if file else weights)
+        state = _at_hand(weights, encoder)
+        name, pretrained, repository, revision = _encoder(encoder, None if state else weights)
         options = _any_size(decoder, name) | (decoder_arguments or {})
         try:
             with _cache_first(repository, revision):
@@ -96,8 +99,8 @@ class SMP(nn.Module):
             raise SegfolioError(f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}") from error
         self.multiple, self.least = _sizes(self.model, in_channels, decoder, encoder)
 
-        if file is not None:
-            self._load(read_file(file), str(file))
+        if state is not None:
+            self._load(state, str(weights))
         elif weights is not None and in_channels != 3:
             tell_fitted(f"{encoder}'s {weights}", in_channels)
 
@@ -107,16 +110,11 @@ class SMP(nn.Module):
         if any(key.startswith("model.decoder.") for key in state):
             return load_weights(self, state, source)
         encoder: Any = self.model.encoder
-        own = encoder.state_dict()
-        readings = [
-            {before + key.removeprefix(after): value for key, value in state.items()}
-            for before in ("", "model.")  # of timm's networks within smp's
-            for after in ("", "encoder.", "model.encoder.")
-        ]
-        best = max(readings, key=lambda reading: len(own.keys() & reading.keys()))
-        found = {key: value for key, value in best.items() if key in own}
+        names = {key.removeprefix("model."): key for key in encoder.state_dict()}  # of timm's networks within smp's
+        given = unwrapped(state, names)
+        found = {names[key]: value for key, value in given.items() if key in names}
         if not found:
-            raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(own)}")
+            raise SegfolioError(f"{source}: 0 of its {len(state)} tensors have a name of this encoder's {len(names)}")
         return load_weights(encoder, found, source)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -124,6 +122,15 @@ class SMP(nn.Module):
         height, width = images.shape[-2:]
         below, right = (max(self.least - side, -side % self.multiple) for side in (height, width))
         return self.model(pad(images, (0, right, 0, below), mode="replicate"))[..., :height, :width]
+
+
+def _at_hand(weights: str | None, encoder: str) -> dict[str, Tensor] | None:
+    """The state dict of a file or of a package; None where `weights` is a name of the encoder's library."""
+    if weights is not None and Path(weights).is_file():
+        return read_file(Path(weights))
+    if weights in PACKAGES:
+        return read_package(str(weights), encoder.removeprefix("tu-").removeprefix("timm-"))
+    return None
 
 
 @contextmanager

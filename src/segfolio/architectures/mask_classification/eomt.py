@@ -16,7 +16,7 @@ Deviates:
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import timm
 import torch
@@ -143,6 +143,11 @@ class EoMT(nn.Module):
             tokens = layer(tokens, mask)
         layers = [*(auxiliary if self.training else ()), self._predict(tokens, grid)]
         return MaskOutput.of([QueryLayer(classes, crop_quarter(masks, images)) for classes, masks in layers])
+
+    def annealed(self) -> Self:
+        """As it is at the end of training, when no attention is masked any more."""
+        self.mask_probabilities = [0.0] * self.num_blocks
+        return self
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.mask_probabilities)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
+from segfolio.precision import without_autocast
 from segfolio.weights.backbones import load_encoder, load_pretrained
 
 
@@ -104,7 +105,7 @@ class Mask2Former(nn.Module):
         """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
         features = self.model.pixel_level_module.encoder(pad_to(images, 32)).feature_maps
         dtype = self.class_predictor.weight.dtype
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             pixels = self.model.pixel_level_module.decoder([f.to(dtype) for f in features], output_hidden_states=False)
         decoded = self.model.transformer_module(pixels.multi_scale_features, pixels.mask_features)
         layers = list(zip(decoded.intermediate_hidden_states, decoded.masks_queries_logits, strict=True))

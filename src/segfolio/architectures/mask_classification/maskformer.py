@@ -11,8 +11,8 @@ Deviates:
 - The predictions of earlier layers are normalised but not fed back normalised, as in the authors' release;
   transformers' auxiliary outputs are other.
 - Images are padded with zeros to a multiple of 32, in training too, and masks cropped to a quarter of the image.
-- R101c is timm's `resnet101c` and its ImageNet weights: a stem of 32, 32 and 64 channels and no dilation; the
-  authors' is 128 wide, with dilations of 1, 2 and 4 in the last stage.
+- R101c is timm's `resnet101s`, whose stem of 64, 64 and 128 channels is the authors', with its ImageNet weights and
+  without their dilations of 1, 2 and 4 in the last stage.
 - The panoptic models' six encoder layers in the pixel decoder are not here, nor in transformers.
 - The norm that ends a Swin is kept for its place in state dicts and frozen; nothing reads it.
 """
@@ -85,7 +85,7 @@ class MaskFormer(MaskTransformer):
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "MaskFormer, R50": {},
         "MaskFormer, R101": {"backbone": "resnet101"},
-        "MaskFormer, R101c": {"backbone": "resnet101c"},
+        "MaskFormer, R101c": {"backbone": "resnet101s"},
         "MaskFormer, Swin-T": {"backbone": "swin_tiny_patch4_window7_224"},
         "MaskFormer, Swin-S": {"backbone": "swin_small_patch4_window7_224"},
         "MaskFormer, Swin-B": {"backbone": "swin_base_patch4_window12_384"},

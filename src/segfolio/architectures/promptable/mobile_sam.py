@@ -56,8 +56,8 @@ class MobileSAM(SamNetwork):
         weights: None; or a file with a state dict of the authors' release (`mobile_sam.pt`) or of this network; or what
             is loaded into the encoder alone: a tag of timm's weights for it, e.g. `dist_in22k_ft_in1k`, or a file with
             a state dict of timm's.
-        decoder: None; or a file with a state dict of a SAM, a MobileSAM or a run of one, of which prompt encoder and
-            mask decoder are taken over.
+        decoder_weights: None; or a file with a state dict of a SAM, a MobileSAM or a run of one, of which prompt
+            encoder and mask decoder are taken over.
 
     Raises:
         SegfolioError: an encoder without features of stride 16; an `image_size` that is no multiple of 16; weights that
@@ -80,14 +80,14 @@ class MobileSAM(SamNetwork):
         image_size: int = 1024,
         in_channels: int = 3,
         weights: str | None = None,
-        decoder: str | None = None,
+        decoder_weights: str | None = None,
     ) -> None:
         check_image_size(image_size, "MobileSAM")
         super().__init__(ImageEncoder(encoder, image_size, in_channels), image_size)
         if weights is not None:
             self._load(weights, encoder)
-        if decoder is not None:
-            self._take_over(decoder)
+        if decoder_weights is not None:
+            self._take_over(decoder_weights)
 
     def _load(self, weights: str, encoder: str) -> None:
         def load_backbone(state: dict[str, Tensor]) -> None:
@@ -100,15 +100,19 @@ class MobileSAM(SamNetwork):
             return load_weights(self, state, weights)
         return load_backbone(state)
 
-    def _take_over(self, decoder: str) -> None:
+    def _take_over(self, weights: str) -> None:
         """Prompt encoder and mask decoder of another network; positions need not be fitted, they are computed."""
-        if not Path(decoder).is_file():
-            raise SegfolioError(f"decoder: {decoder} is no file; expected weights of a SAM, e.g. sam_vit_h_4b8939.pth")
-        state = from_transformers(read_file(Path(decoder)))
+        if not Path(weights).is_file():
+            raise SegfolioError(
+                f"decoder_weights: {weights} is no file; expected weights of a SAM, e.g. sam_vit_h_4b8939.pth"
+            )
+        state = from_transformers(read_file(Path(weights)))
         taken = {key: value for key, value in state.items() if key.startswith(DECODER)}
         if not taken:
-            raise SegfolioError(f"decoder: {decoder} has no prompt encoder and no mask decoder, expected those of SAM")
-        load_weights(self, taken, decoder, new=("image_encoder.",))
+            raise SegfolioError(
+                f"decoder_weights: {weights} has no prompt encoder and no mask decoder; expected those of a SAM"
+            )
+        load_weights(self, taken, weights, new=("image_encoder.",))
 
 
 class ImageEncoder(nn.Module):

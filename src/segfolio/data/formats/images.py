@@ -2,6 +2,12 @@
 
 Orientation tags (EXIF's, TIFF's) are not applied, in no format, so that an image and its mask stay aligned; the check
 of headers names the files that have one. Gamma and colour profiles are not applied either.
+
+A file that is cut short is found out in every format. Changed bytes are in PNG and in deflated TIFF, by their
+checksums. LZW and PackBits have none: what is found out is codes that make no sense and strips that come out too short.
+In JPEG and WebP nearly every sequence of bits is some picture, and what libjpeg warns of neither OpenCV nor Pillow
+tells; of pixels that are not compressed (BMP, NPY, plain TIFF) every value may be meant. Copies of such files are to be
+compared by checksums of their own.
 """
 
 import io

@@ -116,8 +116,12 @@ def load(path: Path, labels: LabelSpace, key: str = "image", images: Path | None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise SegfolioError(f"{path} holds no list of tasks; export the project as JSON (not JSON-MIN)")
     for task in tasks:
-        if not isinstance(task.get("data"), dict) or not isinstance(task["data"].get(key), str):
+        if not isinstance(task.get("data"), dict):
+            raise SegfolioError(f"{path}, task {task.get('id')} has no data; export the project as JSON (not JSON-MIN)")
+        if not isinstance(task["data"].get(key), str):
             raise SegfolioError(f"{path}, task {task.get('id')} has no data.{key}; say under which key its image is")
+        if task["data"][key].startswith("data:"):
+            raise SegfolioError(f"{path}, task {task.get('id')} holds its image itself, which then has no name; upload it")
     left_out: list[Problem] = []
     found: dict[str, tuple[str, Segments]] = {}
     paths = [_path(task["data"][key]) for task in tasks]

@@ -1,9 +1,11 @@
 """TIFF: tags, and the numbers of images of any channels and type, which neither OpenCV nor Pillow decodes.
 
-Strips and tiles are unpacked by OpenCV's libtiff, as strips of a grey image of bytes; what a TIFF says beyond that
-(channels, planes, types, byte order, predictors; TIFF 6.0 and its technical notes 1 and 3) is read here.
+Strips and tiles are unpacked by libtiff, as strips of a grey image of bytes: by Pillow's where that tells damage, else
+by OpenCV's, which knows more compressions. What a TIFF says beyond that (channels, planes, types, byte order,
+predictors; TIFF 6.0 and its technical notes 1 and 3) is read here.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL.TiffImagePlugin import TiffImageFile
 
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of the tags that matter here
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -22,9 +25,10 @@ _SUBFILE = 254
 _REDUCED_OR_MASK = 0b101
 _JPEG = (6, 7)
 _DEFLATE = (8, 32946)
+_LZW, _PACKBITS = 5, 32773
 _WHITE_IS_ZERO, _RGB, _PALETTE = 0, 2, 3
 _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3
-_MOST_ROWS = 2**19  # OpenCV reads twice as many
+_MOST_ROWS, _MOST_BYTES = 2**19, 2**26  # OpenCV reads twice as many, Pillow without a warning
 
 
 class Page(NamedTuple):
@@ -165,19 +169,26 @@ def _unpack(chunks: list[bytes], row: int, rows: int, height: int, page: Page) -
     total = len(chunks) * rows if _TILE_OFFSETS in page.tags else height
     if compression in _DEFLATE:
         return _inflated(chunks, row, rows, total)
-    step = max(1, _MOST_ROWS // rows)
+    step = max(1, min(_MOST_ROWS // rows, _MOST_BYTES // (rows * row)))
     for first in range(0, len(chunks), step):
         some = chunks[first : first + step]
         size = min(total - first * rows, len(some) * rows), row
-        packed = np.frombuffer(_grey(some, size, rows, compression), np.uint8)
-        try:
-            part = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED)
-        except cv2.error:
-            part = None
+        part = _bytes(_grey(some, size, rows, compression), size, compression)
         if part is None or part.shape != size:
             raise ValueError(f"damaged, or compressed in an unknown way ({compression})")
         parts.append(part)
     return np.concatenate(parts)
+
+
+def _bytes(grey: bytes, size: tuple[int, int], compression: int) -> npt.NDArray[np.uint8] | None:
+    """The pixels of what `_grey` makes; None where they cannot be decoded. At strips whose codes make no sense, or too
+    few bytes, OpenCV goes on with those of before; a single strip that is too large for Pillow is left to it."""
+    try:
+        if compression in (_LZW, _PACKBITS) and size[0] * size[1] <= _MOST_BYTES:
+            return np.asarray(TiffImageFile(io.BytesIO(grey)))
+        return cv2.imdecode(np.frombuffer(grey, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, ValueError, SyntaxError, cv2.error):
+        return None
 
 
 def _inflated(chunks: list[bytes], row: int, rows: int, total: int) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,1 @@
+"""Experiments side by side, from what their runs recorded."""

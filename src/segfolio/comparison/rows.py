@@ -1,0 +1,150 @@
+"""What is compared: experiments that were tested in one way on one split."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from segfolio.errors import SegfolioError
+from segfolio.figure import Figure, of_key
+from segfolio.ledger.claims import CLAIMS
+from segfolio.ledger.paper import paper_of, read_experiment
+from segfolio.ledger.record import Record, recipe_hash
+from segfolio.ledger.results import CLASSES, Results, Spread
+from segfolio.ledger.rows import MAIN, shown_results
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An experiment, and what became of it.
+
+    Attributes:
+        file: its YAML.
+        config: as written.
+        results: without overrides, of the seeds that may be shown; None before a run.
+    """
+
+    file: Path
+    config: Mapping[str, Any]
+    results: Results | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.file.parent.name}/{self.file.stem}"
+
+    @property
+    def records(self) -> list[Record]:
+        """Of each seed."""
+        return [seed.record for seed in self.results.seeds.values()] if self.results else []
+
+    @cached_property
+    def figures(self) -> dict[str, Spread]:
+        return self.results.summary() if self.results else {}
+
+    @cached_property
+    def classes(self) -> dict[str, float]:
+        """By class, over seeds, what the main figure is the mean of; none in results of an earlier version."""
+        if self.main is None:
+            return {}
+        part = f"test/{dict(zip(('mIoU', 'AP', 'PQ'), CLASSES, strict=True)).get(self.main[5:], '')}/"
+        found = [seed.classes for seed in self.results.seeds.values()] if self.results else []
+        names = [key for key in (found[0] if found else {}) if key.startswith(part)]
+        return {key.removeprefix(part): fmean(seed[key] for seed in found if key in seed) for key in names}
+
+    @property
+    def main(self) -> str | None:
+        """The log key of the figure by which it is known; None before a run."""
+        return next((key for name in MAIN if (key := f"test/{name}") in self.figures), None)
+
+    @property
+    def main_figure(self) -> Figure | None:
+        return of_key(self.main, self.results.declared) if self.main and self.results else None
+
+    @property
+    def value(self) -> float | None:
+        """Its main figure."""
+        return self.figures[self.main].mean if self.main else None
+
+    def mean(self, of: str) -> float | None:
+        """Over seeds, of a field of the record; None where it was not recorded."""
+        found = [value for record in self.records if (value := getattr(record, of)) is not None]
+        return fmean(found) if found else None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it starts from weights of something else."""
+        return bool(_architecture(self.config).get("init_args", {}).get("weights"))
+
+    @property
+    def network(self) -> str:
+        """What is trained, wherever it starts from."""
+        found = deepcopy(_architecture(self.config))
+        found.setdefault("init_args", {}).pop("weights", None)
+        return json.dumps(found, sort_keys=True)
+
+
+def compared(paths: Sequence[Path]) -> list[Compared]:
+    """Experiments of files and folders, the best first and what has not been run last.
+
+    Raises:
+        SegfolioError: none, a file that is no experiment, experiments of which one was tested otherwise.
+    """
+    found = []
+    for file in _files(paths):
+        config = read_experiment(file)
+        if (paper := paper_of(config, file)) is None:
+            continue
+        results = [r for _, r in shown_results(file, paper, recipe_hash(config), []) if not r.overrides]
+        found.append(Compared(file, config, results[0] if results else None))
+    if not found:
+        raise SegfolioError(f"{', '.join(map(str, paths)) or 'nothing'} holds no experiment to compare")
+    _expect_one_way(found)
+    best_is_high = all(each.main_figure is None or each.main_figure.higher_is_better for each in found)
+    sign = -1 if best_is_high else 1
+    return sorted(found, key=lambda each: (each.value is None, sign * (each.value or 0.0), each.name))
+
+
+def pretraining(rows: Sequence[Compared]) -> Iterator[tuple[Compared, Compared]]:
+    """Of each network that was trained both ways: from pretrained weights, and from random ones."""
+    for row in rows:
+        if row.pretrained and row.value is not None:
+            others = (other for other in rows if other.network == row.network and not other.pretrained)
+            yield from ((row, other) for other in others if other.value is not None)
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.exists():
+            raise SegfolioError(f"there is no {path}; compare takes experiments, or folders of them")
+        yield from sorted(p for p in path.glob("*.yaml") if p.name != CLAIMS) if path.is_dir() else [path]
+
+
+def _expect_one_way(found: Sequence[Compared]) -> None:
+    """The same images of the test, seen in the same way."""
+    first: Compared | None = None
+    for each in found:
+        for record in each.records:
+            if first is None:
+                first = each
+            theirs, ours = first.records[0], record
+            for what, one, other in (
+                ("tested on other data", theirs.data.get("test"), ours.data.get("test")),
+                (f"tested otherwise ({ours.protocol} in place of {theirs.protocol})", _seen(theirs), _seen(ours)),
+            ):
+                if one != other:
+                    raise SegfolioError(f"{each.name} was {what} than {first.name}; compare what was tested in one way")
+
+
+def _seen(record: Record) -> str:
+    """The protocol without what a family makes of its own output, as the inference of queries."""
+    return re.sub("(at its original size); [^;]+", r"\1", record.protocol)
+
+
+def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
+    found = config.get("model", {}).get("init_args", {}).get("architecture", {})
+    return found if isinstance(found, dict) else {"class_path": found}

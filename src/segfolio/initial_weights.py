@@ -1,0 +1,29 @@
+"""The weights that a config begins with; a checkpoint has its own in their place, and needs none of their files."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+
+def leave_out(arguments: Any) -> None:
+    """Set to null, in place, what names weights in a config's `model.init_args`: `init_from`, and the arguments
+    `weights` and `..._weights` of the network. What the checkpoint does not hold, e.g. a teacher, keeps its own."""
+    for block, key in _named(arguments):
+        block[key] = None
+
+
+def warn_of_none(arguments: Any) -> None:
+    """Says that the network is as it was initialised, where nothing in a config's `model.init_args` names weights."""
+    if all(block[key] is None for block, key in _named(arguments)):
+        rank_zero_warn("neither --ckpt_path nor weights are given: the network is as it was initialised")
+
+
+def _named(arguments: Any) -> Iterator[tuple[Any, str]]:
+    """Block and key of each, of dicts or of jsonargparse's namespaces."""
+    architecture = arguments.get("architecture") or {}
+    if "init_from" in arguments:
+        yield arguments, "init_from"
+    if not isinstance(architecture, str):
+        network = architecture.get("init_args") or {}
+        yield from [(network, key) for key in network.keys() if key == "weights" or key.endswith("_weights")]  # noqa: SIM118
