@@ -37,6 +37,19 @@ checked: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+gpu: $(if $(filter file,$(origin PYTHON)),$(READY)) ## tests, times, trainings on a CUDA device: 9 minutes, docs/gpu.md
+	if ls build/gpu/wheels/*.whl >/dev/null 2>&1; then \
+		$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/gpu/site build/gpu/wheels/*.whl; fi
+	PYTHONPATH=src:build/gpu/site $(PYTHON) -m benchmarks.gpu $(GPU)
+
+PACK := docstring_parser|faster-coco-eval|jsonargparse|pyspng|segmentation_models_pytorch|typeshed_client
+FOR := --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64
+gpu-pack: $(READY) ## what a machine without a network lacks for it, into build/gpu: CAMVID=PATH/TO/CamVid
+	$(PYTHON) -m benchmarks.gpu.pack $(CAMVID)
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: $(FOR) --dest build/gpu/wheels \
+		$$(grep -E '^($(PACK))==' requirements.lock)
+	du -sh build/gpu
+
 bench: $(READY) ## ratios against peers, measured in the same run
 	$(PYTHON) -m benchmarks
 
@@ -50,4 +63,4 @@ lock: ## write requirements.lock from .venv
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-all test-gpu checked bench results lock clean
+.PHONY: help setup demo test test-all test-gpu gpu gpu-pack checked bench results lock clean

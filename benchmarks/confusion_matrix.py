@@ -12,11 +12,11 @@ from statistics import median
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.segmentation import MeanIoU
 
 from segfolio.metrics import ConfusionMatrix
+from segfolio.speed.measure import peak_bytes
 
 AIMS = {
     "Jaccard time": ">= 8",
@@ -45,18 +45,6 @@ def median_times(updates: dict[str, Callable[[], None]], rounds: int = 9) -> dic
             update()
             times[name].append(time.perf_counter() - start)
     return {name: median(seconds) for name, seconds in times.items()}
-
-
-def peak_bytes(update: Callable[[], None]) -> int:
-    """The most memory that tensors made by `update` hold at one time."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        update()
-    held = peak = 0
-    for event in sorted(record.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
 
 
 def main() -> dict[str, float]:

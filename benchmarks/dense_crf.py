@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.confusion_matrix import median_times, peak_bytes
+from benchmarks.confusion_matrix import median_times
 from segfolio.inference.dense_crf import CRF_PRESETS, dense_crf
+from segfolio.speed.measure import peak_bytes
 from tests.inference.test_dense_crf import agreement, exact, structured
 
 try:

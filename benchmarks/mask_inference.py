@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import MaskFormerImageProcessor
 
-from benchmarks.confusion_matrix import median_times, peak_bytes
+from benchmarks.confusion_matrix import median_times
 from segfolio.data.formats import rle
 from segfolio.inference.mask_classification import instances, panoptic, semantic
+from segfolio.speed.measure import peak_bytes
 
 SIDES = {640: 3, 2048: 1}  # rounds of each
 TASKS = ("semantic", "panoptic", "instances")

@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
-from benchmarks.confusion_matrix import median_times, peak_bytes
+from benchmarks.confusion_matrix import median_times
 from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.mask_matching import MaskTarget
+from segfolio.speed.measure import peak_bytes
 
 AIMS = {"time": ">= 2.5", "memory": "<= 0.5"}
 BATCH, QUERIES, CLASSES, SEGMENTS, LAYERS, SIZE = 4, 100, 150, 12, 10, 160

@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from benchmarks.confusion_matrix import median_times, peak_bytes
+from benchmarks.confusion_matrix import median_times
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.data.formats.rle import RLE
 from segfolio.data.sample import Instances, Size
 from segfolio.inference.paste_masks import instances, paste_masks
 from segfolio.layers.regions import RegionRecipe
+from segfolio.speed.measure import peak_bytes
 
 MEMORY, WHOLE = "memory of 500 at 2048 px, GiB", "memory of 500 from the features on, GiB"
 AIMS = {"100 objects": ">= 5", "500 objects": ">= 5", MEMORY: "< 1", WHOLE: "< 1"}

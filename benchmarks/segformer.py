@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from benchmarks.confusion_matrix import median_times, peak_bytes
+from benchmarks.confusion_matrix import median_times
 from segfolio.architectures.transformer.segformer import SegFormer, of_ours
+from segfolio.speed.measure import peak_bytes
 
 AIMS = {"forward": "<= 0.55", "training step": "<= 0.7", "memory of the step": "<= 0.9"}
 SIZE, CLASSES = 512, 150

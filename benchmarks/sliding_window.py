@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from benchmarks.confusion_matrix import median_times, peak_bytes
+from benchmarks.confusion_matrix import median_times
 from segfolio.inference.protocols import Slide, find
 from segfolio.inference.sliding import gaussian, starts
 from segfolio.inference.tiles import Network, Scores, argmax, resized
+from segfolio.speed.measure import peak_bytes
 
 try:
     from monai.inferers import sliding_window_inference

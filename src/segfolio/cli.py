@@ -36,6 +36,7 @@ COMMANDS = {
     "prompt": Command("segfolio.prompting.command:prompt", "--ckpt_path FILE --image F", "masks by points and boxes"),
     "replicate": Command("segfolio.replicate:replicate", "CONFIG [--seeds 0 1 2] [--KEY VALUE ...]", "fit and test"),
     "results": Command("segfolio.ledger.command:results", "[WORD ...] [--state STATE]", "the papers' figures and ours"),
+    "speed": Command("segfolio.speed.command:speed", "CONFIG CONFIG ... [--device cuda]", "times of a paper's table"),
     "compare": Command("segfolio.comparison.command:compare", "CONFIG ... [--chart FILE]", "experiments side by side"),
     "inspect": Command("segfolio.inspection.command:inspect", "CONFIG [--html FILE]", "what a dataset holds; faults"),
     "architectures": Command("segfolio.contents:architectures", "[WORD ...]", "papers, parameters, class paths"),

@@ -158,7 +158,7 @@ def test_what_is_withheld_is_said_on_the_side(tmp_path, replicated, segfolio, ca
         (["--wrte"], "unrecognized arguments: --wrte; see `segfolio results --help`"),
         (
             ["--state", "won"],
-            "--state is 'won', expected one of within, outside, other data, deviation, no claim, overridden, unrun",
+            "--state is 'won', expected one of within, outside, other data, deviation, no claim, overridden, ratio",
         ),
         (["--write", "camvid"], "--write writes the whole ledger; leave out words and --state"),
     ],

@@ -121,3 +121,17 @@ def test_the_machine_has_memory_and_cores():
 def test_git_need_not_be_there(monkeypatch):
     monkeypatch.setenv("PATH", str(Path("nowhere")))
     assert record.code()["commit"] is None
+
+
+def test_a_copy_without_its_history_knows_its_commit_until_it_is_changed(tmp_path, monkeypatch):
+    package = tmp_path / "src/segfolio"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("x = 1\n")
+    monkeypatch.setattr(segfolio, "__file__", str(package / "__init__.py"))
+    known = {"commit": "0123", "dirty": False, "lock": "45"}
+    with monkeypatch.context() as at_home:
+        at_home.setattr(record, "code", lambda: known)
+        assert record.carry_code() == tmp_path / "build/gpu/code.json"
+    assert record.code() == known
+    (package / "__init__.py").write_text("x = 2\n")
+    assert record.code() == {"commit": None, "dirty": None, "lock": None}

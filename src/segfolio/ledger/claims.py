@@ -7,14 +7,14 @@ from segfolio.ledger.paper import Paper, checked_paper
 from segfolio.yaml_file import read_yaml
 
 CLAIMS = "claims.yaml"
-_KEYS = {"row", "expected", "why", "static"}
+_KEYS = {"row", "expected", "why", "static", "speed"}
 
 
 def read_claims(path: Path) -> list[Paper]:
     """The rows of a `claims.yaml`, each as a record-only `Paper` whose one deviation is why it cannot be run.
 
-    The file holds `paper: {title, arxiv}` and `rows`, a list of `{row, expected, why}`. A row may have `static`, too,
-    or in place of `expected`, each block of it with its `network` and `classes`.
+    The file holds `paper: {title, arxiv}` and `rows`, a list of `{row, expected, why}`. A row may have `static` and
+    `speed`, too, or in place of `expected`; each block of `static` with its `network` and `classes`.
 
     Raises:
         SegfolioError: file, row and key that are wrong, and why.
@@ -28,7 +28,7 @@ def read_claims(path: Path) -> list[Paper]:
         where = f"{path}, row {number}"
         if not (isinstance(row, dict) and {"row", "why"} <= row.keys() <= _KEYS and len(row) > 2):
             raise SegfolioError(f"{where} is {row!r}, expected the keys row, expected, why, and static where it has it")
-        claimed = {key: row[key] for key in ("expected", "static") if key in row}
+        claimed = {key: row[key] for key in ("expected", "static", "speed") if key in row}
         block = {**paper, "row": row["row"], **claimed, "deviations": [row["why"]]}
         found.append(checked_paper({**block, "status": "record-only"}, where))
     return found

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from segfolio.ledger.rows import STATES, Cell, Row
-from segfolio.ledger.text import counts, headings, on_the_same_data, seeds, spread
+from segfolio.ledger.text import counts, difference, headings, on_the_same_data, seeds, spread
 
 _MARKS = {"within": " ✓", "outside": " ✗"}
 _HEAD = """# Results
@@ -14,7 +14,8 @@ Written by `make results` from the experiments and the results beside them; not 
 other figures in the unit that is named; ↓ marks those of which less is better. Ours is mean ± standard deviation
 (number of seeds); ✓ is within the tolerance of the paper's figure, ✗ outside. What needs no run is counted on the
 network of the experiment: parameters, receptive field, stride and layers are within to the last digit that the paper
-prints, FLOPs within 3 %. A multiply-add is one FLOP; what counts as one is said with each."""
+prints, FLOPs within 3 %. A multiply-add is one FLOP; what counts as one is said with each. Times are told as ratios to
+a network of the same table, ours the median (number of rounds)."""
 
 
 class Notes:
@@ -80,11 +81,15 @@ def _paper(rows: Sequence[Row], notes: Notes) -> str:
 
 
 def _cell(cell: Cell, notes: Notes) -> str:
-    """`46.4, **45.5 ± 0.7 (2)** within`; of what was not run the paper's figure alone."""
+    """`46.4, **45.5 ± 0.7 (2)** within`; of a ratio with the factor between both; of what was not run the paper's
+    figure alone."""
     expected = cell.figure.text(cell.expected)
     if cell.ours is None:
         return expected
-    ours = f"**{spread(cell.figure, cell.ours)}** {cell.state}" + (notes.mark(cell.note) if cell.note else "")
+    ours = f"**{spread(cell.figure, cell.ours)}** {cell.state}"
+    if cell.factor is not None:
+        ours += f" ({difference(cell)})"
+    ours += notes.mark(cell.note) if cell.note else ""
     return ours if cell.expected is None else f"{expected}, {ours}"
 
 

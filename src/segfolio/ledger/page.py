@@ -10,7 +10,7 @@ import cv2
 
 from segfolio.errors import SegfolioError
 from segfolio.ledger.rows import STATES, Cell, Row
-from segfolio.ledger.text import counts, seeds, spread
+from segfolio.ledger.text import counts, difference, seeds, spread, ways
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _PICTURE_WIDTH = 960
@@ -125,9 +125,11 @@ def _experiment(row: Row) -> str:
 
 
 def _facts(row: Row) -> list[str]:
+    measured = [f"<li>{escape(how)}</li>" for how in ways([row])]
     if not row.ran:
-        return []
-    return [f"<li>{escape(row.protocol)}</li><li>{escape(row.hardware)}; {seeds(row)}; <code>{row.commit}</code></li>"]
+        return measured
+    trained = f"<li>{escape(row.hardware)}; {seeds(row)}; <code>{row.commit}</code></li>"
+    return [f"<li>{escape(row.protocol)}</li>{trained}", *measured]
 
 
 def _details(summary: str, items: Sequence[str]) -> str:
@@ -146,21 +148,21 @@ def _picture(row: Row, pictured: set[Path]) -> str:
 def _difference(cell: Cell) -> str:
     """The difference, and a drawing: the paper's figure a line, the tolerance a band, ours a dot with its deviation."""
     if cell.ours is None or cell.difference is None:
-        return cell.figure.text(cell.difference)
+        return difference(cell)
     tolerance = cell.tolerance or 2 * cell.figure.rounding
-    difference, std = cell.difference, cell.ours.std or 0.0
-    reach = max(2 * tolerance, abs(difference) + std) * 1.1
+    distance, std = cell.difference, cell.ours.std or 0.0
+    reach = max(2 * tolerance, abs(distance) + std) * 1.1
 
     def x(value: float) -> float:
         return round(48 + 46 * value / reach, 1)
 
     left, right = x(-tolerance), x(tolerance)
     return (
-        f"{cell.figure.text(difference, '+')} "
+        f"{difference(cell)} "
         '<svg viewBox="0 0 96 14" width="96" height="14" aria-hidden="true">'
         f'<rect x="{left}" y="1" width="{right - left:.1f}" height="12" rx="2"/><path d="M48 0V14"/>'
-        f'<path class="std" d="M{x(difference - std)} 7H{x(difference + std)}"/>'
-        f'<circle class="{_slug(cell.state)}" cx="{x(difference)}" cy="7" r="3.5"/></svg>'
+        f'<path class="std" d="M{x(distance - std)} 7H{x(distance + std)}"/>'
+        f'<circle class="{_slug(cell.state)}" cx="{x(distance)}" cy="7" r="3.5"/></svg>'
     )
 
 

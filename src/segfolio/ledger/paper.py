@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from segfolio.errors import SegfolioError
 from segfolio.figure import HOUSE, STAGES, Figure, of_key
+from segfolio.ledger.speed import Speed, checked_speed
 from segfolio.ledger.static import Counting, countings
 from segfolio.yaml_file import read_yaml
 
@@ -30,6 +31,7 @@ class Paper:
             given; a figure in another unit has its own, by log key.
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
+        speed: the time that the row states, for `segfolio speed`.
         static: figures that need no run, such as `{parameters: 41e6}`, and how they are counted, see `ledger.static`.
 
     Raises:
@@ -44,6 +46,7 @@ class Paper:
     status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
     static: dict[str, Any] | list[dict[str, Any]] = field(default_factory=list)
+    speed: Speed | None = None
 
     @property
     def countings(self) -> list[Counting]:
@@ -137,7 +140,8 @@ def checked_paper(block: Any, where: str) -> Paper:
         if not fits(value):
             raise SegfolioError(f"{where}: paper.{key} is {value!r}, expected {expected}")
     try:
-        return Paper(**block)
+        speed = {"speed": checked_speed(block["speed"])} if "speed" in block else {}
+        return Paper(**{**block, **speed})
     except SegfolioError as error:
         raise SegfolioError(f"{where}: {error}") from None
 
@@ -170,4 +174,5 @@ _TYPES = {  # what is expected, and whether a value is that
         _printed,
     ),
     "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
+    "speed": ("keys and their values", lambda v: isinstance(v, dict)),
 }

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ _PLACE = {  # where and how fast a run runs, not what it computes
         *("devices", "num_nodes", "strategy", "accumulate_grad_batches", "sync_batchnorm"),
     },
 }
+_CARRIED = Path("build/gpu/code.json")  # below the checkout
 
 
 @dataclass
@@ -163,16 +165,39 @@ def changes_recipe(key: str) -> bool:
 
 
 def code() -> dict[str, Any]:
-    """`commit`, `dirty` and `lock` of the checkout that the package runs from; all None outside one."""
+    """`commit`, `dirty` and `lock` of the checkout that the package runs from, or is a copy of; else all None."""
     package = Path(segfolio.__file__).parent
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return {"commit": None, "dirty": None, "lock": None}
+        return _carried(package)
     lock = Path(_git(package, "rev-parse", "--show-toplevel") or package) / "requirements.lock"
     return {
         "commit": _git(package, "rev-parse", "HEAD"),
         "dirty": bool(_git(package, "status", "--porcelain", ".")),
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
     }
+
+
+def carry_code() -> Path:
+    """Write down `code()` for a copy of the checkout without its history; returns the file."""
+    package = Path(segfolio.__file__).parent
+    write_json(package.parents[1] / _CARRIED, {**code(), "package": _digest(package)})
+    return package.parents[1] / _CARRIED
+
+
+def _carried(package: Path) -> dict[str, Any]:
+    """What `carry_code` wrote, where the package is still that."""
+    found = {"commit": None, "dirty": None, "lock": None}
+    with suppress(OSError, ValueError):
+        written = json.loads((package.parents[1] / _CARRIED).read_text())
+        if written.pop("package") == _digest(package):
+            found |= written
+    return found
+
+
+def _digest(package: Path) -> str:
+    files = sorted(package.rglob("*.py"))
+    text = "".join(f"{file.relative_to(package)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -1,7 +1,7 @@
 """The rows of the ledger: every experiment's claims, and what became of them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from segfolio.ledger.compare import state
 from segfolio.ledger.paper import Paper, paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import Results, Spread, withheld
+from segfolio.ledger.speed import FOLDER, Claim, Measurement, network_hash, ratios
 from segfolio.ledger.static import count
 
 MAIN = ("mIoU", "AP", "AP50", "PQ")
@@ -22,6 +23,7 @@ STATES = {
     "deviation": "run with batch statistics over parts of the batch, which how it was made names",
     "no claim": "run, and nothing to compare it with",
     "overridden": "run with a changed recipe, which is named",
+    "ratio": "times as long as the named network takes; a factor between machines, never a verdict",
     "unrun": "no run that can be shown",
     "record-only": "the paper's figures, for a recipe that cannot be run here",
 }
@@ -32,12 +34,12 @@ class Cell:
     """One figure of a row.
 
     Attributes:
-        key: its log key.
+        key: its log key; what follows `//` tells figures of one name apart.
         expected: what the paper reports, in the unit of the figure.
-        ours: over seeds; of none where it was counted without a run.
+        ours: over seeds, of a ratio over rounds; of none where it was counted without a run.
         state: one of `STATES`.
         tolerance: how far from `expected` is within.
-        note: how it was counted, and why it is another.
+        note: how it was counted, and why it is another; of a ratio, how it was measured.
     """
 
     key: str
@@ -51,7 +53,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Its key, without `test/` or `static/`."""
-        return self.key.removeprefix("test/").removeprefix("static/")
+        return self.key.removeprefix("test/").removeprefix("static/").partition("//")[0]
 
     @property
     def counted(self) -> bool:
@@ -63,6 +65,11 @@ class Cell:
         if self.ours is None or self.expected is None or self.state not in ("within", "outside"):
             return None
         return self.ours.mean - self.expected
+
+    @property
+    def factor(self) -> float | None:
+        """Ours over the paper's, of a ratio."""
+        return self.ours.mean / self.expected if self.state == "ratio" and self.ours and self.expected else None
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,7 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
         raise SegfolioError(f"there is no folder {experiments}; give that of the experiments with --experiments DIR")
     rows: list[Row] = []
     said: list[str] = []
+    networks: dict[str, str] = {}
     for path in sorted(experiments.glob("*/*.yaml")):
         if path.name == CLAIMS:
             rows += [Row(path, p, (*_claimed(path, p, HOUSE, said), *_counted(path, p, {}))) for p in read_claims(path)]
@@ -144,6 +152,8 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
         content = read_experiment(path)
         if (paper := paper_of(content, path)) is None:
             continue
+        if paper.speed and paper.status != "record-only":
+            networks[f"{path.parent.name}/{path.stem}"] = network_hash(content, paper.speed)
         dataset, counted = _dataset(content), _counted(path, paper, content)
         shown = shown_results(path, paper, recipe_hash(content), said)
         if all(results.overrides for _, results in shown):
@@ -151,7 +161,25 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
             own = "" if claimed else _before_a_run(paper)
             rows.append(Row(path, paper, (*claimed, *counted), own, dataset))
         rows += [_run(path, paper, dataset, *each, counted, said) for each in shown]
+    rows = _with_ratios(rows, networks, experiments, said)
     return sorted(rows, key=lambda row: (not row.ran, row.system, not row.experiment)), said
+
+
+def _with_ratios(rows: list[Row], networks: Mapping[str, str], experiments: Path, said: list[str]) -> list[Row]:
+    """The rows that state a time with what it is of those of their table, by the paper and as it was measured."""
+    timed = {row.name: row for row in rows if row.paper.speed and not row.overrides}
+    claims = {name: Claim(row.paper.speed, networks.get(name, "")) for name, row in timed.items() if row.paper.speed}
+    measured = [Measurement.read(path) for path in sorted((experiments / FOLDER).glob("*.json"))]
+    found = ratios(claims, measured, said)
+
+    def cells(row: Row) -> tuple[Cell, ...]:
+        of_row = found[row.name] if row.name in timed and not row.overrides else ()
+        before = _before_a_run(row.paper)
+        return tuple(
+            Cell(r.key, r.figure, r.expected, r.ours, "ratio" if r.ours else before, note=r.how) for r in of_row
+        )
+
+    return [replace(row, cells=row.cells + cells(row)) for row in rows]
 
 
 def shown_results(path: Path, paper: Paper, recipe: str, said: list[str]) -> list[tuple[Path, Results]]:

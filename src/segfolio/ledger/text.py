@@ -6,7 +6,7 @@ from itertools import groupby
 
 from segfolio.figure import Figure
 from segfolio.ledger.results import Spread
-from segfolio.ledger.rows import Row
+from segfolio.ledger.rows import Cell, Row
 from segfolio.table import table
 
 _SHORTEST = 24
@@ -19,6 +19,16 @@ def spread(figure: Figure, ours: Spread | None) -> str:
         return "-"
     deviation = f" ± {figure.text(ours.std)}" if ours.std is not None else ""
     return f"{figure.text(ours.mean)}{deviation}" + (f" ({ours.n})" if ours.n else "")
+
+
+def difference(cell: Cell) -> str:
+    """`-0.9` in the figure's unit; of a ratio `x 0.82`, the factor from the paper's to ours."""
+    return cell.figure.text(cell.difference, "+") if cell.factor is None else f"x {cell.factor:.2f}"
+
+
+def ways(rows: Sequence[Row]) -> list[str]:
+    """How ratios were measured, each said once."""
+    return list(dict.fromkeys(cell.note for row in rows for cell in row.cells if cell.state == "ratio"))
 
 
 def seeds(row: Row) -> str:
@@ -62,7 +72,7 @@ def plain(rows: Sequence[Row], width: int) -> str:
             found = [{cell.key: spread(cell.figure, cell.ours) for cell in row.cells} for row in same]
             cells = [(row.name, *(ours.get(key, "-") for key in names)) for row, ours in zip(same, found, strict=True)]
             tables.append(_fitting(("experiment", *names.values()), cells, width))
-    return "\n\n".join(tables)
+    return "\n\n".join([*tables, *ways(rows)])
 
 
 def _figures(row: Row) -> Iterator[tuple[str, ...]]:
@@ -70,7 +80,7 @@ def _figures(row: Row) -> Iterator[tuple[str, ...]]:
         yield "-", "-", "-", "-", row.own
     for cell in row.cells:
         figure = cell.figure
-        ours = spread(figure, cell.ours), figure.text(cell.difference, "+")
+        ours = spread(figure, cell.ours), difference(cell)
         yield figure.label(cell.name), figure.text(cell.expected), *ours, cell.state
 
 

@@ -1,11 +1,9 @@
 """A promptable family as a run left it, or as a config says it, without the data that it was trained on."""
 
-from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from jsonargparse._util import import_object
 
 from segfolio import initial_weights
@@ -13,11 +11,10 @@ from segfolio.arguments import with_config_of_run
 from segfolio.data.image_space import RGB
 from segfolio.data.labels import ANYTHING
 from segfolio.errors import SegfolioError
-from segfolio.experiment import instance
 from segfolio.families import Promptable
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
+from segfolio.family_of_config import family_of_config
 from segfolio.ledger.command import Parser
-from segfolio.mistakes import explain
 from segfolio.runs import run_of
 from segfolio.upgrade import upgrade
 from segfolio.yaml_file import read_yaml
@@ -70,22 +67,16 @@ def _check_family(model: Any, config: Path) -> None:
 
 def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes: Given) -> Promptable:
     """Without weights to be fetched where a checkpoint has them."""
-    arguments = {**(model.get("init_args") or {})}
     labels = ANYTHING if checkpoint is None else labels_of(checkpoint)
     space = (image_space_of(checkpoint) if checkpoint else None) or RGB
-    arguments |= {"labels": instance(labels), "image_space": instance(space)}
+    arguments = {**(model.get("init_args") or {})}
     if checkpoint is not None:
         initial_weights.leave_out(arguments)
     else:
         initial_weights.warn_of_none(arguments)
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_subclass_arguments(Promptable, "model", required=True)
-    try:
-        given = parser.parse_object({"model": {"class_path": model["class_path"], "init_args": arguments}})
-        parsed = parser.parse_args([_under_model(change) for change in changes], namespace=given)
-    except ArgumentError as error:
-        raise SegfolioError(f"{config}: {explain(str(error), parser)}") from error
-    return parser.instantiate(parsed).model
+    block = {**model, "init_args": arguments}
+    under_model = [_under_model(change) for change in changes]
+    return family_of_config(block, config, labels, space, Promptable, under_model)
 
 
 def _under_model(argument: str) -> str:

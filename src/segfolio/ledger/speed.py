@@ -1,0 +1,259 @@
+"""What a paper says of a network's time, what `segfolio speed` measured, and the ratios of both.
+
+Times of two machines are not compared; ratios between networks of one table are, and are never a verdict.
+"""
+
+import hashlib
+import json
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from segfolio.errors import SegfolioError
+from segfolio.figure import Figure
+from segfolio.ledger.record import write_json
+from segfolio.ledger.results import Spread
+from segfolio.words import counted
+
+_UNITS = ("milliseconds", "seconds", "fps")
+FOLDER = "speed"
+"""Of the measurements, below that of the experiments."""
+
+
+@dataclass
+class Speed:
+    """The time of one row.
+
+    Attributes:
+        table: all rows that name it alike are of one table, of whichever paper their experiments are.
+        milliseconds, seconds: of one image; one of them, or
+        fps: images in a second.
+        size: height and width of the images; None where that is not said, which leaves nothing to measure.
+        batch: images at a time.
+        hardware: the paper's; "" where that is not said.
+
+    Raises:
+        SegfolioError: none of the three times or several, one that is not above 0, a size that is none.
+    """
+
+    table: str
+    milliseconds: float | None = None
+    seconds: float | None = None
+    fps: float | None = None
+    size: list[int] | None = None
+    batch: int = 1
+    hardware: str = ""
+
+    def __post_init__(self) -> None:
+        given = {unit: value for unit in _UNITS if (value := getattr(self, unit)) is not None}
+        if len(given) != 1:
+            found = " and ".join(given) or "no time"
+            raise SegfolioError(f"paper.speed has {found}; it takes one of {', '.join(_UNITS)}, of one image")
+        if not min(*given.values(), self.batch) > 0:
+            raise SegfolioError(f"paper.speed is of {given} and a batch of {self.batch}; both are above 0")
+        if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
+            raise SegfolioError(f"paper.speed.size is {self.size}; it is height and width in pixels, as [512, 512]")
+
+    @property
+    def seconds_per_image(self) -> float:
+        if self.fps is not None:
+            return 1 / self.fps
+        return self.seconds if self.seconds is not None else (self.milliseconds or 0.0) / 1e3
+
+
+def checked_speed(block: Any) -> Speed:
+    """A `speed:` block as it is written.
+
+    Raises:
+        SegfolioError: another key, a value of another type, and what `Speed` raises.
+    """
+    kinds: dict[str, tuple[Any, str]] = {
+        **dict.fromkeys(("table", "hardware"), (str, "a text")),
+        **dict.fromkeys(_UNITS, ((int, float), "a number")),
+        **{"size": (list, "[height, width]"), "batch": (int, "a number of images")},
+    }
+    if not isinstance(block, dict) or "table" not in block:
+        raise SegfolioError(f"paper.speed is {block!r}, expected the keys {', '.join(kinds)}, table among them")
+    for key, value in block.items():
+        if key not in kinds:
+            raise SegfolioError(f"paper.speed has no {key!r}; it takes {', '.join(kinds)}")
+        kind, words = kinds[key]
+        numbers = value if isinstance(value, list) else ()
+        if not isinstance(value, kind) or isinstance(value, bool) or not all(type(n) is int for n in numbers):
+            raise SegfolioError(f"paper.speed.{key} is {value!r}, expected {words}")
+    return Speed(**block)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One network of a measurement.
+
+    Attributes:
+        network: `network_hash` of what was measured.
+        seconds: of one image, in each round.
+        mebibytes: the most that weights and what a pass makes hold at one time.
+        parameters: their number.
+    """
+
+    network: str
+    seconds: list[float]
+    mebibytes: float
+    parameters: int
+
+
+@dataclass
+class Measurement:
+    """Networks of one table, measured in turns on one machine; `<experiments>/speed/<table>-<device>.json`.
+
+    Attributes:
+        table: that of the rows.
+        mode: how they were computed, in words.
+        threads: of the processor; of one, times are those that it had.
+        hardware: CPU and GPU, their numbers and memory.
+        started: UTC.
+        networks: by experiment, `<paper>/<variant>`.
+
+    The others are those of `Record`.
+    """
+
+    table: str
+    mode: str
+    threads: int
+    hardware: dict[str, Any]
+    started: str
+    commit: str | None = None
+    dirty: bool | None = None
+    lock: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    networks: dict[str, Timed] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        """In few words: `NVIDIA H200`, `1 CPU thread`; with how it computes, where that is not in float32."""
+        cpu = f"{self.threads} CPU thread{'s' * (self.threads > 1)}"
+        return str(self.hardware.get("gpu") or cpu) + ("" if self.mode == "float32" else f" in {self.mode}")
+
+    @property
+    def how(self) -> str:
+        """In the words of the ledger."""
+        about = self.hardware
+        alone = ", processor time" if self.threads == 1 else ""
+        machine = about.get("gpu") or f"{self.threads} of {about.get('cores')} cores of {about.get('cpu')}{alone}"
+        rounds = min((len(timed.seconds) for timed in self.networks.values()), default=0)
+        code = f"{(self.commit or '')[:7]}{'+' if self.dirty else ''}"
+        return (
+            f"{self.table}: networks with random weights in turns on {machine}, {self.mode}, median of "
+            f"{counted(rounds, 'round')}; torch {self.versions.get('torch', '?')}; {code}"
+        )
+
+    def path(self, experiments: Path) -> Path:
+        machine = self.hardware.get("gpu") or f"{self.threads} of {self.hardware.get('cpu')}"
+        mode = "" if self.mode == "float32" else f"-{_slug(self.mode)}"
+        return experiments / FOLDER / f"{_slug(self.table)}-{_slug(str(machine))}{mode}.json"
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Measurement":
+        """Raises a `SegfolioError` for a file that `write` did not write."""
+        try:
+            content = json.loads(path.read_text())
+            networks = {name: Timed(**timed) for name, timed in content.pop("networks").items()}
+            return cls(**content, networks=networks)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SegfolioError(
+                f"{path} holds no measurement ({type(error).__name__}: {error}); write it anew with `segfolio speed`"
+            ) from None
+
+
+def network_hash(experiment: Mapping[str, Any], speed: Speed) -> str:
+    """Of what is measured of an experiment as it is written: once it is edited, its times are no longer its."""
+    model = experiment.get("model") or {}
+    network = (model.get("init_args") or {}).get("architecture") if isinstance(model, dict) else None
+    measured = [network, speed.size, speed.batch]
+    return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
+
+
+class Ratio(NamedTuple):
+    """How many times as long as the fastest a network takes, by the paper and, where it was measured, by us.
+
+    Attributes:
+        key: of the figure, one of each fastest and device.
+        ours: the median of the rounds' ratios.
+        how: in words, where ours is.
+    """
+
+    key: str
+    figure: Figure
+    expected: float
+    ours: Spread | None = None
+    how: str = ""
+
+
+class Claim(NamedTuple):
+    """A row that states a time; `network` is its `network_hash`, "" of one that cannot be run here."""
+
+    speed: Speed
+    network: str
+
+
+def ratios(claims: Mapping[str, Claim], measured: Iterable[Measurement], said: list[str]) -> dict[str, list[Ratio]]:
+    """Of each row that states a time, by its name: against the fastest row of its table, once for each measurement of
+    it, or the paper's alone. The fastest, by the paper and of those that were measured together, has none.
+
+    Args:
+        said: gets a sentence for each network that was measured and is not shown.
+    """
+    measured = list(measured)
+    found: dict[str, list[Ratio]] = {name: [] for name in claims}
+    for table in dict.fromkeys(claim.speed.table for claim in claims.values()):
+        rows = {name: claim for name, claim in claims.items() if claim.speed.table == table}
+        for measurement in measured:
+            if measurement.table == table:
+                for name, ratio in _measured(rows, measurement, said):
+                    found[name].append(ratio)
+        fastest = min(rows, key=lambda name: (not rows[name].network, rows[name].speed.seconds_per_image))
+        for name in rows.keys() - {fastest}:
+            if not found[name]:
+                found[name].append(_ratio(rows, name, fastest))
+    return found
+
+
+def _measured(rows: Mapping[str, Claim], measurement: Measurement, said: list[str]) -> Iterator[tuple[str, Ratio]]:
+    if not measurement.commit:
+        said.append(f"the times of {measurement.table} on {measurement.device} are not shown: they come without commit")
+        return
+    shown = {}
+    for name, timed in measurement.networks.items():
+        if name in rows and rows[name].network == timed.network:
+            shown[name] = timed
+        else:
+            said.append(
+                f"the time of {name} on {measurement.device} is not shown: it is another network or row since; run "
+                "`segfolio speed` with all of its table"
+            )
+    if not shown:
+        return
+    fastest = min(shown, key=lambda name: rows[name].speed.seconds_per_image)
+    for name, timed in shown.items():
+        if name != fastest:
+            rounds = [a / b for a, b in zip(timed.seconds, shown[fastest].seconds, strict=True)]
+            middle = statistics.median(rounds)
+            ours = Spread(middle, None, middle, len(rounds))
+            yield name, _ratio(rows, name, fastest, f" on {measurement.device}", ours, measurement.how)
+
+
+def _ratio(
+    rows: Mapping[str, Claim], name: str, fastest: str, device: str = "", ours: Spread | None = None, how: str = ""
+) -> Ratio:
+    expected = rows[name].speed.seconds_per_image / rows[fastest].speed.seconds_per_image
+    near = fastest.removeprefix(f"{name.partition('/')[0]}/")  # of one folder the variant alone
+    return Ratio(f"time{device}//{fastest}", Figure("time", f"x {near}", higher_is_better=False), expected, ours, how)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

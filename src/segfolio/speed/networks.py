@@ -1,0 +1,127 @@
+"""The networks of experiments, made to be measured: random weights, nothing downloaded, no dataset opened."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse._util import import_object
+from torch import Tensor
+
+from segfolio.data.datasets import Shapes
+from segfolio.data.image_space import RGB, ImageSpace
+from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Size
+from segfolio.errors import SegfolioError
+from segfolio.families.base import Family
+from segfolio.families.promptable import Promptable
+from segfolio.family_of_config import family_of_config, without_weights
+from segfolio.inspection.command import data_module
+from segfolio.layers.prompting import OBJECT, PromptInput
+from segfolio.ledger.paper import paper_of, read_experiment
+from segfolio.ledger.speed import Speed, network_hash
+from segfolio.runs import experiment_name
+from segfolio.speed.measure import Mode
+from segfolio.upgrade import upgrade
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """An experiment that states a time, not yet built.
+
+    Attributes:
+        name: `<paper>/<variant>`.
+        size: height and width of the images.
+        network: `network_hash` of it.
+    """
+
+    name: str
+    path: Path
+    content: dict[str, Any]
+    speed: Speed
+    size: Size
+    network: str
+
+    @classmethod
+    def read(cls, path: Path) -> "SpeedRow":
+        """Raises a `SegfolioError` for a file that is no experiment, states no time, or no image size."""
+        content = read_experiment(path)
+        paper = paper_of(content, path)
+        if paper is None or paper.speed is None:
+            raise SegfolioError(
+                f"{path} states no time; give experiments with paper.speed, as {{table: Table 1, fps: 20, size: "
+                "[512, 512]}"
+            )
+        if paper.speed.size is None:
+            raise SegfolioError(
+                f"{path}: paper.speed has no image size; add size: [height, width] as the row says, or leave it out"
+            )
+        height, width = paper.speed.size
+        return cls(
+            experiment_name(path), path, content, paper.speed, (height, width), network_hash(content, paper.speed)
+        )
+
+    def family(self) -> Family:
+        """With random weights, in evaluation.
+
+        Raises:
+            SegfolioError: what is wrong with the config.
+        """
+        content = upgrade(self.content)
+        labels, space = known(content, self.path)
+        family: Family = family_of_config(without_weights(content["model"]), self.path, labels, space, Family)
+        return family.eval()
+
+
+def known(content: dict[str, Any], path: Path) -> tuple[LabelSpace, ImageSpace]:
+    """Classes and images of a config's dataset: by its class alone, or, where they are in its files, by these.
+
+    Raises:
+        SegfolioError: no dataset, or files that are needed and not there.
+    """
+    data = content.get("data") or {}
+    name = data.get("dataset") or ""
+    name = name.get("class_path", "") if isinstance(name, dict) else str(name)
+    try:
+        dataset = import_object(name)
+    except (ImportError, AttributeError, ValueError):
+        raise SegfolioError(f"{path}: data.dataset is {name or 'missing'}, expected the class of a dataset") from None
+    labels, space = getattr(dataset, "labels", None), getattr(dataset, "image_space", None)
+    if isinstance(labels, LabelSpace) and isinstance(space, ImageSpace) and not data.get("remap"):
+        return labels, space
+    module = data_module(content, path)
+    return module.labels, module.image_space
+
+
+def images(batch: int, size: Size, space: ImageSpace, device: torch.device) -> Tensor:
+    """Drawn ones `[batch, C, H, W]`, on which a search for regions finds what it does on photographs; noise where they
+    are not 8-bit RGB."""
+    if space == RGB:
+        drawn = Shapes(size=size, train=batch)
+        return torch.stack([torch.as_tensor(drawn.read(index).image) for index in range(batch)]).to(device)
+    low, high = space.value_range
+    return (low + (high - low) * torch.rand(batch, space.channels, *size)).to(device)
+
+
+def forward(family: Family, given: Tensor, mode: Mode) -> Callable[[], object]:
+    """A pass over images, from the dataset's values to the network's answer: scores, objects, or the masks of a point
+    in the middle of each image."""
+    family = family.to(given.device)
+    mode.prepared(family.network)
+    if mode.channels_last:
+        given = given.contiguous(memory_format=torch.channels_last)
+
+    def run() -> object:
+        with torch.inference_mode():
+            if isinstance(family, Promptable):
+                return family.network(family.normalize(given), _middle(given))
+            return family(given)
+
+    return run
+
+
+def _middle(given: Tensor) -> PromptInput:
+    middle = given.new_tensor([given.shape[-1] / 2, given.shape[-2] / 2], dtype=torch.float32)
+    image = torch.arange(len(given), device=given.device)
+    return PromptInput(image, middle.expand(len(given), 1, 2), torch.full_like(image, OBJECT)[:, None])
