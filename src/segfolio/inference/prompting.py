@@ -50,7 +50,7 @@ class EmbeddedImages:
             image: `[P]` int64, which image each is of.
             masks: `[P, h, w]`, logits of an earlier answer.
         """
-        return self.network.read(self.embedding, self._of_network(prompts, image, masks), multimask)
+        return self.network.read(self.embedding, self.of_network(prompts, image, masks), multimask)
 
     def ask(
         self, prompts: Prompts, image: Tensor, masks: Tensor | None = None, multimask: bool = True
@@ -67,7 +67,14 @@ class EmbeddedImages:
         square = interpolate(masks[:, None], (side, side), mode="bilinear")[:, :, :height, :width]
         return interpolate(square, self.sizes[image], mode="bilinear")[:, 0]
 
-    def _of_network(self, prompts: Prompts, image: Tensor, masks: Tensor | None) -> PromptInput:
+    def squares(self, masks: Tensor, image: int) -> Tensor:
+        """Masks `[N, H, W]` bool at the size of an image, over the padded square, `[N, side, side]` bool."""
+        side = self.network.image_size
+        height, width = self.seen[image]
+        resized = interpolate(masks[:, None].float(), (height, width), mode="bilinear", antialias=True)[:, 0] >= 0.5
+        return pad(resized, (0, side - width, 0, side - height))
+
+    def of_network(self, prompts: Prompts, image: Tensor, masks: Tensor | None = None) -> PromptInput:
         """In pixels of what the network sees. The place of a pixel is scaled as the original does it, by its index
         and not by its centre; a box by its edges."""
         own = torch.tensor(self.sizes, dtype=torch.float32)
