@@ -87,6 +87,9 @@ class MemoryEncoder(nn.Module):
         return self.out_proj(self.fuser(image + self.mask_downsampler(masks[:, None])))
 
 
+Rotations = tuple[Tensor, Tensor]
+
+
 class RotaryAttention(nn.Module):
     """Of one head, whose queries and keys are rotated by the places of their cells (RoPE, arXiv 2104.09864; in two
     directions, arXiv 2403.13298).
@@ -106,50 +109,54 @@ class RotaryAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        rotation: tuple[Tensor, Tensor],
-        unplaced: int = 0,
-        attended: Tensor | None = None,
+        self, queries: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, attended: Tensor | None = None
     ) -> Tensor:
         """`[P, N, C]` to the same.
 
         Args:
-            keys, values: `[P, S, c]`, of whole squares of N cells one after the other, and at the end `unplaced` that
-                have no place and are not rotated.
-            rotation: of the N cells, see `rotation_of`.
+            keys, values: `[P, S, c]`.
+            rotations: of the N queries and of the S keys, see `rotation_of`.
             attended: `[P, S]` bool, which of the keys are there; all if not given.
         """
-        q, k = rotated(self.q_proj(queries), rotation), self.k_proj(keys)
-        placed = k.shape[1] - unplaced
-        squares = k[:, :placed].unflatten(1, (-1, queries.shape[1]))
-        k = torch.cat([rotated(squares, rotation).flatten(1, 2), k[:, placed:]], 1)
+        q, k = rotated(self.q_proj(queries), rotations[0]), rotated(self.k_proj(keys), rotations[1])
+        if q.is_cpu and values.shape[-1] < q.shape[-1] and not self.training:
+            # weights are 1 together: what is attended to may as well be projected when it is summed, of few channels
+            return self.out_proj(self.v_proj(_summed(q, k, values, attended)))
+        dropout = self.dropout if self.training else 0.0
         mask = None if attended is None else attended[:, None, None]
-        rate = self.dropout if self.training else 0.0
-        found = scaled_dot_product_attention(
-            q[:, None], k[:, None], self.v_proj(values)[:, None], attn_mask=mask, dropout_p=rate
-        )
-        return self.out_proj(found[:, 0])
+        q, k, v = (each[:, None] for each in (q, k, self.v_proj(values)))
+        return self.out_proj(scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)[:, 0])
 
 
-def rotation_of(side: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines `[side * side, dim / 2]` by which the pairs of channels of each cell are rotated, row by row:
-    the first half of them by its column, the second by its row."""
+def _summed(q: Tensor, k: Tensor, values: Tensor, attended: Tensor | None, numbers: int = 2**23) -> Tensor:
+    """Of queries `[P, N, C]`, keys `[P, S, C]` and values `[P, S, c]` the attention `[P, N, c]`, of some queries at a
+    time, for which few numbers are held."""
+    mask = None
+    if attended is not None:
+        mask = q.new_zeros(attended.shape).masked_fill(~attended, -torch.inf)[:, None]
+    q, keys = q * q.shape[-1] ** -0.5, k.transpose(1, 2)
+    found = []
+    for some in q.split(max(numbers // (len(q) * k.shape[1]), 1), 1):
+        weights = some @ keys if mask is None else torch.baddbmm(mask, some, keys)
+        found.append(weights.softmax(2) @ values)
+    return torch.cat(found, 1)
+
+
+def rotation_of(side: int, dim: int, device: torch.device) -> Tensor:
+    """Complex numbers `[side * side, dim / 2]` by which the pairs of channels of each cell are turned, row by row: the
+    first half of them by its column, the second by its row."""
     frequencies = 10000 ** -(torch.arange(0, dim, 4, device=device, dtype=torch.float32) / dim)
     place = torch.arange(side, device=device, dtype=torch.float32)
     angles = place[:, None] * frequencies
     columns, rows = angles[None].expand(side, -1, -1), angles[:, None].expand(-1, side, -1)
     angles = torch.cat([columns, rows], -1).flatten(0, 1)
-    return angles.cos(), angles.sin()
+    return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotated(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def rotated(x: Tensor, rotation: Tensor) -> Tensor:
     """`[..., N, C]`, computed in float32 at least."""
-    cos, sin = rotation
-    a, b = x.to(torch.promote_types(x.dtype, cos.dtype)).unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
 class MemoryLayer(nn.Module):
@@ -168,16 +175,16 @@ class MemoryLayer(nn.Module):
         x: Tensor,
         memory: Tensor,
         placed: Tensor,
-        rotation: tuple[Tensor, Tensor],
-        unplaced: int,
+        own: Rotations,
+        others: Rotations,
         attended: Tensor | None,
     ) -> Tensor:
         """Cells `[P, N, C]`, or `[1, N, C]` of a frame that P objects share as yet, to `[P, N, C]`; see
         `MemoryAttention`."""
         normed = self.norm1(x)
-        x = x + self.dropout(self.self_attn(normed, normed, normed, rotation))
+        x = x + self.dropout(self.self_attn(normed, normed, normed, own))
         x = x.expand(len(memory), -1, -1)
-        found = self.cross_attn_image(self.norm2(x), placed, memory, rotation, unplaced, attended)
+        found = self.cross_attn_image(self.norm2(x), placed, memory, others, attended)
         x = x + self.dropout(found)
         return x + self.dropout(self.linear2(self.dropout(relu(self.linear1(self.norm3(x))))))
 
@@ -211,8 +218,11 @@ class MemoryAttention(nn.Module):
         with torch.no_grad():
             own = 0.1 * sine_positions(side, image.shape[1], image.device)
             rotation = rotation_of(side, image.shape[1], image.device)
+            squares = (memory.shape[1] - unplaced) // len(rotation)
+            still = torch.ones_like(rotation[:1]).expand(unplaced, -1)
+            of_memory = torch.cat([rotation.repeat(squares, 1), still])
         x = (image + own.to(image.dtype)).flatten(2).transpose(1, 2)
         placed = memory + positions
         for layer in self.layers:
-            x = layer(x, memory, placed, rotation, unplaced, attended)
+            x = layer(x, memory, placed, (rotation, rotation), (rotation, of_memory), attended)
         return self.norm(x).transpose(1, 2).unflatten(2, (side, side))
