@@ -19,6 +19,7 @@ from segfolio.errors import SegfolioError
 from segfolio.inference.prompting import EmbeddedImages
 from segfolio.inference.track import Tracked, Tracker
 from tests.architectures.promptable.transformers_sam2 import transformers_sam2_video
+from tests.devices import DEVICE, PretendedDevice
 from tests.inference.transformers_tracker import TransformersTracker
 
 SIZE = (128, 128)
@@ -309,3 +310,37 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         tracker.prompt(1, image, both(1, 1))
     with pytest.raises(SegfolioError, match="frame 1: an object has a mask, and points or a box"):
         tracker.prompt(1, image, Prompts(torch.tensor([1]), boxes=BOX[None], masks=torch.ones(1, *SIZE).bool()))
+
+
+def test_a_tracker_computes_where_its_network_is(tmp_path: Path) -> None:
+    """Nothing is left in host memory: objects with unequal memories, a correction, a mask."""
+    network = SAM2(1, **SAM2.tiny).eval()
+    video, mask = a_video(3, torch.float32), torch.ones(1, *SIZE, dtype=torch.bool)
+    with PretendedDevice():
+        network, video = network.to(DEVICE), video.to(DEVICE)
+        tracker, two = Tracker(network), both(1, 2)
+        assert two.points is not None
+        assert two.kinds is not None
+        assert two.boxes is not None
+        there = Prompts(two.of, two.points.to(DEVICE), two.kinds.to(DEVICE), two.boxes.to(DEVICE))
+        tracker.prompt(0, frame(network, video, 0), there)
+        tracker.follow(1, frame(network, video, 1))
+        tracker.prompt(1, frame(network, video, 1), there)
+        tracker.prompt(1, frame(network, video, 1), Prompts(torch.tensor([3]), masks=mask.to(DEVICE)))
+        found = tracker.follow(2, frame(network, video, 2))
+        assert found.objects == [1, 2, 3]
+        assert found.masks.device == found.object_score.device == DEVICE
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_network_of_half_the_bits_follows_too(dtype: torch.dtype) -> None:
+    network, video = SAM2(1, **SAM2.tiny).eval(), a_video(3, torch.float32)
+    found = {}
+    for kind in (torch.float32, dtype):
+        tracker = Tracker(network.to(kind))
+        tracker.prompt(0, frame(network, video.to(kind), 0), both(1, 2))
+        for number in (1, 2):
+            tracked = tracker.follow(number, frame(network, video.to(kind), number))
+        found[kind] = tracked.masks.float()
+        assert tracked.masks.dtype == kind
+    assert (found[dtype] - found[torch.float32]).abs().mean() < 0.1 * found[torch.float32].std()

@@ -12,8 +12,9 @@ from transformers import Sam2Config, Sam2Model
 from segfolio.architectures.promptable.sam2 import SAM2
 from segfolio.errors import SegfolioError
 from segfolio.layers.hollow import hollow
-from segfolio.layers.prompting import PromptInput
-from segfolio.weights.sam2 import under_our_names
+from segfolio.layers.prompting import PromptInput, of_images
+from segfolio.layers.tracking import ABSENT, Memory, Recalled
+from segfolio.weights.sam2 import MEMORY, under_our_names
 from tests.architectures.promptable.prompts import of_kind
 from tests.architectures.promptable.transformers_sam import randomised
 from tests.architectures.promptable.transformers_sam2 import (
@@ -252,6 +253,58 @@ def test_stochastic_depth_grows_and_checkpointing_changes_no_gradient() -> None:
         torch.cat([each.flatten() for each in network.embed(images)]).square().mean().backward()
         found.append([p.grad for p in network.image_encoder.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def recalled_of(memories: list[Memory]) -> Recalled:
+    """The first was prompted, the others came one after the other."""
+    frames, objects = len(memories), len(memories[0].pointer)
+    ages = torch.tensor([0, *range(frames - 1, 0, -1)]).expand(objects, -1)
+    distances = torch.arange(frames, 0, -1).expand(objects, -1).float()
+    features, pointers = (torch.stack(each, 1) for each in zip(*memories, strict=True))
+    return Recalled(features, ages, pointers, distances, 15)
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.0"])
+def test_a_clip_trains_the_memory(version: str) -> None:
+    """A point in the first of three frames, and what is remembered in the others, where one object is not there; a mask
+    that is given."""
+    network = SAM2(1, **SAM2.tiny, version=version).train()
+    clip, image, losses = network.embed(torch.randn(3, 3, 128, 128)), torch.zeros(2, dtype=torch.int64), []
+    first = of_kind("point", (128, 128), 32)._replace(image=image)
+    given = network.take(of_images(clip, slice(1)), torch.ones(1, 128, 128, dtype=torch.bool), image[:1])
+    losses.append(given.pointer.square().mean())
+    memories = list[Memory]()
+    for number in range(3):
+        frame = of_images(clip, slice(number, number + 1))
+        attended = network.attend(frame, recalled_of(memories) if memories else None)
+        asked = first if number == 0 else no_point(first)._replace(image=torch.arange(2))
+        reading = network.answer(attended, asked, number == 0)
+        found = network.sight(reading)._replace(object_score=torch.tensor([3.0, -3.0]))
+        memories.append(network.remember(frame, found, image, torch.tensor([number == 0] * 2)))
+        assert reading.object_score is not None
+        losses += [network.draw(reading).square().mean(), reading.iou.mean(), reading.object_score.mean()]
+    losses.append(memories[-1].pointer.square().mean())
+    torch.stack(losses).sum().backward()
+    without = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+    assert {name for name in without if name.startswith((*MEMORY, "image_encoder."))} <= {"no_obj_ptr"}
+
+
+@torch.no_grad()
+def test_what_is_absent_is_as_if_it_were_not_there() -> None:
+    network = randomised(SAM2(1, **SAM2.tiny).eval())
+    frame = network.embed(torch.randn(1, 3, 128, 128))
+    memories = [Memory(torch.randn(2, 64, 8, 8), torch.randn(2, 256)) for _ in range(3)]
+    whole, shorter = recalled_of(memories), recalled_of([memories[0], memories[2]])
+    whole.ages[1, 1], whole.distances[1, 1:2] = ABSENT, torch.nan
+    shorter = shorter._replace(ages=whole.ages[:, [0, 2]], distances=whole.distances[:, [0, 2]])
+    both, other = network.attend(frame, whole), network.attend(frame, shorter)
+    torch.testing.assert_close(both[0][1], other[0][1], atol=1e-5, rtol=1e-5)
+    assert (both[0][0] - other[0][0]).abs().max() > 1e-2
+    network.train()  # in another way on the CPU
+    for module in network.modules():
+        module.dropout = 0.0 if isinstance(getattr(module, "dropout", None), float) else getattr(module, "dropout", 0)
+    network.memory_attention.apply(lambda module: module.eval() if isinstance(module, torch.nn.Dropout) else None)
+    torch.testing.assert_close(network.attend(frame, whole)[0], both[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
