@@ -17,7 +17,7 @@ from segfolio.architectures.promptable.sam2 import SAM2
 from segfolio.data.prompts import NOT_OBJECT, OBJECT, PADDING, Prompts
 from segfolio.errors import SegfolioError
 from segfolio.inference.prompting import EmbeddedImages
-from segfolio.inference.track import Tracked, Tracker
+from segfolio.inference.track import Tracked, Tracker, filled
 from tests.architectures.promptable.transformers_sam2 import transformers_sam2_video
 from tests.devices import DEVICE, PretendedDevice
 from tests.inference.transformers_tracker import TransformersTracker
@@ -101,7 +101,7 @@ def begun(
     ours: SAM2, theirs: Any, video: Tensor, at: int = 0, as_released: bool = False, keep: int | None = 0
 ) -> tuple[Tracker, TransformersTracker]:
     """Object 7 is prompted by points in a frame and object 3 by a box."""
-    tracker = Tracker(ours, len(video), keep, video.dtype)
+    tracker = Tracker(ours, len(video), keep, video.dtype, holes=0)
     other = TransformersTracker(theirs, video, as_released)
     found = tracker.prompt(at, frame(ours, video, at), both(7, 3))
     expected = torch.stack([other.points(at, 7, POINTS, KINDS), other.points(at, 3, *NONE, box=BOX)])
@@ -139,7 +139,7 @@ def test_they_are_in_float32_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """With what is remembered in bfloat16, as it comes, and weights by which that is not amplified."""
     monkeypatch.setattr(modeling_sam2_video, "torch", torch)
     ours, theirs = pair(tmp_path, dtype=torch.float32)
-    video, other = a_video(dtype=torch.float32), Tracker(ours, 5)
+    video, other = a_video(dtype=torch.float32), Tracker(ours, 5, holes=0)
     _, reference = begun(ours, theirs, video)
     other.prompt(0, frame(ours, video, 0), both(7, 3))
     assert_followed(other, reference, video, range(5))
@@ -210,7 +210,7 @@ def test_transformers_corrects_without_the_mask(tmp_path: Path) -> None:
 def test_a_second_click_in_the_first_frame_has_the_first_answer(tmp_path: Path) -> None:
     ours, theirs = pair(tmp_path)
     video = a_video(3)
-    tracker, other = Tracker(ours, 3, dtype=video.dtype), TransformersTracker(theirs, video, as_released=True)
+    tracker, other = Tracker(ours, 3, dtype=video.dtype, holes=0), TransformersTracker(theirs, video, as_released=True)
     for count in (1, 2):
         found = tracker.prompt(0, frame(ours, video, 0), clicks(1, POINTS[:count], KINDS[:count]))
         expected = other.points(0, 1, POINTS[:count], KINDS[:count])
@@ -224,7 +224,7 @@ def test_a_mask_that_is_given_is_as_the_release_has_it(tmp_path: Path, empty: bo
     video, mask = a_video(4), torch.zeros(SIZE, dtype=torch.bool)
     if not empty:
         mask[21:90, 30:77] = True
-    tracker, other = Tracker(ours, 4, dtype=video.dtype), TransformersTracker(theirs, video, as_released=True)
+    tracker, other = Tracker(ours, 4, dtype=video.dtype, holes=0), TransformersTracker(theirs, video, as_released=True)
     found = tracker.prompt(0, frame(ours, video, 0), Prompts(torch.tensor([1]), masks=mask[None]))
     torch.testing.assert_close(found.masks[0], other.mask(0, 1, mask), atol=1e-5, rtol=1e-5)
     assert found.object_score.tolist() == [-10 if empty else 10]
@@ -344,3 +344,44 @@ def test_a_network_of_half_the_bits_follows_too(dtype: torch.dtype) -> None:
         found[kind] = tracked.masks.float()
         assert tracked.masks.dtype == kind
     assert (found[dtype] - found[torch.float32]).abs().mean() < 0.1 * found[torch.float32].std()
+
+
+def test_small_holes_are_filled(tmp_path: Path) -> None:
+    """Each of its mask, diagonal neighbours are of one hole; transformers fills none."""
+    masks = torch.ones(2, 32, 32)
+    masks[0, 3:5, 3:7] = -1  # 8 cells
+    masks[0, 10:13, 10:13] = -1  # 9
+    masks[0, 20, 20] = masks[1, 20, 21] = masks[1, 21, 22] = 0
+    masks[1, 25:, 25:] = -2
+    expected = masks.clone()
+    expected[0, 3:5, 3:7] = expected[0, 20, 20] = expected[1, 20, 21] = expected[1, 21, 22] = 0.1
+    assert torch.equal(filled(masks, 8), expected)
+    assert torch.equal(filled(masks, 1)[1], masks[1])
+    assert filled(masks, 0) is masks
+    ours, _ = pair(tmp_path, dtype=torch.float32)
+    video, found = a_video(3, torch.float32), {}
+    for holes in (0, 8):
+        tracker = Tracker(ours, holes=holes)
+        tracker.prompt(0, frame(ours, video, 0), both(1, 2))
+        found[holes] = [tracker.follow(number, frame(ours, video, number)).masks for number in range(3)]
+    assert torch.equal(found[8][0], filled(found[0][0], 8))
+    assert all((filled(masks, 8) == masks).all() for masks in found[8])
+    assert (found[8][1] != filled(found[0][1], 8)).any()  # a frame that was prompted is remembered without holes
+
+
+def test_two_objects_may_be_prompted_in_one_frame_one_after_the_other(tmp_path: Path) -> None:
+    """Which transformers refuses."""
+    ours, theirs = pair(tmp_path)
+    video, found = a_video(2), []
+    for prompts in ([both(1, 2)], [clicks(1), a_box(2)]):
+        tracker = Tracker(ours, dtype=video.dtype)
+        for each in prompts:
+            tracker.prompt(0, frame(ours, video, 0), each)
+        found.append(tracker.follow(1, frame(ours, video, 1)).masks)
+    torch.testing.assert_close(*found, atol=1e-9, rtol=1e-9)
+    session = TransformersTracker(theirs, video).session
+    for number in (1, 2):
+        session.add_mask_inputs(session.obj_id_to_idx(number), 0, torch.ones(1, 1, *SIZE))
+        session.obj_with_new_inputs = [number]  # so its processor leaves it
+    with pytest.raises(ValueError, match="maskmem_features in conditioning outputs cannot be empty"):
+        theirs(session, frame_idx=0)

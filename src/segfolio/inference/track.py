@@ -8,6 +8,7 @@ prompted is all it holds, however long the video is. It follows facebookresearch
 - A prompt for a frame in which it has been followed corrects the mask: it is answered with what was remembered there
   and the mask itself, and changes only what follows.
 - One point is answered by the best of three masks, more of them and a box by one.
+- Small holes of masks are filled.
 
 Deviates: a corrected frame keeps its mask when the video is followed through it once more (the release loses it), and a
 frame that was prompted first is not made worse by a second prompt (which the release drops).
@@ -18,7 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from segfolio.data.prompts import NO_POINT, PADDING, Prompts
@@ -28,6 +31,7 @@ from segfolio.layers.prompting import PromptInput
 from segfolio.layers.tracking import ABSENT, Recalled, Sighting, TrackingNetwork
 
 AMBIGUOUS = 1  # points, with the two of a box; more say which of several masks is meant
+FILLED = 0.1  # the logit of what was a hole
 SURE = 32.0  # the furthest from 0 that a logit of an earlier mask is given back
 
 
@@ -53,6 +57,8 @@ class Tracker:
         keep: how many frames on either side of the last one are remembered, beside those that were prompted; None for
             all, which lets one go back further and follow from there as if one had not been elsewhere.
         dtype: of what is remembered, bfloat16 as in the release.
+        holes: up to how many cells of the network's masks a hole is filled; 0 for none. What is remembered of a frame
+            that was not prompted has its holes, as in the release.
     """
 
     def __init__(
@@ -61,8 +67,9 @@ class Tracker:
         frames: int | None = None,
         keep: int | None = 0,
         dtype: torch.dtype = torch.bfloat16,
+        holes: int = 8,
     ) -> None:
-        self.network, self.frames, self.dtype = network, frames, dtype
+        self.network, self.frames, self.dtype, self.holes = network, frames, dtype, holes
         self.keep = None if keep is None else max(keep, network.memory_frames)
         self._known: dict[int, _Known] = {}
         self._frames, self._pointers = _Shelf(), _Shelf()
@@ -100,6 +107,7 @@ class Tracker:
             found = self.network.take(image.embedding, image.squares(prompts.masks, 0), none)
         else:
             raise SegfolioError(f"{where}: an object has a mask, and points or a box; give the mask alone")
+        found = found._replace(masks=filled(found.masks, self.holes))
         self._remember(frame, image, objects, found, said=True)
         return Tracked(objects, found.masks, found.object_score)
 
@@ -205,7 +213,8 @@ class Tracker:
     ) -> None:
         none = torch.zeros(len(objects), dtype=torch.int64, device=found.masks.device)
         memory = self.network.remember(image.embedding, found, none, torch.full_like(none, said, dtype=torch.bool))
-        rows = self._frames.put(memory.features.to(self.dtype), found.masks, found.object_score)
+        masks = found.masks if said else filled(found.masks, self.holes)
+        rows = self._frames.put(memory.features.to(self.dtype), masks, found.object_score)
         pointers = self._pointers.put(memory.pointer)
         for number, row, pointer in zip(objects, rows, pointers, strict=True):
             known = self._known.setdefault(number, _Known())
@@ -245,6 +254,19 @@ class Tracker:
         if frame < 0 or (self.frames is not None and frame >= self.frames):
             known = "unknown" if self.frames is None else self.frames
             raise SegfolioError(f"there is no frame {frame}; frames are counted from 0, and the video has {known}")
+
+
+def filled(masks: Tensor, cells: int) -> Tensor:
+    """Mask logits `[P, h, w]` whose holes of at most so many cells, neighbours also over corners, are just above 0."""
+    if not cells:
+        return masks
+    beside = (masks <= 0).cpu().numpy()
+    neighbours = np.zeros((3, 3, 3), np.bool_)
+    neighbours[1] = True  # of the same mask
+    regions, count = ndimage.label(beside, neighbours)
+    areas = np.bincount(regions.ravel(), minlength=count + 1)
+    holes = (areas <= cells)[regions] & beside
+    return masks.masked_fill(torch.from_numpy(holes).to(masks.device), FILLED) if holes.any() else masks
 
 
 class _Kept(NamedTuple):

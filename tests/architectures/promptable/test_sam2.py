@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Sam2Config, Sam2Model
+from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from segfolio.architectures.promptable.sam2 import SAM2
+from segfolio.data.prompts import Prompts
 from segfolio.errors import SegfolioError
+from segfolio.inference.everything import Everything
+from segfolio.inference.prompting import EmbeddedImages
+from segfolio.inference.track import Tracker
 from segfolio.layers.hollow import hollow
 from segfolio.layers.prompting import PromptInput, of_images
 from segfolio.layers.tracking import ABSENT, Memory, Recalled
@@ -23,6 +27,7 @@ from tests.architectures.promptable.transformers_sam2 import (
     transformers_sam2,
     transformers_sam2_video,
 )
+from tests.inference.transformers_tracker import TransformersTracker
 
 KINDS = ("point", "points", "box", "box + point", "box + points", "mask", "mask + point", "mask + box")
 IMAGES_ALONE = "ignore:.*weights for images alone:UserWarning"
@@ -115,6 +120,16 @@ def test_a_mask_alone_has_no_token_as_in_the_release() -> None:
 
 def test_an_image_is_resized_to_a_square() -> None:
     assert SAM2(1, **SAM2.tiny).fit(480, 854) == (128, 128)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48)], ids=str)
+def test_a_grid_of_points_reaches_all_of_an_oblong_image(size: tuple[int, int]) -> None:
+    """transformers scales it by the longest side, and asks nothing of a fourth of this image."""
+    network = SAM2(1, **SAM2.tiny).eval()
+    grid, none = Everything(points_per_side=4).grid(0).float(), torch.zeros(16, dtype=torch.int64)
+    asked = Prompts(none, (grid * torch.tensor(size[::-1]))[:, None], torch.ones(16, 1, dtype=torch.int64))
+    embedded = EmbeddedImages(network, (), [size])
+    torch.testing.assert_close(embedded.of_network(asked, none).points[:, 0] / 128, grid, atol=0.01, rtol=0)
 
 
 def test_an_image_size_that_is_no_multiple_of_32_is_refused() -> None:
@@ -318,3 +333,24 @@ def test_the_tiny_size_is_transformers(tmp_path: Path) -> None:
     for multimask in (True, False):
         prompts = of_kind("box + point", size, 256, images=1, each=2)
         assert_equal(ours, theirs, torch.randn(1, 3, *size), prompts, multimask)
+
+
+@pytest.mark.slow
+def test_the_tiny_size_follows_as_transformers_does(tmp_path: Path) -> None:
+    """An object of a box, into a second and a third frame."""
+    theirs = randomised(Sam2VideoModel(Sam2VideoConfig(vision_config={"model_type": "sam2_vision_model"})).eval())
+    frequencies = theirs.prompt_encoder.shared_embedding.positional_embedding
+    frequencies.copy_(theirs.shared_image_embedding.positional_embedding)
+    torch.save(theirs.state_dict(), tmp_path / "sam2.pt")
+    ours, size = SAM2(1, weights=str(tmp_path / "sam2.pt")).eval(), (1024, 1024)
+    video, box = torch.randn(3, 3, *size), torch.tensor([200.0, 300, 700, 600])
+    tracker, other = Tracker(ours, 3, holes=0), TransformersTracker(theirs, video)
+    for number in range(3):
+        with torch.no_grad():
+            image = EmbeddedImages(ours, ours.embed(video[number : number + 1]), [size])
+        if number == 0:
+            tracker.prompt(0, image, Prompts(torch.tensor([1]), boxes=box[None]))
+            other.points(0, 1, torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), box)
+        found, (masks, score) = tracker.follow(number, image), other.follow(number)
+        torch.testing.assert_close(found.masks, masks, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.object_score, score, atol=1e-5, rtol=1e-5)
