@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers.models.sam2_video import modeling_sam2_video
 
 from segfolio.architectures.promptable.sam2 import SAM2
+from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD
 from segfolio.data.prompts import NOT_OBJECT, OBJECT, PADDING, Prompts
 from segfolio.errors import SegfolioError
-from segfolio.inference.prompting import EmbeddedImages
+from segfolio.inference.prompting import EmbeddedImages, Embedder
 from segfolio.inference.track import Tracked, Tracker, filled
 from tests.architectures.promptable.transformers_sam2 import transformers_sam2_video
 from tests.devices import DEVICE, PretendedDevice
@@ -367,6 +370,23 @@ def test_small_holes_are_filled(tmp_path: Path) -> None:
     assert torch.equal(found[8][0], filled(found[0][0], 8))
     assert all((filled(masks, 8) == masks).all() for masks in found[8])
     assert (found[8][1] != filled(found[0][1], 8)).any()  # a frame that was prompted is remembered without holes
+
+
+@pytest.mark.parametrize("size", [(96, 171), (400, 300)], ids=str)
+def test_frames_are_resized_as_the_release_resizes_them(size: tuple[int, int]) -> None:
+    """By Pillow, bicubically, from uint8 and to uint8, to a square; transformers does it bilinearly, as with images."""
+    network = SAM2(1, **SAM2.tiny).eval()
+    image = torch.randint(256, (3, *size), dtype=torch.uint8)
+    pillow = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(SIZE[::-1])
+    expected = torch.from_numpy(np.array(pillow)).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    apart = {}
+    for bicubic in (True, False):
+        found = Embedder(network, bicubic=bicubic).embedded(image[None], [size])
+        other = network.embed(((expected - mean) / std)[None])
+        apart[bicubic] = (found.embedding[0] - other[0]).abs().mean() / other[0].std()
+    assert apart[True] < 0.005  # a step of uint8 in some pixels
+    assert apart[False] > 0.05
 
 
 def test_two_objects_may_be_prompted_in_one_frame_one_after_the_other(tmp_path: Path) -> None:

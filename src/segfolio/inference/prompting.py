@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD, RGB, ImageSpace
@@ -91,6 +92,7 @@ class Embedder:
 
     Args:
         mean, std: of the network's input, per channel, in units of the images' value range.
+        bicubic: see `embed`.
     """
 
     def __init__(
@@ -99,14 +101,16 @@ class Embedder:
         image_space: ImageSpace = RGB,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        bicubic: bool = False,
     ) -> None:
         self.network, self.image_space, (low, high) = network, image_space, image_space.value_range
+        self.bicubic = bicubic
         self._mean = low + (high - low) * torch.tensor(mean)[:, None, None]
         self._std = (high - low) * torch.tensor(std)[:, None, None]
 
     def embedded(self, images: Tensor, sizes: Sequence[Size], own: Sequence[Size] | None = None) -> EmbeddedImages:
         """See `embed`."""
-        return embed(self.network, self._normalize, images, sizes, own)
+        return embed(self.network, self._normalize, images, sizes, own, self.bicubic)
 
     def _normalize(self, images: Tensor) -> Tensor:
         weight = next(self.network.parameters())
@@ -119,24 +123,27 @@ def embed(
     images: Tensor,
     sizes: Sequence[Size],
     own: Sequence[Size] | None = None,
+    bicubic: bool = False,
 ) -> EmbeddedImages:
     """A dataset's images `[B, C, H, W]`, of `sizes` at the upper left each, ready to be asked about.
 
     Args:
         normalize: from the dataset's values to the network's.
         own: the sizes in whose pixels they are asked; `sizes` if not given.
+        bicubic: resize so, and not bilinearly, as SAM 2's release does with the frames of videos.
     """
-    embedding = network.embed(network_input(network, images, sizes, normalize))
+    embedding = network.embed(network_input(network, images, sizes, normalize, bicubic))
     seen = [network.fit(*size) for size in sizes]
     return EmbeddedImages(network, embedding, sizes if own is None else own, seen)
 
 
-def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) -> Tensor:
+def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size], bicubic: bool = False) -> Tensor:
     """Images `[B, C, H, W]` of the dataset's values, of which `sizes` are valid at the upper left, as `network.fit`
-    has them, `[B, C, h, w]`: each resized by itself (bilinear, antialiased, rounded to the type, as Pillow does),
-    zero on the right and below where another is larger."""
+    has them, `[B, C, h, w]`: each resized by itself (bilinear or bicubic, antialiased, rounded to the type, as Pillow
+    does), zero on the right and below where another is larger."""
+    how = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
     resized = [
-        resize(image[:, :height, :width], list(network.fit(height, width)), antialias=True)
+        resize(image[:, :height, :width], list(network.fit(height, width)), how, antialias=True)
         for image, (height, width) in zip(images, sizes, strict=True)
     ]
     height, width = (max(image.shape[d] for image in resized) for d in (1, 2))
@@ -144,10 +151,14 @@ def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) ->
 
 
 def network_input(
-    network: PromptableNetwork, images: Tensor, sizes: Sequence[Size], normalize: Callable[[Tensor], Tensor]
+    network: PromptableNetwork,
+    images: Tensor,
+    sizes: Sequence[Size],
+    normalize: Callable[[Tensor], Tensor],
+    bicubic: bool = False,
 ) -> Tensor:
     """As `fitted`, normalised, and zero on the right and below of each image."""
-    inputs = normalize(fitted(network, images, sizes))
+    inputs = normalize(fitted(network, images, sizes, bicubic))
     for image, size in zip(inputs, sizes, strict=True):
         height, width = network.fit(*size)
         image[:, height:] = 0
