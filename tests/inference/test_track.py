@@ -286,6 +286,19 @@ def test_all_that_is_kept_is_remembered_from_where_one_goes_back_to(tmp_path: Pa
     assert found[0] > 1e-3
 
 
+def test_a_prompt_for_a_frame_that_is_not_remembered_any_more_is_a_first_one(tmp_path: Path) -> None:
+    ours, _ = pair(tmp_path, dtype=torch.float32)
+    video, tracker, other = a_video(10, torch.float32), Tracker(ours), Tracker(ours)
+    tracker.prompt(0, frame(ours, video, 0), clicks(1))
+    for number in range(10):
+        tracker.follow(number, frame(ours, video, number))
+    image = frame(ours, video, 2)
+    found = tracker.prompt(2, image, a_box(1))
+    assert torch.equal(found.masks, other.prompt(2, image, a_box(1)).masks)
+    assert torch.equal(tracker.follow(2, image).masks, found.masks)
+    assert sorted(tracker._known[1].prompted) == [0, 2]
+
+
 def test_an_object_that_is_forgotten_leaves_nothing(tmp_path: Path) -> None:
     ours, _ = pair(tmp_path, dtype=torch.float32)
     video, tracker = a_video(3, torch.float32), Tracker(ours)

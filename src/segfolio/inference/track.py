@@ -5,8 +5,8 @@ prompted is all it holds, however long the video is. It follows facebookresearch
 
 - The first prompt for an object in a frame where it has not been followed is answered without memory, and the frame is
   one that is attended to from everywhere, with no age.
-- A prompt for a frame in which it has been followed corrects the mask: it is answered with what was remembered there
-  and the mask itself, and changes only what follows.
+- A prompt for a frame in which it has been followed, and which is still remembered, corrects the mask: it is answered
+  with what was remembered there and the mask itself, and changes only what follows.
 - One point is answered by the best of three masks, more of them and a box by one.
 - Small holes of masks are filled.
 
@@ -157,7 +157,7 @@ class Tracker:
         groups = defaultdict[tuple[bool, bool, bool, bool], list[int]](list)
         for place, (number, count) in enumerate(zip(objects, counts.tolist(), strict=True)):
             known = self._known.get(number) or _Known()
-            followed = known.passed.get(frame)
+            followed = known.followed(frame)
             before = followed or known.prompted.get(frame)
             how = (followed is not None, followed is not None and followed.backwards, before is not None)
             groups[(*how, count <= AMBIGUOUS)].append(place)
@@ -218,14 +218,12 @@ class Tracker:
         pointers = self._pointers.put(memory.pointer)
         for number, row, pointer in zip(objects, rows, pointers, strict=True):
             known = self._known.setdefault(number, _Known())
-            before = known.passed.pop(frame, None)
-            corrects = said and before is not None
-            back = before.backwards if corrects and before is not None else backwards
-            if not corrects and before is None:
-                before = known.prompted.pop(frame, None)
-            if before is not None:
-                self._let_go(before)
-            place = known.prompted if said and not corrects else known.passed
+            corrected = known.followed(frame) if said else None
+            for before in (known.passed.pop(frame, None), known.prompted.pop(frame, None)):
+                if before is not None:
+                    self._let_go(before)
+            back = corrected.backwards if corrected else backwards
+            place = known.prompted if said and not corrected else known.passed
             place[frame] = _Kept(row, pointer, back, said)
 
     def _nothing(self, objects: int, device: torch.device) -> PromptInput:
@@ -294,6 +292,11 @@ class _Known:
 
     def at(self, frame: int) -> _Kept:
         return self.prompted[frame] if frame in self.prompted else self.passed[frame]
+
+    def followed(self, frame: int) -> _Kept | None:
+        """What is remembered of a frame through which the object was followed, if its mask is."""
+        kept = self.passed.get(frame)
+        return kept if kept is not None and kept.row >= 0 else None
 
     def said(self, frame: int) -> bool:
         return frame in self.prompted or (frame in self.passed and self.passed[frame].said)
