@@ -158,6 +158,13 @@ def test_backwards_and_forwards_from_a_frame_in_the_middle_is_transformers(tmp_p
     assert_followed(tracker, other, video, range(3, 6))
 
 
+def test_frames_before_the_one_that_was_prompted_are_transformers(tmp_path: Path) -> None:
+    """Which have no pointer to it, as the video is followed forwards."""
+    ours, theirs = pair(tmp_path)
+    video = a_video(4)
+    assert_followed(*begun(ours, theirs, video, at=2), video, range(4))
+
+
 def test_an_object_that_comes_later_is_transformers(tmp_path: Path) -> None:
     ours, theirs = pair(tmp_path)
     video = a_video(6)

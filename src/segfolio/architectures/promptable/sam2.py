@@ -204,7 +204,7 @@ class SAM2(TrackingNetwork):
             place = sine_positions(side, MEMORY_DIM, cells.device).flatten(1).T.to(cells.dtype)
         slot = (recalled.ages.clamp(min=0) - 1) % len(self.maskmem_tpos_enc)  # the last is of prompted frames
         positions = place + self.maskmem_tpos_enc[slot].flatten(2)[:, :, None]
-        pointers = recalled.pointers.to(cells.dtype).unflatten(-1, (-1, MEMORY_DIM))
+        pointers = recalled.pointers.to(cells.dtype).unflatten(-1, (DIM // MEMORY_DIM, MEMORY_DIM))
         count = pointers.shape[1] * pointers.shape[2]
         if self.version == "2.1":
             parts = recalled.distances.nan_to_num() / recalled.furthest
