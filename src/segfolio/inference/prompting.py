@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD, RGB, ImageSpace
@@ -50,7 +51,7 @@ class EmbeddedImages:
             image: `[P]` int64, which image each is of.
             masks: `[P, h, w]`, logits of an earlier answer.
         """
-        return self.network.read(self.embedding, self._of_network(prompts, image, masks), multimask)
+        return self.network.read(self.embedding, self.of_network(prompts, image, masks), multimask)
 
     def ask(
         self, prompts: Prompts, image: Tensor, masks: Tensor | None = None, multimask: bool = True
@@ -67,7 +68,14 @@ class EmbeddedImages:
         square = interpolate(masks[:, None], (side, side), mode="bilinear")[:, :, :height, :width]
         return interpolate(square, self.sizes[image], mode="bilinear")[:, 0]
 
-    def _of_network(self, prompts: Prompts, image: Tensor, masks: Tensor | None) -> PromptInput:
+    def squares(self, masks: Tensor, image: int) -> Tensor:
+        """Masks `[N, H, W]` bool at the size of an image, over the padded square, `[N, side, side]` bool."""
+        side = self.network.image_size
+        height, width = self.seen[image]
+        resized = interpolate(masks[:, None].float(), (height, width), mode="bilinear", antialias=True)[:, 0] >= 0.5
+        return pad(resized, (0, side - width, 0, side - height))
+
+    def of_network(self, prompts: Prompts, image: Tensor, masks: Tensor | None = None) -> PromptInput:
         """In pixels of what the network sees. The place of a pixel is scaled as the original does it, by its index
         and not by its centre; a box by its edges."""
         own = torch.tensor(self.sizes, dtype=torch.float32)
@@ -84,6 +92,7 @@ class Embedder:
 
     Args:
         mean, std: of the network's input, per channel, in units of the images' value range.
+        bicubic: see `embed`.
     """
 
     def __init__(
@@ -92,14 +101,16 @@ class Embedder:
         image_space: ImageSpace = RGB,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        bicubic: bool = False,
     ) -> None:
         self.network, self.image_space, (low, high) = network, image_space, image_space.value_range
+        self.bicubic = bicubic
         self._mean = low + (high - low) * torch.tensor(mean)[:, None, None]
         self._std = (high - low) * torch.tensor(std)[:, None, None]
 
     def embedded(self, images: Tensor, sizes: Sequence[Size], own: Sequence[Size] | None = None) -> EmbeddedImages:
         """See `embed`."""
-        return embed(self.network, self._normalize, images, sizes, own)
+        return embed(self.network, self._normalize, images, sizes, own, self.bicubic)
 
     def _normalize(self, images: Tensor) -> Tensor:
         weight = next(self.network.parameters())
@@ -112,24 +123,27 @@ def embed(
     images: Tensor,
     sizes: Sequence[Size],
     own: Sequence[Size] | None = None,
+    bicubic: bool = False,
 ) -> EmbeddedImages:
     """A dataset's images `[B, C, H, W]`, of `sizes` at the upper left each, ready to be asked about.
 
     Args:
         normalize: from the dataset's values to the network's.
         own: the sizes in whose pixels they are asked; `sizes` if not given.
+        bicubic: resize so, and not bilinearly, as SAM 2's release does with the frames of videos.
     """
-    embedding = network.embed(network_input(network, images, sizes, normalize))
+    embedding = network.embed(network_input(network, images, sizes, normalize, bicubic))
     seen = [network.fit(*size) for size in sizes]
     return EmbeddedImages(network, embedding, sizes if own is None else own, seen)
 
 
-def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) -> Tensor:
+def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size], bicubic: bool = False) -> Tensor:
     """Images `[B, C, H, W]` of the dataset's values, of which `sizes` are valid at the upper left, as `network.fit`
-    has them, `[B, C, h, w]`: each resized by itself (bilinear, antialiased, rounded to the type, as Pillow does),
-    zero on the right and below where another is larger."""
+    has them, `[B, C, h, w]`: each resized by itself (bilinear or bicubic, antialiased, rounded to the type, as Pillow
+    does), zero on the right and below where another is larger."""
+    how = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
     resized = [
-        resize(image[:, :height, :width], list(network.fit(height, width)), antialias=True)
+        resize(image[:, :height, :width], list(network.fit(height, width)), how, antialias=True)
         for image, (height, width) in zip(images, sizes, strict=True)
     ]
     height, width = (max(image.shape[d] for image in resized) for d in (1, 2))
@@ -137,10 +151,14 @@ def fitted(network: PromptableNetwork, images: Tensor, sizes: Sequence[Size]) ->
 
 
 def network_input(
-    network: PromptableNetwork, images: Tensor, sizes: Sequence[Size], normalize: Callable[[Tensor], Tensor]
+    network: PromptableNetwork,
+    images: Tensor,
+    sizes: Sequence[Size],
+    normalize: Callable[[Tensor], Tensor],
+    bicubic: bool = False,
 ) -> Tensor:
     """As `fitted`, normalised, and zero on the right and below of each image."""
-    inputs = normalize(fitted(network, images, sizes))
+    inputs = normalize(fitted(network, images, sizes, bicubic))
     for image, size in zip(inputs, sizes, strict=True):
         height, width = network.fit(*size)
         image[:, height:] = 0

@@ -232,6 +232,16 @@ class MaskDecoder(nn.Module):
         self, image: Tensor, positions: Tensor, prompts: PromptTokens, of: Tensor, multimask: bool = True
     ) -> Reading:
         """Embeddings `[B, C, h, w]`, positions `[h * w, C]` of their cells and P prompts, with the image `of` each."""
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens, image = self.attended(own, image, positions, prompts, of)
+        chosen = slice(1, None) if multimask else slice(0, 1)
+        iou = self.iou_prediction_head(tokens[:, 0])
+        return Reading(iou[:, chosen], None, (self.readers(tokens[:, 1:])[:, chosen], image))
+
+    def attended(
+        self, own: Tensor, image: Tensor, positions: Tensor, prompts: PromptTokens, of: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The decoder's `own` tokens `[N, C]`, `[P, N, C]` after all layers, and images `[P, h * w, C]`; see `read`."""
         image = image.flatten(2).transpose(1, 2).contiguous()
         if prompts.dense.ndim == 2:
             cells = self.transformer.shared(image + prompts.dense, positions)
@@ -239,20 +249,20 @@ class MaskDecoder(nn.Module):
             image = image.index_select(0, of) + prompts.dense.flatten(2).transpose(1, 2)
             cells, of = Cells(image, image + positions), torch.arange(len(of), device=of.device)
 
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(of), -1, -1), prompts.sparse], 1)
         attended = torch.cat([prompts.attended.new_ones(len(of), len(own)), prompts.attended], 1)
-        portions = [
+        parts = [
             self.transformer(tokens[part], cells.of(of[part]), positions, attended[part])
-            for part in _portions(len(of), image)
+            for part in portions(len(of), image)
         ]
-        tokens, image = (torch.cat(each) for each in zip(*portions, strict=True))
+        tokens, image = (torch.cat(each) for each in zip(*parts, strict=True))
+        return tokens[:, : len(own)], image
 
-        heads = zip(self.output_hypernetworks_mlps, tokens[:, 1 : len(own)].unbind(1), strict=True)
-        readers = torch.stack([head(token) for head, token in heads], 1)  # of all masks: none is without a gradient
-        chosen = slice(1, None) if multimask else slice(0, 1)
-        iou = self.iou_prediction_head(tokens[:, 0])
-        return Reading(iou[:, chosen], None, (readers[:, chosen], image))
+    def readers(self, tokens: Tensor) -> Tensor:
+        """Tokens `[P, M, C]` of all masks to the weights by which these are read, `[P, M, c]`; none is without a
+        gradient."""
+        heads = zip(self.output_hypernetworks_mlps, tokens.unbind(1), strict=True)
+        return torch.stack([head(token) for head, token in heads], 1)
 
     def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
         """As `PromptableNetwork.draw` says: only prompts of which an answer is kept are enlarged."""
@@ -260,9 +270,9 @@ class MaskDecoder(nn.Module):
         if keep is not None:
             kept = keep.any(1)
             readers, image, keep = readers[kept], image[kept], keep[kept]
-        portions = _portions(len(image), image)
-        masks = [self._masks(readers[part], image[part]) for part in portions]
-        return torch.cat(masks if keep is None else [m[keep[part]] for m, part in zip(masks, portions, strict=True)])
+        parts = portions(len(image), image)
+        masks = [self._masks(readers[part], image[part]) for part in parts]
+        return torch.cat(masks if keep is None else [m[keep[part]] for m, part in zip(masks, parts, strict=True)])
 
     def _masks(self, readers: Tensor, image: Tensor) -> Tensor:
         side = round(image.shape[1] ** 0.5)
@@ -270,7 +280,7 @@ class MaskDecoder(nn.Module):
         return torch.einsum("pmc,pchw->pmhw", readers, pixels)
 
 
-def _portions(count: int, image: Tensor, numbers: int = 2**22) -> list[slice]:
+def portions(count: int, image: Tensor, numbers: int = 2**22) -> list[slice]:
     """P prompts in portions, on the CPU of few so that what is computed of them stays in its caches."""
     size = max(numbers // image[:1].numel(), 1) if image.is_cpu and image.numel() else max(count, 1)
     return [slice(start, start + size) for start in range(0, max(count, 1), size)]
@@ -295,13 +305,7 @@ class SamNetwork(PromptableNetwork):
         self.mask_decoder = MaskDecoder(DIM)
 
     def embed(self, images: Tensor) -> Embedding:
-        height, width = images.shape[-2:]
-        if max(height, width) > self.image_size:
-            raise SegfolioError(
-                f"an image is {width}x{height} pixels, expected at most {self.image_size} on each side: resize it, or "
-                "give the network a larger image_size"
-            )
-        return (self.image_encoder(pad(images, (0, self.image_size - width, 0, self.image_size - height))),)
+        return (self.image_encoder(padded_square(images, self.image_size)),)
 
     def read(self, embedding: Embedding, prompts: PromptInput, multimask: bool = True) -> Reading:
         (image,) = embedding
@@ -322,7 +326,22 @@ def neck(channels: int) -> nn.Sequential:
     )
 
 
-def check_image_size(image_size: int, network: str) -> None:
+def padded_square(images: Tensor, side: int) -> Tensor:
+    """Images `[B, C, H, W]` with zeros on the right and below, `[B, C, side, side]`.
+
+    Raises:
+        SegfolioError: an image with a longer side.
+    """
+    height, width = images.shape[-2:]
+    if max(height, width) > side:
+        raise SegfolioError(
+            f"an image is {width}x{height} pixels, expected at most {side} on each side: resize it, or give the "
+            "network a larger image_size"
+        )
+    return pad(images, (0, side - width, 0, side - height))
+
+
+def check_image_size(image_size: int, network: str, stride: int = STRIDE) -> None:
     """Raises the one sentence on a side that is not of whole cells."""
-    if image_size < STRIDE or image_size % STRIDE:
-        raise SegfolioError(f"image_size of {network} is {image_size}, expected a multiple of {STRIDE}, e.g. 1024")
+    if image_size < stride or image_size % stride:
+        raise SegfolioError(f"image_size of {network} is {image_size}, expected a multiple of {stride}, e.g. 1024")

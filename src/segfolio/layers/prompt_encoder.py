@@ -68,6 +68,7 @@ class PromptEncoder(nn.Module):
         padding: "masked" leaves what a prompt lacks out of every attention, so that a prompt's answer is the same
             whatever it is batched with; "zero" has tokens of zeros in its place that are attended to, and "not a
             point" for all prompts or, if boxes are given, for none, as transformers has.
+        box_padding: "not a point" is added to boxes as well as to points, as SAM 2 does.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class PromptEncoder(nn.Module):
         stride: int = 16,
         mask_channels: int = 16,
         padding: Literal["masked", "zero"] = "masked",
+        box_padding: bool = False,
     ) -> None:
         super().__init__()
         self.image_size, self.side, self.padding = image_size, image_size // stride, padding
+        self.box_padding = box_padding
         self.pe_layer = FourierPositions(dim)
         self.point_embeddings = nn.ModuleList(
             nn.Embedding(1, dim) for _ in ("beside", "on", "upper left", "lower right")
@@ -120,7 +123,10 @@ class PromptEncoder(nn.Module):
             without_box = prompts.boxes.isnan().any(-1)
             tokens.append(self._corners(prompts.boxes.nan_to_num()))
             attended.append(~without_box[:, None].expand(-1, 2))
-        if prompts.kinds.shape[1] and (self.padding == "masked" or prompts.boxes is None):
+        if self.box_padding and (prompts.kinds.shape[1] or prompts.boxes is not None):
+            tokens.append(self.not_a_point_embed.weight.expand(len(there), 1, -1))
+            attended.append((there.any(1) | ~without_box)[:, None])
+        elif prompts.kinds.shape[1] and (self.padding == "masked" or prompts.boxes is None):
             tokens.append(self.not_a_point_embed.weight.expand(len(there), 1, -1))
             needed = there.any(1) & without_box if self.padding == "masked" else without_box
             attended.append(needed[:, None])

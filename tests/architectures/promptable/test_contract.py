@@ -213,7 +213,8 @@ def test_a_decoder_is_adapted_by_low_rank_in_every_linear_layer(cls: Any, kind: 
     assert_close(answers, plain(images, prompts))
     learns = {n: p for n, p in adapted.train().named_parameters() if ".lora_" in n}
     answers = adapted(images, prompts)
-    (answers.masks.square().mean() + answers.iou.square().mean()).backward()
+    scores = () if answers.object_score is None else (answers.object_score.square().mean(),)
+    torch.stack([answers.masks.square().mean(), answers.iou.square().mean(), *scores]).sum().backward()
     assert [name for name, p in learns.items() if p.grad is None] == []
 
 
