@@ -35,7 +35,7 @@ def test_a_run_is_tested_and_prompted_when_its_files_are_gone(segfolio, capsys) 
 
 def test_only_what_the_checkpoint_holds_is_left_out(monkeypatch) -> None:
     warned: list[str] = []
-    monkeypatch.setattr(initial_weights, "rank_zero_warn", warned.append)
+    monkeypatch.setattr("lightning.pytorch.utilities.rank_zero.rank_zero_warn", warned.append)
     network = {"weights": "imagenet", "decoder_weights": "sam.pth", "loss_weights": None, "width": 3}
     teacher = {"init_args": {"weights": "teacher.pth"}}
     arguments = {"init_from": "a.ckpt", "architecture": {"init_args": network}, "teacher": teacher, "weights": "mine"}

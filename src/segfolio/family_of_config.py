@@ -40,16 +40,5 @@ def family_of_config(
         parsed = parser.parse_args(list(changes), namespace=parser.parse_object({"model": block}))
     except ArgumentError as error:
         raise SegfolioError(f"{config}: {explain(str(error), parser)}") from error
-    with told_by_class():
+    with told_by_class(parsed):
         return parser.instantiate(parsed).model
-
-
-def without_weights(model: Any) -> Any:
-    """A block in which no network is given weights: a checkpoint has them, or none are needed."""
-    if isinstance(model, dict):
-        return {key: None if _names_weights(key, value) else without_weights(value) for key, value in model.items()}
-    return [without_weights(value) for value in model] if isinstance(model, list) else model
-
-
-def _names_weights(key: str, value: Any) -> bool:
-    return isinstance(value, str) and (key in ("weights", "init_from") or key.endswith("_weights"))

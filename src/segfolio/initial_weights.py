@@ -1,9 +1,15 @@
 """The weights that a config begins with; a checkpoint has its own in their place, and needs none of their files."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+def without(model: Any) -> Any:
+    """A copy of a config's block `model` of which `leave_out` has seen the arguments."""
+    copied = deepcopy(model)
+    leave_out(copied.get("init_args") or {})
+    return copied
 
 
 def leave_out(arguments: Any) -> None:
@@ -15,6 +21,8 @@ def leave_out(arguments: Any) -> None:
 
 def warn_of_none(arguments: Any) -> None:
     """Says that the network is as it was initialised, where nothing in a config's `model.init_args` names weights."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # takes longer than all else here
+
     if all(block[key] is None for block, key in _named(arguments)):
         rank_zero_warn("neither --ckpt_path nor weights are given: the network is as it was initialised")
 

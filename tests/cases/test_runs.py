@@ -515,6 +515,6 @@ def test_a_run_of_a_gpu_is_tested_and_predicted_where_there_is_none(segfolio, mo
 
 def test_a_test_without_weights_says_so(segfolio, monkeypatch):
     warned: list[str] = []
-    monkeypatch.setattr("segfolio.initial_weights.rank_zero_warn", warned.append)
+    monkeypatch.setattr("lightning.pytorch.utilities.rank_zero.rank_zero_warn", warned.append)
     assert segfolio("test", *QUICK[1:], "--trainer.limit_test_batches=1", "--output=run") == 0
     assert warned == ["neither --ckpt_path nor weights are given: the network is as it was initialised"]

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from segfolio import initial_weights
 from segfolio.code_state import PACKAGE, imported, installed
 from segfolio.data.checks.remembered import remembered, stamps
 from segfolio.errors import SegfolioError, did_you_mean
@@ -215,7 +216,8 @@ def count(experiment: Mapping[str, Any], counting: Counting) -> dict[str, float]
     """
     model, data = experiment.get("model") or {}, experiment.get("data") or {}
     asked = {**asdict(counting), "printed": sorted(counting.printed), "note": ""}
-    network = _without_weights(counting.network or (model.get("init_args") or {}).get("architecture"))
+    network = counting.network or (model.get("init_args") or {}).get("architecture")
+    network = initial_weights.without({"init_args": {"architecture": network}})["init_args"]["architecture"]
     key = [network, data.get("dataset"), bool(data.get("remap")), model.get("class_path"), asked]
 
     def made() -> bytes:
@@ -227,14 +229,6 @@ def count(experiment: Mapping[str, Any], counting: Counting) -> dict[str, float]
     ours = all(module.startswith(f"{PACKAGE.name}.") for module in modules)  # else whose files are they?
     found: dict[str, float] = json.loads(remembered([key, _state(*modules)], made, worth=0.0) if ours else made())
     return found
-
-
-def _without_weights(network: Any) -> Any:
-    """Networks of other weights are the same."""
-    if not isinstance(network, dict):
-        return network
-    arguments = (network.get("init_args") or {}).items()
-    return {**network, "init_args": {key: value for key, value in arguments if not key.endswith("weights")}}
 
 
 def _class_path(given: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from jsonargparse._util import import_object
 from torch import Tensor
 
+from segfolio import initial_weights
 from segfolio.data.datasets import Shapes
 from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import LabelSpace
@@ -16,7 +17,7 @@ from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.promptable import Promptable
-from segfolio.family_of_config import family_of_config, without_weights
+from segfolio.family_of_config import family_of_config
 from segfolio.inspection.command import data_module
 from segfolio.layers.prompting import OBJECT, PromptInput
 from segfolio.ledger.paper import paper_of, read_experiment
@@ -70,7 +71,8 @@ class SpeedRow:
         """
         content = upgrade(self.content)
         labels, space = known(content, self.path)
-        family: Family = family_of_config(without_weights(content["model"]), self.path, labels, space, Family)
+        model = initial_weights.without(content["model"])
+        family: Family = family_of_config(model, self.path, labels, space, Family)
         return family.eval()
 
 
