@@ -16,9 +16,14 @@ class OutputFolder:
     Args:
         root: the folder.
         inputs: called for the files that were read, over which nothing may be written, once it could happen.
+
+    Raises:
+        SegfolioError: a file of that name.
     """
 
     def __init__(self, root: Path, inputs: Callable[[], Iterable[Path]] = tuple) -> None:
+        if root.exists() and not root.is_dir():
+            raise SegfolioError(f"{root} is a file, expected a folder to write to; give another --output")
         self.root, self._real, self._find = root, os.path.realpath(root), inputs
 
     @cached_property

@@ -181,6 +181,60 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(segfolio, given: Path,
     assert not Path("out").exists()
 
 
+def test_a_file_in_the_way_of_the_output_is_told_before_anything_is_asked(segfolio, given: Path, capsys) -> None:
+    Path("out").write_text("mine")
+    asked = ["--image", given / "one.png", "--point", "1,1", "--output=out"]
+    assert segfolio("prompt", "-c", given / "sam.yaml", *asked) == 2
+    assert "out is a file, expected a folder to write to" in capsys.readouterr().err
+    assert Path("out").read_text() == "mine"
+
+
+def test_windows_are_those_of_the_test_or_as_asked(segfolio, given: Path, capsys) -> None:
+    content = config(weights=str(given / "weights.pth"))
+    boxes = {"class_path": "segfolio.inference.prompt_protocols.Boxes", "init_args": {"window": 24}}
+    content["model"]["init_args"]["test"] = {"protocol": boxes}
+    Path("windows.yaml").write_text(yaml.safe_dump(content))
+    asked = ["--image", given / "one.png", "--box", "3,4,20,22"]
+    found = []
+    for more in (["-c", "windows.yaml"], ["-c", given / "sam.yaml", "--window=24"], ["-c", given / "sam.yaml"]):
+        assert segfolio("prompt", *more, *asked) == 0, capsys.readouterr().err
+        found.append(mask_of(results("prompted")[0]))
+    assert (found[0] == found[1]).all()
+    assert (found[0] != found[2]).any()
+    assert not found[0][24:].any()
+    assert not found[0][:, 24:].any()
+
+
+def test_nothing_found_is_said_and_weights_can_be_given(segfolio, given: Path, monkeypatch, capsys) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("segfolio.prompting.command.rank_zero_warn", said.append)
+    Path("sam.yaml").write_text(yaml.safe_dump(config()))
+    weights = f"--model.init_args.architecture.init_args.weights={given / 'weights.pth'}"
+    asked = ["-c", "sam.yaml", weights, "--image", given / "one.png"]
+    assert segfolio("prompt", *asked, "--everything", "--predict_with.iou_threshold=99") == 0, capsys.readouterr().err
+    assert said == [f"{given / 'one.png'}: no mask is above the thresholds; give a lower --predict_with.iou_threshold"]
+    assert segfolio("prompt", *asked, "--box", "3,4,20,22") == 0
+    expected = results("prompted")
+    assert segfolio("prompt", "-c", given / "sam.yaml", "--image", given / "one.png", "--box", "3,4,20,22") == 0
+    assert results("prompted") == expected
+
+
+def test_the_student_of_a_distillation_is_asked(segfolio, given: Path, capsys) -> None:
+    content = config("Distillation", weights=str(given / "weights.pth"))
+    arguments = content["model"]["init_args"]
+    del arguments["prompts"], arguments["predict_with"]
+    arguments["teacher"] = arguments["architecture"]
+    Path("distilled.yaml").write_text(yaml.safe_dump(content))
+    asked = ["--image", given / "one.png", "--point", "10,20"]
+    assert segfolio("prompt", "-c", given / "sam.yaml", *asked) == 0
+    expected = results("prompted")
+    assert segfolio("prompt", "-c", "distilled.yaml", *asked) == 0, capsys.readouterr().err
+    assert results("prompted") == expected
+    assert segfolio("fit", "-c", "distilled.yaml", "--output=run") == 0, capsys.readouterr().err
+    assert segfolio("prompt", "--ckpt_path=run", *asked) == 0, capsys.readouterr().err
+    assert results("run/prompted") == expected
+
+
 def test_a_network_that_is_not_prompted_or_not_there_is_one_sentence(segfolio, given: Path, capsys) -> None:
     asked = ["--image", given / "one.png", "--point", "1,1"]
     assert segfolio("prompt", *asked) == 2

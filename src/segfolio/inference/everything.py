@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -33,6 +33,8 @@ from segfolio.metrics import Evaluator, ProposalMetric
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; the last two are the first that lie outside."""
+
+Habits = Literal["segment_anything", "transformers"]
 
 EDGE = 20
 """Pixels within which a box touches the edge of a crop."""
@@ -112,7 +114,7 @@ class Everything(PromptProtocol):
     crop_nms_threshold: float = 0.7
     min_region_area: int = 0
     prompts_per_pass: int = 16
-    like: Literal["segment_anything", "transformers"] = "segment_anything"
+    like: Habits = "segment_anything"
 
     def __post_init__(self) -> None:
         for name, least in (("points_per_side", 1), ("crop_layers", 0), ("crop_points_downscale", 1)):
@@ -123,6 +125,8 @@ class Everything(PromptProtocol):
         for name in ("crop_overlap", "nms_threshold", "crop_nms_threshold"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise SegfolioError(f"everything mode: {name} is {value:g}, expected 0 to 1")
+        if self.like not in (known := get_args(Habits)):
+            raise SegfolioError(f"everything mode: like is {self.like!r}, expected {' or '.join(known)}")
         if self.points_per_side < self.crop_points_downscale**self.crop_layers:
             raise SegfolioError(
                 f"everything mode: {self.points_per_side} points a side leave none in crop layer {self.crop_layers} "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from segfolio.data.formats.images import read_image
 from segfolio.data.image_ids import id_of
@@ -51,7 +52,8 @@ def prompt(arguments: Sequence[str]) -> None:
     family, beside = promptable("prompt", given.config, given.ckpt_path, changes)
     for file in images.values():
         _check(file, read_image(file, family.image_space).shape[:2], wishes)
-    session = Interactive(family.to("cuda" if torch.cuda.is_available() else "cpu"))
+    family.to("cuda" if torch.cuda.is_available() else "cpu")
+    session = Interactive(family, given.window or getattr(family.tested[0], "window", None))
     folder = OutputFolder(given.output or beside / "prompted", images.values)
     results: list[Any] = []
     rows: list[tuple[str, ...]] = []
@@ -61,6 +63,8 @@ def prompt(arguments: Sequence[str]) -> None:
             found = session.everything(family.predict_with)
             results += write_everything(folder, name, session.image, found)
             rows.append((name, f"{len(found.rles)}", *_range(found.iou.tolist())))
+            if not found.rles:
+                rank_zero_warn(f"{file}: no mask is above the thresholds; give a lower --predict_with.iou_threshold")
             continue
         answers = []
         for wish in wishes:
@@ -68,6 +72,8 @@ def prompt(arguments: Sequence[str]) -> None:
             answers.append(session.ask(wish.clicks, wish.box))
         results += write_objects(folder, name, session.image, answers)
         for number, answer in enumerate(answers, 1):
+            if not answer.mask.any():
+                rank_zero_warn(f"{file}: nothing is found of object {number}; point at another place, or give a box")
             others = ", ".join(f"{s:.2f}" for i, s in enumerate(answer.scores) if i != answer.chosen)
             rows.append((name, f"{number}", f"{answer.mask.sum()}", f"{answer.score:.2f}", others))
     write_atomically(folder.path("instances.json"), json.dumps(results).encode())
@@ -95,14 +101,22 @@ def _parsed(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     )
     parser.add_argument("--object", nargs=0, action=_Wishes, help="what follows is of the next object")
     parser.add_argument("--everything", action="store_true", help="all that the images show, without being asked")
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="show square windows of N pixels to a network that learnt on crops; by default as the config's test does",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to; prompted/ in the run's folder, or here")
     parser.set_defaults(wishes=[Wish()])
     parser.epilog = (
         "Points and a box are of one object; a second box, or --object, begins the next. Everything mode goes by the "
-        "config's predict_with; its keys can be given as well: --predict_with.points_per_side 16"
+        "config's predict_with; its keys can be given as well: --predict_with.points_per_side 16, and any other of the "
+        "model: --model.init_args.architecture.init_args.weights FILE"
     )
     given, changes = parser.parse_known_args(_signed(arguments))
-    if wrong := [change for change in changes if change.startswith("-") and not change.startswith("--predict_with.")]:
+    known = ("--predict_with.", "--model.")
+    if wrong := [change for change in changes if change.startswith("-") and not change.startswith(known)]:
         parser.error(f"unrecognized arguments: {wrong[0]}")
     return given, changes
 

@@ -11,7 +11,7 @@ from segfolio.arguments import with_config_of_run
 from segfolio.data.image_space import RGB
 from segfolio.data.labels import ANYTHING
 from segfolio.errors import SegfolioError
-from segfolio.families import Promptable
+from segfolio.families import Distillation, Promptable
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
 from segfolio.family_of_config import family_of_config
 from segfolio.ledger.command import Parser
@@ -31,7 +31,7 @@ def promptable(
         command: for errors.
         config: a file with the block `model`; that of the checkpoint's run if not given.
         checkpoint: of a run, or the run's folder; the network is as the config says if not given.
-        changes: `--predict_with.KEY VALUE ...`, in place of what the config says.
+        changes: `--predict_with.KEY VALUE ...` and `--model.KEY VALUE ...`, in place of what the config says.
 
     Raises:
         SegfolioError: neither of the two, files that cannot be read or do not fit, a config of another family.
@@ -42,7 +42,7 @@ def promptable(
     parser.add_argument("--ckpt_path", type=Path)
     found, _ = parser.parse_known_args(with_config_of_run([command, *asked])[1:])
     model = upgrade(read_yaml(found.config, "model")).get("model")
-    _check_family(model, found.config)
+    model = _prompted(model, found.config)
     content = None if found.ckpt_path is None else read_checkpoint(found.ckpt_path)
     family = _built(model, found.config, content, changes)
     if content is not None:
@@ -52,22 +52,31 @@ def promptable(
     return family.eval(), Path()
 
 
-def _check_family(model: Any, config: Path) -> None:
+def _prompted(model: Any, config: Path) -> dict[str, Any]:
+    """The block of a family that is asked; of a distillation, the student as one."""
     name = model.get("class_path") if isinstance(model, dict) else None
     try:
         family = import_object(name) if isinstance(name, str) else None
     except (ImportError, AttributeError, ValueError):
         family = None
-    if not (isinstance(family, type) and issubclass(family, Promptable)):
+    if not (isinstance(family, type) and issubclass(family, Promptable | Distillation)):
         raise SegfolioError(
             f"{config} is of {name or 'no model'}, which is not asked by points and boxes; give a config or a "
             "checkpoint of segfolio.families.Promptable"
         )
+    if issubclass(family, Promptable):
+        return dict(model)
+    given = model.get("init_args") or {}
+    return {
+        "class_path": "segfolio.families.Promptable",
+        "init_args": {key: given[key] for key in ("architecture", "mean", "std", "optimizer") if key in given},
+    }
 
 
 def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes: Given) -> Promptable:
     """Without weights to be fetched where a checkpoint has them."""
-    labels = ANYTHING if checkpoint is None else labels_of(checkpoint)
+    trained_with_labels = checkpoint is not None and "labels" in checkpoint.get("segfolio", {})
+    labels = labels_of(checkpoint) if checkpoint and trained_with_labels else ANYTHING
     space = (image_space_of(checkpoint) if checkpoint else None) or RGB
     arguments = {**(model.get("init_args") or {})}
     if checkpoint is not None:

@@ -57,6 +57,7 @@ def load_sam(network: nn.Module, weights: str, variants: Mapping[str, Mapping[st
         )
     state = from_transformers(state)
     _check_size(network.state_dict(), state, weights, variants)
+    _check_attention(network.state_dict(), state, weights)
     load_weights(network, fitted_positions(state, network.state_dict()), weights)
 
 
@@ -102,6 +103,28 @@ def _check_size(
         for size in (given, wanted)
     ]
     raise SegfolioError(f"{weights} is of {texts[0]} and this network is {texts[1]}; take weights or arguments of one")
+
+
+def _check_attention(own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: str) -> None:
+    """Tables of other windows, or of other blocks that attend to all, would be interpolated."""
+    given, wanted = _windows(state), _windows(own)
+    if any(given) and any(wanted) and given != wanted:
+        there, here = (
+            f"window: {max(sides)} and global_blocks: {[i for i, side in enumerate(sides) if not side]}"
+            for sides in (given, wanted)
+        )
+        raise SegfolioError(
+            f"{weights} is of a SAM with {there}, and this network has {here}; give it those of the file"
+        )
+
+
+def _windows(state: Mapping[str, Tensor]) -> list[int]:
+    """The side of each block's windows; 0 of one that attends to all, or whose windows are as large."""
+    if (positions := state.get("image_encoder.pos_embed")) is None:
+        return []
+    tables = {int(key.split(".")[2]): len(table) for key, table in state.items() if key.endswith("attn.rel_pos_h")}
+    sides = [(tables[i] + 1) // 2 for i in sorted(tables)]
+    return [0 if side == positions.shape[1] else side for side in sides]
 
 
 def _size(state: Mapping[str, Tensor]) -> tuple[int, int] | None:

@@ -290,6 +290,15 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         SAM(1, **SAM.tiny, weights="sam_vit_b")
 
 
+def test_weights_of_other_windows_are_refused(tmp_path: Path) -> None:
+    torch.save(SAM(0, **SAM.tiny).state_dict(), tmp_path / "sam.pth")
+    given = {**SAM.tiny, "weights": str(tmp_path / "sam.pth")}
+    SAM(0, **{**given, "image_size": 96})  # positions are interpolated
+    for other in ({"window": 4}, {"global_blocks": (0,)}, {"global_blocks": (0,), "image_size": 96}):
+        with pytest.raises(SegfolioError, match=r"window: 3 and global_blocks: \[1\], and this network has window: "):
+            SAM(0, **{**given, **other})
+
+
 @pytest.mark.slow
 def test_the_base_size_is_transformers_on_a_portrait_image(tmp_path: Path) -> None:
     config = SamConfig(mask_decoder_config={"layer_norm_eps": 1e-5})  # type: ignore[call-arg]
