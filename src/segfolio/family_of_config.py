@@ -40,7 +40,7 @@ def family_of_config(
         parsed = parser.parse_args(list(changes), namespace=parser.parse_object({"model": block}))
     except ArgumentError as error:
         raise SegfolioError(f"{config}: {explain(str(error), parser)}") from error
-    with told_by_class():
+    with told_by_class(parsed):
         return parser.instantiate(parsed).model
 
 
