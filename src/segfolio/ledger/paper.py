@@ -45,7 +45,7 @@ class Paper:
     tolerance: float | dict[str, float] = DEFAULT_TOLERANCE
     status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
-    static: dict[str, Any] | list[dict[str, Any]] = field(default_factory=list)
+    static: dict | list = field(default_factory=list)  # jsonargparse would look into dict[str, Any]
     speed: Speed | None = None
 
     @property
