@@ -2,27 +2,24 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD, RGB, ImageSpace
 from segfolio.data.sample import Batch
 from segfolio.data.transforms import Transform
 from segfolio.families.checkpoint import check_fits, describe
-from segfolio.families.lora import LoRA, add_lora, keep_statistics
+from segfolio.families.lora import LoRA
 from segfolio.families.network_input import check_input
-from segfolio.families.optimization import ParameterRules, apply_lr_factors, freeze_parts, parameter_groups
-from segfolio.families.rehearsal import arithmetic, rehearse
-from segfolio.families.schedules import tell_other_plan
+from segfolio.families.optimization import ParameterRules
+from segfolio.families.optimized import Optimized
 from segfolio.families.transfer import transfer
 from segfolio.figure import Figure
-from segfolio.mistakes import told_of
 
 
-class Trained(LightningModule):
+class Trained(Optimized):
     """A network, its losses, and how it is optimised. Nothing here knows labels.
 
     A subclass says `compute_losses(batch)`: named scalars, already weighted, whose sum is minimised.
@@ -61,30 +58,19 @@ class Trained(LightningModule):
         main_metric: str | None = None,
         lora: LoRA | None = None,
     ) -> None:
-        super().__init__()
-        self.main_metric = main_metric or self.main_metric
         check_input(network, image_space, mean, std)
-        self.network, self.optimizer, self.scheduler, self.rules = network, optimizer, scheduler, parameters
+        super().__init__(network, optimizer, scheduler, parameters)
+        self.main_metric = main_metric or self.main_metric
         self.image_space, (low, high) = image_space, image_space.value_range
         self.register_buffer("mean", low + (high - low) * torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", (high - low) * torch.tensor(std)[:, None, None], persistent=False)
         if init_from is not None:
             self.start_from(Path(init_from))
-        self.lora = lora
-        if lora is not None:
-            add_lora(network, lora)
-        freeze_parts(network, parameters.frozen)
+        self.adapt(lora)
 
     def start_from(self, checkpoint: Path) -> None:
         """Take over the weights of another run that fit."""
         transfer(checkpoint, self.network)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.lora is not None:
-            keep_statistics(self.network, self.lora)
-        freeze_parts(self.network, self.rules.frozen)
-        return self
 
     def forward(self, images: Tensor) -> Any:
         """The network's output for images `[B, C, H, W]` as the dataset has them."""
@@ -121,23 +107,6 @@ class Trained(LightningModule):
     def main_figure(self) -> Figure | None:
         """`main_metric` as it is declared; None where nothing is measured."""
         return self.declared.get(self.main_metric)
-
-    def on_train_start(self) -> None:
-        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
-
-    def configure_optimizers(self) -> Any:
-        with told_of("model.optimizer"), arithmetic(self.optimizer):
-            optimizer = self.optimizer(parameter_groups(self.network, self.rules))
-        apply_lr_factors(optimizer)
-        with told_of("model.scheduler"), arithmetic(self.scheduler):
-            every_step = [{"scheduler": self.scheduler(optimizer), "interval": "step"}] if self.scheduler else []
-        rehearse(self.optimizer, self.scheduler, parameter_groups(self.network, self.rules))
-        return [optimizer], every_step
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        with told_of("model.scheduler"), arithmetic(self.scheduler):
-            super().lr_scheduler_step(scheduler, metric)
 
     def before_last_checkpoint(self) -> None:
         """What the weights need at the end of training, before they are written for good."""
