@@ -106,6 +106,15 @@ def test_the_student_of_a_decoupled_distillation_masks_as_its_teacher(weights: s
     assert after["val/teacher_mIoU"] > before["val/teacher_mIoU"] + 0.1
 
 
+def test_the_student_of_a_coupled_distillation_masks_as_its_teacher(weights: str, tmp_path: Path) -> None:
+    model = distillation(weights, mode="coupled", points=8)
+    loops = trainer(tmp_path, max_steps=200, overfit_batches=1, check_val_every_n_epoch=200)
+    loops.validate(model, shapes(val_split="train"), verbose=False)
+    before = float(loops.callback_metrics["val/teacher_mIoU"])
+    loops.fit(model, shapes(val_split="train"))
+    assert float(loops.callback_metrics["val/teacher_mIoU"]) > max(before, 0.3) + 0.1, before
+
+
 def test_a_teacher_agrees_with_itself(weights: str, tmp_path: Path) -> None:
     model = distillation(weights, student=partial(MobileSAM, **TEACHER, weights=weights))
     (figures,) = trainer(tmp_path).test(model, shapes(), verbose=False)
