@@ -34,14 +34,10 @@ def padded(images: Tensor, side: int) -> Tensor:
     return pad(images, (0, side - images.shape[-1], 0, side - images.shape[-2]))
 
 
-def answers(
-    model: SamModel, images: Tensor, prompts: PromptInput, multimask: bool = True, **given: Any
-) -> tuple[Tensor, Tensor]:
-    """Masks `[P, M, h, w]` and scores `[P, M]` of transformers, whose points are indices of pixels.
-
-    Every image has as many prompts, one after the other.
-    """
-    count = len(images)
+def asked(prompts: PromptInput, count: int) -> dict[str, Tensor]:
+    """Prompts of so many images as arguments of transformers, whose points are indices of pixels. Every image has as
+    many prompts, one after the other."""
+    given = dict[str, Tensor]()
 
     def by_image(x: Tensor) -> Tensor:
         return x.unflatten(0, (count, -1))
@@ -52,6 +48,14 @@ def answers(
         given["input_boxes"] = by_image(prompts.boxes)
     if prompts.masks is not None:  # one an image
         given["input_masks"] = prompts.masks[:, None]
+    return given
+
+
+def answers(
+    model: SamModel, images: Tensor, prompts: PromptInput, multimask: bool = True, **given: Any
+) -> tuple[Tensor, Tensor]:
+    """Masks `[P, M, h, w]` and scores `[P, M]` of transformers, see `asked`."""
+    given |= asked(prompts, len(images))
     side = model.config.vision_config.image_size
     found = model(pixel_values=padded(images, side), multimask_output=multimask, **given)
     return found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1)

@@ -8,7 +8,7 @@ from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from segfolio.architectures.promptable.sam2 import SAM2
 from segfolio.layers.prompting import PromptInput
-from tests.architectures.promptable.transformers_sam import randomised
+from tests.architectures.promptable.transformers_sam import asked, randomised
 
 
 def vision(image_size: int = 128) -> dict[str, Any]:
@@ -54,19 +54,8 @@ def transformers_sam2_video(version: str = "2.1", image_size: int = 128) -> Any:
 
 
 def answers(model: Any, images: Tensor, prompts: PromptInput, multimask: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks `[P, M, h, w]`, scores `[P, M]` and scores of the object `[P]` of transformers, whose points are indices of
-    pixels. Every image has as many prompts, one after the other."""
-    count, given = len(images), dict[str, Tensor]()
-
-    def by_image(x: Tensor) -> Tensor:
-        return x.unflatten(0, (count, -1))
-
-    if prompts.kinds.shape[1]:
-        given |= {"input_points": by_image(prompts.points) - 0.5, "input_labels": by_image(prompts.kinds)}
-    if prompts.boxes is not None:
-        given["input_boxes"] = by_image(prompts.boxes)
-    if prompts.masks is not None:  # one an image
-        given["input_masks"] = prompts.masks[:, None]
+    """Masks `[P, M, h, w]`, scores `[P, M]` and scores of the object `[P]` of transformers, see `asked`."""
+    given = asked(prompts, len(images))
     found = model(pixel_values=images, multimask_output=multimask, **given)
     masks, iou, score = (x.flatten(0, 1) for x in (found.pred_masks, found.iou_scores, found.object_score_logits))
     return masks, iou, score[:, 0]
