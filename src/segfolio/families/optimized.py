@@ -48,11 +48,12 @@ class Optimized(LightningModule):
 
     def configure_optimizers(self) -> Any:
         with told_of("model.optimizer"), arithmetic(self.optimizer):
-            optimizer = self.optimizer(parameter_groups(self.network, self.rules))
+            groups = parameter_groups(self.network, self.rules)
+            optimizer = self.optimizer([dict(group) for group in groups])  # which writes into its own
         apply_lr_factors(optimizer)
         with told_of("model.scheduler"), arithmetic(self.scheduler):
             every_step = [{"scheduler": self.scheduler(optimizer), "interval": "step"}] if self.scheduler else []
-        rehearse(self.optimizer, self.scheduler, parameter_groups(self.network, self.rules))
+        rehearse(self.optimizer, self.scheduler, groups)
         return [optimizer], every_step
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
