@@ -37,7 +37,8 @@ def instances(found: Detections, classes: Tensor, valid: Size, size: Size) -> In
     elif found.stride is None:
         rles = paste_masks(found.masks, boxes, size, found.threshold)
     else:
-        rles = image_masks(found.masks, found.stride, valid, size, found.threshold)
+        limits = boxes if found.cropped else None
+        rles = image_masks(found.masks, found.stride, valid, size, found.threshold, limits)
     low, high = boxes.view(-1, 2, 2).unbind(1)
     return Instances(rles, labels, scores, None if found.boxes is None else torch.cat([low, high - low], 1))
 
@@ -60,28 +61,40 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5
 
 
 @torch.no_grad()
-def image_masks(masks: Tensor, stride: int, valid: Size, size: Size, threshold: float = 0.5) -> list[RLE]:
+def image_masks(
+    masks: Tensor, stride: int, valid: Size, size: Size, threshold: float = 0.5, boxes: Tensor | None = None
+) -> list[RLE]:
     """Where each mask over the image exceeds `threshold`, read bilinearly at the original size.
 
     Args:
         masks: `[N, h, w]`, a cell is `stride` pixels high and wide.
         valid: height and width of the image as the network saw it, without padding.
         size: height and width of the result.
+        boxes: `[N, 4]`, x1, y1, x2, y2 in pixels of the result, beyond which nothing is; none if not given.
     """
     axes = [_Axis(*lengths, stride) for lengths in zip(valid, size, masks.shape[1:], strict=True)]
-    inside = masks > threshold
-    extents = torch.stack([_extent(inside.any(2)), _extent(inside.any(1))], 1).flatten(1).tolist()
+    if boxes is None:  # only pixels that have a share in a cell above the threshold can be above it
+        inside = masks > threshold
+        extents = torch.stack([_extent(inside.any(2)), _extent(inside.any(1))], 1).flatten(1).tolist()
+        parts = [(axes[0].pixels(*extent[:2]), axes[1].pixels(*extent[2:])) for extent in extents]
+    else:
+        parts = [(slice(top, bottom), slice(left, right)) for left, top, right, bottom in _corners(boxes, size)]
     host = masks.float().cpu()
-    return [_enlarge(mask, extent, axes, size, threshold) for mask, extent in zip(host, extents, strict=True)]
+    return [_enlarge(mask, *part, axes, size, threshold) for mask, part in zip(host, parts, strict=True)]
 
 
 def box_masks(boxes: Tensor, size: Size) -> list[RLE]:
     """The pixels whose centres lie in each of `boxes`, `[N, 4]`, x1, y1, x2, y2 in pixels; `size` is the image's."""
-    corners = boxes.view(-1, 2, 2).cpu().round().long().clamp(min=0).minimum(torch.tensor(size[::-1]))
     return [
-        place(np.ones((max(0, bottom - top), max(0, right - left)), np.bool_), top, left, size)
-        for left, top, right, bottom in corners.flatten(1).tolist()
+        place(np.ones((bottom - top, right - left), np.bool_), top, left, size)
+        for left, top, right, bottom in _corners(boxes, size)
     ]
+
+
+def _corners(boxes: Tensor, size: Size) -> list[list[int]]:
+    """The first pixel of each box and the one behind its last, in x, then in y, whose centres lie in it."""
+    low, high = boxes.view(-1, 2, 2).cpu().round().long().clamp(min=0).minimum(torch.tensor(size[::-1])).unbind(1)
+    return torch.cat([low, high.maximum(low)], 1).tolist()
 
 
 def _paste(mask: Tensor, corners: list[int], size: Size, threshold: float) -> RLE:
@@ -124,9 +137,8 @@ def _extent(line: Tensor) -> Tensor:
     return torch.stack([first, torch.where(line.any(1), last, -1)], 1)
 
 
-def _enlarge(mask: Tensor, extent: list[int], axes: list[_Axis], size: Size, threshold: float) -> RLE:
-    """Only pixels that have a share in a cell above the threshold can be above it."""
-    rows, columns = axes[0].pixels(*extent[:2]), axes[1].pixels(*extent[2:])
+def _enlarge(mask: Tensor, rows: slice, columns: slice, axes: list[_Axis], size: Size, threshold: float) -> RLE:
+    """Some of the pixels: only those that have a share in a cell above the threshold can be above it."""
     block = axes[1].read(axes[0].read(mask, rows).T, columns).gt(threshold)  # `[columns, rows]`, as runs go
     return place(block.T.numpy(), rows.start, columns.start, size)
 

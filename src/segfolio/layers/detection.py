@@ -43,6 +43,7 @@ class Detections(NamedTuple):
         stride: None where masks are over the boxes (Mask R-CNN: 28 x 28 in each). Else they are over the image as the
             network saw it: a cell is of so many pixels in each direction, the first one at the upper left (YOLO, SOLO).
         threshold: 0.5 of probabilities, 0 of logits.
+        cropped: masks over the image that end at their boxes.
     """
 
     boxes: Tensor | None
@@ -51,3 +52,4 @@ class Detections(NamedTuple):
     masks: Tensor | None = None
     stride: int | None = None
     threshold: float = 0.5
+    cropped: bool = False
