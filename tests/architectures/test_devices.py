@@ -16,13 +16,13 @@ SIZE = (64, 96)
 
 
 def inputs(cls: Any, training: bool) -> tuple[Any, ...]:
-    """Of a network of its room: images, and prompts, or of regions their sizes and, in training, objects."""
+    """Of a network of its room: images, and prompts, or of detection their sizes and, in training, objects."""
     images, room = torch.randn(2, 3, *SIZE).to(DEVICE), cls.__module__.split(".")[-2]
     if room == "promptable":
         kinds, boxes = torch.tensor([[1, -10]] * 2), torch.tensor([[5.0, 8, 40, 60], [torch.nan] * 4])
         prompts = PromptInput(torch.arange(2), torch.full((2, 2, 2), 20.0), kinds, boxes)
         return images, PromptInput(*(x if x is None else x.to(DEVICE) for x in prompts))
-    if room != "region_based":
+    if room not in ("region_based", "one_stage"):
         return (images,)
     masks = torch.zeros(1, *SIZE, dtype=torch.bool)
     masks[:, 8:60, 5:40] = True

@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.errors import SegfolioError
 from segfolio.layers.pyramid import Pyramid
-from tests.architectures.region_based.test_contract import FEW, step, target
+from tests.architectures.test_detection_contract import FEW, step, target
 
 
 @pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "test_convnext"])

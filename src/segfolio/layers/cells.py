@@ -111,7 +111,7 @@ def task_aligned(
     """
     of, cell = grid.inside(boxes)
     where = image[of]
-    overlap = ciou(found[where, cell], boxes[of]).clamp(min=0)
+    overlap = iou(found[where, cell], boxes[of])
     measure = scores[where, cell, labels[of]].float() ** alpha * overlap**beta
     kept = _first(of, measure, top)
     of, cell, where, overlap, measure = (each[kept] for each in (of, cell, where, overlap, measure))
@@ -119,7 +119,7 @@ def task_aligned(
     of, cell, where, overlap, measure = (each[kept] for each in (of, cell, where, overlap, measure))
     best = overlap.new_zeros(2, len(boxes))
     best.scatter_reduce_(1, of.expand(2, -1), torch.stack([measure, overlap]), "amax")
-    return Assigned(where, cell, of, measure / best[0, of].clamp(min=1e-9) * best[1, of])
+    return Assigned(where, cell, of, measure / best[0, of].clamp(min=torch.finfo(torch.float32).tiny) * best[1, of])
 
 
 def _first(group: Tensor, value: Tensor, count: int) -> Tensor:
@@ -129,6 +129,13 @@ def _first(group: Tensor, value: Tensor, count: int) -> Tensor:
     _, sizes = group[order].unique_consecutive(return_counts=True)
     rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     return order[rank < count]
+
+
+def iou(found: Tensor, wanted: Tensor) -> Tensor:
+    """Of pairs of boxes `[K, 4]`, `[K]`."""
+    (low, high), (start, end) = (each.split(2, 1) for each in (found, wanted))
+    shared = (high.minimum(end) - low.maximum(start)).clamp(min=0).prod(1)
+    return shared / ((high - low).prod(1) + (end - start).prod(1) - shared)
 
 
 def ciou(found: Tensor, wanted: Tensor) -> Tensor:

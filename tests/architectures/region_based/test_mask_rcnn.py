@@ -17,7 +17,7 @@ from segfolio.architectures.region_based.faster_rcnn import V2, FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.layers.proposals import ProposalRecipe
 from segfolio.layers.regions import RegionRecipe
-from tests.architectures.region_based.test_contract import target
+from tests.architectures.test_detection_contract import target
 
 SIZES = [(96, 128), (80, 120)]
 PAIRS = {

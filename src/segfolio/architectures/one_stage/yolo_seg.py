@@ -10,6 +10,7 @@ stride 4 are summed to a mask that ends at the box. Cells are assigned to object
 
 Deviates:
 - No weights of the published networks are read: their licence is the AGPL.
+- Overlaps in the assignment are plain ones, as in that paper, not complete IoU: those are never below 0.
 - An object in which no cell's centre lies is answered for by the nearest one; else it would never be learned.
 - Masks are learned from the shares of objects in cells of stride 4, not from their nearest pixels; each in its own
   right where they overlap. A mask counts once for each cell that answers for it, with `mask_weight`.

@@ -8,6 +8,7 @@ import numpy as np
 
 from segfolio.data.formats.rle import Indices
 from segfolio.data.sample import Sample, to_pixels
+from segfolio.data.transforms.base import check_probability
 from segfolio.data.transforms.geometry import (
     Array,
     Grid,
@@ -56,9 +57,7 @@ class RandomWindow:
     ) -> None:
         if not 0 < scale[0] <= scale[1]:
             raise SegfolioError(f"RandomWindow: scale is {scale}; give the lower and the upper factor, both above 0")
-        chances = {"hflip": hflip, "vflip": vflip, "rotation_probability": rotation_probability}
-        if wrong := [f"{name} is {chance}" for name, chance in chances.items() if not 0 <= chance <= 1]:
-            raise SegfolioError(f"RandomWindow: {wrong[0]}; a probability lies between 0 and 1")
+        check_probability(self, hflip=hflip, vflip=vflip, rotation_probability=rotation_probability)
         if short_side and long_side:
             raise SegfolioError(f"RandomWindow: short_side {short_side}, long_side {long_side}; leave one of them out")
         if min((*(size or ()), short_side or 1, long_side or 1)) < 1:

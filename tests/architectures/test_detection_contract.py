@@ -1,4 +1,4 @@
-"""What every region-based network promises: losses in training, detections in evaluation, whatever is in the image."""
+"""What every network that finds objects promises: losses in training, detections in evaluation, of any image."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from segfolio.architectures.region_based.cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
+from segfolio.architectures.region_based.fast_rcnn import FastRCNN
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.architectures.region_based.rcnn import RCNN
@@ -18,12 +19,19 @@ from segfolio.layers.proposals import ProposalRecipe
 from segfolio.layers.regions import RegionRecipe
 from segfolio.listing import architecture_classes
 
-CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] == "region_based"]
+CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] in ("region_based", "one_stage")]
+REGION_BASED = [cls for cls in CLASSES if issubclass(cls, FasterRCNN | FastRCNN)]
 QUICK = ProposalRecipe(
     anchor_sizes=((8,), (16,), (32,), (64,), (128,)), samples=64, before_nms=(100, 100), after_nms=(50, 50)
 )
 SINGLE = {"rpn": replace(QUICK, anchor_sizes=((16, 32, 64),))}
 FEW = RegionRecipe(samples=32)
+
+
+def small(cls: Any) -> dict[str, Any]:
+    """The smallest of its kind, of few regions where it has such."""
+    return {**cls.tiny, **({"roi": FEW} if cls in REGION_BASED else {})}
+
 
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 
@@ -43,14 +51,14 @@ def step(network: nn.Module, images: Tensor, targets: list[DetectionTarget]) -> 
     return losses
 
 
-def test_the_room_is_complete() -> None:
-    names = {"FasterRCNN", "MaskRCNN", "CascadeRCNN", "CascadeMaskRCNN", "FastRCNN", "RCNN"}
+def test_the_rooms_are_complete() -> None:
+    names = {"FasterRCNN", "MaskRCNN", "CascadeRCNN", "CascadeMaskRCNN", "FastRCNN", "RCNN", "YOLOSeg"}
     assert {cls.__name__ for cls in CLASSES} == names
 
 
 @every_class
 def test_every_parameter_gets_a_gradient_with_and_without_objects(cls: Any) -> None:
-    network = cls(1, **cls.tiny, roi=FEW)
+    network = cls(1, **small(cls))
     size = (70, 97)
     for targets in ([target(size, (5, 8, 40, 60, 0)), target(size)], [target(size), target(size)]):
         network.zero_grad()
@@ -70,7 +78,7 @@ def test_trains_and_predicts_in_every_precision(cls: Any, dtype: torch.dtype) ->
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        network = cls(2, **cls.tiny, roi=FEW).to(dtype)
+        network = cls(2, **small(cls)).to(dtype)
         losses = step(network, torch.randn(2, 3, 70, 97), [target((70, 97), (5, 8, 40, 60, 1)), target((70, 97))])
         with torch.no_grad():
             detections = network.eval()(torch.randn(2, 3, 70, 97), [(70, 97), (41, 50)])
@@ -97,18 +105,21 @@ def test_detections_lie_in_the_valid_part_best_first(cls: Any) -> None:
         assert set(found.labels.tolist()) <= {0, 1, 2}
         if found.masks is not None:
             assert len(found.masks) == len(found.boxes)
-            assert 0 <= found.masks.min() <= found.masks.max() <= 1
+            assert found.threshold == 0 or 0 <= found.masks.min() <= found.masks.max() <= 1
 
 
 @every_class
 def test_nothing_found_is_an_empty_result(cls: Any) -> None:
     network = cls(3, **cls.tiny).eval()
-    heads = network.roi_heads.stages[-1] if hasattr(network.roi_heads, "stages") else network.roi_heads
-    heads.score_thresh = 1.0
+    if cls in REGION_BASED:
+        heads = network.roi_heads.stages[-1] if hasattr(network.roi_heads, "stages") else network.roi_heads
+        heads.score_thresh = 1.0
+    else:
+        network.recipe = replace(network.recipe, score_threshold=1.0)
     with torch.no_grad():
         (found,) = network(torch.randn(1, 3, 64, 64), [(64, 64)])
     assert found.boxes.shape == (0, 4)
-    assert found.masks is None or found.masks.shape == (0, 28, 28)
+    assert found.masks is None or len(found.masks) == 0
 
 
 @every_class

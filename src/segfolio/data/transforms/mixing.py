@@ -1,0 +1,267 @@
+"""Several samples become one: a mosaic, a mixture of two, objects pasted in.
+
+Objects of all stay apart; those that are covered or cut away are dropped. The first sample says whose the result is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.tv_tensors import Mask
+
+from segfolio.data.sample import Federated, Sample, Size, Target, to_image, to_pixels
+from segfolio.data.segments import Segments
+from segfolio.data.transforms.base import Mixing, check_probability
+from segfolio.data.transforms.geometry import (
+    Array,
+    moved,
+    nearest,
+    present,
+    resize,
+    scaled,
+)
+from segfolio.errors import SegfolioError
+
+Place = tuple[slice, slice]
+
+
+class Mosaic(Mixing):
+    """Four images around a point (YOLOv4, arXiv 2004.10934, section 3.3), on a canvas of twice the size.
+
+    Each is resized as far as `size` holds it, and touches the point with a corner; the point lies in the canvas' middle
+    half. What is beyond the canvas is cut away; what no image covers has the first one's mean colour, no class and no
+    weight. A `RandomWindow` of `size` usually comes next.
+
+    Args:
+        size: height and width of half of the canvas.
+        probability: of a mosaic; else the first image is left as it is.
+        until_epoch: see `Mixing`.
+
+    Raises:
+        SegfolioError: an argument outside its range; images of different channels, or of which some have a truth.
+    """
+
+    samples = 4
+
+    def __init__(self, size: Size, probability: float = 1.0, until_epoch: int | None = None) -> None:
+        if min(size) < 1:
+            raise SegfolioError(f"Mosaic: size is {size}; give at least 1 pixel")
+        check_probability(self, probability=probability)
+        self.size, self.probability, self.until_epoch = size, probability, until_epoch
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.probability:
+            return samples[0]
+        _check_channels(self, samples)
+        height, width = self.size
+        y, x = (int(rng.integers(side // 2, side + side // 2 + 1)) for side in self.size)
+        rows, columns = (slice(0, y), slice(y, 2 * height)), (slice(0, x), slice(x, 2 * width))
+        parts = [
+            _cut(sample, self.size, rows[quarter // 2], columns[quarter % 2], quarter)
+            for quarter, sample in enumerate(samples)
+        ]
+        return _on_canvas(parts, (2 * height, 2 * width))
+
+
+class MixUp(Mixing):
+    """Two images, one shining through the other (arXiv 1710.09412), with the objects of both.
+
+    The second is cut off or continued in its mean colour on the right and below, to the first's size.
+
+    Args:
+        alpha: the first's part is drawn from Beta(alpha, alpha).
+        probability: of a mixture; else the first image is left as it is.
+        until_epoch: see `Mixing`.
+
+    Raises:
+        SegfolioError: an argument outside its range; a truth without objects, which has no mixture.
+    """
+
+    samples = 2
+
+    def __init__(self, alpha: float = 32.0, probability: float = 1.0, until_epoch: int | None = None) -> None:
+        if alpha <= 0:
+            raise SegfolioError(f"MixUp: alpha is {alpha}; give more than 0")
+        check_probability(self, probability=probability)
+        self.alpha, self.probability, self.until_epoch = alpha, probability, until_epoch
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.probability:
+            return samples[0]
+        first, second, target, objects, others = _pair(self, samples)
+        part = float(rng.beta(self.alpha, self.alpha))
+        pixels = to_pixels(first.image)
+        mixed = cv2.addWeighted(pixels, part, to_pixels(second.image), 1 - part, 0).reshape(pixels.shape)
+        layers = np.concatenate([_layers(objects), _after(_layers(others), len(objects))])
+        target = replace(target, segments=_united([objects, others], layers), semantic=None, weight=None)
+        return replace(first, image=to_image(mixed), target=target)
+
+
+class CopyPaste(Mixing):
+    """Some of the second image's objects are pasted into the first (arXiv 2012.07177, section 3), over what is there.
+
+    The second image comes to the first's size as in `MixUp`. Crowds are not pasted. A semantic map shows what is
+    pasted; whole objects of the first that are covered are dropped.
+
+    Args:
+        share: each object is pasted with this probability.
+        probability: of pasting; else the first image is left as it is.
+        until_epoch: see `Mixing`.
+
+    Raises:
+        SegfolioError: an argument outside its range; a truth without objects.
+    """
+
+    samples = 2
+
+    def __init__(self, share: float = 0.5, probability: float = 1.0, until_epoch: int | None = None) -> None:
+        check_probability(self, share=share, probability=probability)
+        self.share, self.probability, self.until_epoch = share, probability, until_epoch
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.probability:
+            return samples[0]
+        first, second, target, objects, others = _pair(self, samples)
+        chosen = torch.from_numpy(rng.random(len(others)) < self.share) & ~others.crowd
+        others = others[chosen]
+        pasted = _layers(others)
+        over = np.asarray(pasted.any(0))
+        pixels = np.where(over[..., None], to_pixels(second.image), to_pixels(first.image))
+        layers = np.concatenate([np.where(over, 0, _layers(objects)), _after(pasted, len(objects))])
+        if target.semantic is not None:
+            classes = np.concatenate([[0], others.labels.numpy()])[pasted.max(0)]
+            semantic = np.where(over, classes, target.semantic.numpy()).astype(target.semantic.numpy().dtype)
+            target = replace(target, semantic=Mask(torch.from_numpy(semantic)))
+        target = replace(target, segments=_united([objects, others], layers))
+        return replace(first, image=to_image(pixels), target=target)
+
+
+def _cut(sample: Sample, size: Size, rows: slice, columns: slice, quarter: int) -> tuple[Sample, Place]:
+    """What an image shows of itself in a quarter of the canvas, and where. Its inner corner is the quarter's.
+
+    Args:
+        rows, columns: of the quarter.
+        quarter: its number, row by row.
+    """
+    pixels = to_pixels(sample.image)
+    height, width = pixels.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    resized = scaled(height, scale), scaled(width, scale)
+    y, top = _against(resized[0], rows, at_end=quarter < 2)
+    x, left = _against(resized[1], columns, at_end=quarter % 2 == 0)
+    grid = nearest(height, resized[0])[y], nearest(width, resized[1])[x]
+    seen = moved(sample, resize(pixels, resized)[y, x], lambda plane, _: plane[np.ix_(*grid)], lambda: grid)
+    return seen, (top, left)
+
+
+def _against(length: int, there: slice, at_end: bool) -> tuple[slice, slice]:
+    """Which of `length` pixels are seen `there`, where they touch its end or its start; and where they are."""
+    seen = min(length, there.stop - there.start)
+    if at_end:
+        return slice(length - seen, length), slice(there.stop - seen, there.stop)
+    return slice(0, seen), slice(there.start, there.start + seen)
+
+
+def _on_canvas(parts: Sequence[tuple[Sample, Place]], size: Size) -> Sample:
+    """Samples that do not overlap, each in its place; the rest is as the first one's mean."""
+    first, images = parts[0][0], [to_pixels(sample.image) for sample, _ in parts]
+    colour = images[0].mean((0, 1))
+    canvas = np.empty((*size, images[0].shape[2]), images[0].dtype)
+    canvas[:] = colour.round() if canvas.dtype.kind in "ui" else colour
+    for image, (_, place) in zip(images, parts, strict=True):
+        canvas[place] = image
+    targets, places = [sample.target for sample, _ in parts if sample.target], [place for _, place in parts]
+    if len(targets) < len(parts):
+        return replace(first, image=to_image(canvas), target=None)
+    found = [target.segments for target in targets if target.segments is not None]
+    target = replace(
+        targets[0],
+        semantic=_laid([each.semantic for each in targets], places, size, targets[0].ignore_index),
+        weight=_laid([each.weight for each in targets], places, size, 0),
+        segments=_united(found, _numbered(found, places, size)) if len(found) == len(parts) else None,
+        federated=_searched(targets),
+    )
+    return replace(first, image=to_image(canvas), target=target)
+
+
+def _numbered(parts: Sequence[Segments], places: Sequence[Place], size: Size) -> Array:
+    """Id maps of all, each in its place, with the numbers of one after those of another."""
+    layers, before = [_layers(part) for part in parts], 0
+    ids = np.zeros((max(map(len, layers)), *size), np.int32)
+    for layer, part, place in zip(layers, parts, places, strict=True):
+        ids[: len(layer), *place] = _after(layer, before)
+        before += len(part)
+    return ids
+
+
+def _laid(maps: Sequence[Mask | None], places: Sequence[Place], size: Size, fill: int) -> Mask | None:
+    """Maps `[h, w]` in their places."""
+    known = [each.numpy() for each in maps if each is not None]
+    if len(known) < len(maps):
+        return None
+    canvas = np.full(size, fill, known[0].dtype)
+    for each, place in zip(known, places, strict=True):
+        canvas[place] = each
+    return Mask(torch.from_numpy(canvas))
+
+
+def _pair(of: Mixing, samples: Sequence[Sample]) -> tuple[Sample, Sample, Target, Segments, Segments]:
+    """Two samples of the first one's size, the first one's truth, and the objects of both."""
+    _check_channels(of, samples)
+    first, second = samples
+    size, own = ((sample.image.shape[-2], sample.image.shape[-1]) for sample in (first, second))
+    second, place = _cut(second, own, slice(0, size[0]), slice(0, size[1]), quarter=3)
+    second = _on_canvas([(second, place)], size)
+    target, other = first.target, second.target
+    if target is None or target.segments is None or other is None or other.segments is None:
+        raise SegfolioError(
+            f"{type(of).__name__} mixes objects, but {first.image_id} or {second.image_id} has none annotated; "
+            "leave it out, or take a dataset of instances"
+        )
+    return first, second, replace(target, federated=_searched([target, other])), target.segments, other.segments
+
+
+def _check_channels(of: Mixing, samples: Sequence[Sample]) -> None:
+    channels = sorted({str(sample.image.shape[0]) for sample in samples})
+    if len(channels) > 1:
+        raise SegfolioError(
+            f"{type(of).__name__} of images of {' and '.join(channels)} channels; mix those of one kind"
+        )
+
+
+def _searched(targets: Sequence[Target]) -> Federated | None:
+    """For what all images were searched."""
+    known = [target.federated for target in targets if target.federated]
+    if not known:
+        return None
+    absent = set(known[0].absent).intersection(*(each.absent for each in known))
+    return Federated(tuple(sorted(absent)), tuple(sorted({each for some in known for each in some.not_exhaustive})))
+
+
+def _layers(segments: Segments) -> Array:
+    """Id maps `[L, H, W]` int32."""
+    form = segments.compact().form
+    assert isinstance(form, Tensor)
+    return form.numpy().astype(np.int32).reshape(-1, *segments.size)
+
+
+def _after(ids: Array, before: int) -> Array:
+    """With higher numbers."""
+    return np.where(ids > 0, ids + before, 0)
+
+
+def _united(parts: Sequence[Segments], ids: Array) -> Segments:
+    """The objects of all, in the order of the numbers that they have in id maps `[L, H, W]`."""
+    labels, crowd = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "crowd"))
+    tracks, box_only = ([getattr(part, name) for part in parts] for name in ("tracks", "box_only"))
+    form = Mask(torch.from_numpy(ids if len(ids) > 1 else ids[0]))
+    return present(Segments(form, labels, crowd, tracks=_joined(tracks), box_only=_joined(box_only)))
+
+
+def _joined(known: Sequence[Tensor | None]) -> Tensor | None:
+    """Where all parts have it."""
+    found = [each for each in known if each is not None]
+    return torch.cat(found) if len(found) == len(known) else None

@@ -1,0 +1,85 @@
+"""YOLOv8-seg and YOLO11-seg: their published sizes, and that they learn."""
+
+from typing import Any
+
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from segfolio.architectures.one_stage.yolo_seg import YOLOSeg, shares
+from segfolio.errors import SegfolioError
+from segfolio.layers.detection import DetectionTarget
+from segfolio.layers.hollow import hollow
+from tests.architectures.test_detection_contract import scene, step
+
+PARAMETERS = {
+    "YOLOv8n-seg": 3_409_968,
+    "YOLOv8s-seg": 11_821_056,
+    "YOLOv8m-seg": 27_285_968,
+    "YOLOv8l-seg": 45_997_728,
+    "YOLOv8x-seg": 71_827_888,
+    "YOLO11n-seg": 2_876_848,
+    "YOLO11s-seg": 10_113_248,
+    "YOLO11m-seg": 22_420_896,
+    "YOLO11l-seg": 27_678_368,
+    "YOLO11x-seg": 62_142_656,
+}
+
+
+def test_it_has_the_parameters_of_the_published_networks() -> None:
+    """Unfused, of 80 classes, with the 16 weights of the distances."""
+    found = {}
+    for name, arguments in YOLOSeg.variants.items():
+        with hollow():
+            found[name] = sum(p.numel() for p in YOLOSeg(80, **arguments).parameters())
+    assert found == PARAMETERS
+
+
+@pytest.mark.parametrize("version", [8, 11])
+def test_it_overfits_one_image(version: Any) -> None:
+    torch.manual_seed(0)
+    images, wanted = scene()
+    network = YOLOSeg(2, **YOLOSeg.tiny, version=version)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.003)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, 100)
+    for _ in range(100):
+        optimizer.zero_grad()
+        step(network, images, [wanted])
+        optimizer.step()
+        schedule.step()
+    assert wanted.masks is not None
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train()  # running statistics of a dozen cells are not those of the image
+    with torch.no_grad():
+        (found,) = network(images, [(96, 128)])
+    for label in (0, 1):
+        place = (found.labels == label).nonzero()[0, 0]  # the best of its class
+        assert found.scores[place] > 0.5
+        assert box_iou(found.boxes[place, None], wanted.boxes[label, None]) > 0.8
+        mask, truth = found.masks[place] > 0, shares(wanted.masks, 24, 32)[label] > 0.5
+        assert (mask & truth).sum() / truth.sum() > 0.95  # a rectangle fills its box
+
+
+def test_a_cell_is_covered_by_the_part_of_its_pixels_that_a_mask_has() -> None:
+    masks = torch.zeros(1, 6, 9, dtype=torch.bool)
+    masks[0, :5, 2:9] = True
+    assert shares(masks, 2, 3)[0].tolist() == [[0.5, 1.0, 0.25], [0.125, 0.25, 0.0625]]
+
+
+def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:
+    """Of 2 x 2 pixels, and one larger than all distances that can be said."""
+    network = YOLOSeg(1, **YOLOSeg.tiny)
+    size = (64, 640)
+    boxes = torch.tensor([[1.0, 1, 3, 3], [0, 0, 640, 64]])
+    masks = torch.zeros(2, *size, dtype=torch.bool)
+    masks[0, 1:3, 1:3] = masks[1] = True
+    losses = step(network, torch.randn(1, 3, *size), [DetectionTarget(boxes, torch.tensor([0, 0]), masks)])
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+def test_boxes_alone_are_refused() -> None:
+    boxes_only = DetectionTarget(torch.tensor([[5.0, 8, 40, 60]]), torch.tensor([0]))
+    with pytest.raises(SegfolioError, match="boxes alone; take FasterRCNN"):
+        step(YOLOSeg(1, **YOLOSeg.tiny), torch.randn(1, 3, 64, 64), [boxes_only])
