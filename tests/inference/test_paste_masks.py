@@ -90,6 +90,25 @@ def test_nothing_found_is_nothing_pasted():
         assert (empty.rles, empty.labels.tolist(), empty.boxes.shape) == ([], [], (0, 4))
 
 
+@pytest.mark.parametrize("size", [(96, 76), (131, 80), (11, 19)])
+def test_masks_over_the_image_end_at_their_boxes_if_these_are_given(size):
+    """At pixels whose centres lie in them."""
+    g = torch.Generator().manual_seed(0)
+    masks = torch.rand(12, 24, 19, generator=g)
+    corners = torch.rand(12, 2, 2, generator=g) * torch.tensor([size[1], size[0]])
+    boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
+    boxes[0] = torch.tensor([-5.0, -5, 1e3, 1e3])
+    boxes[1] = torch.tensor([3.2, 4.2, 3.3, 4.4])  # no pixel
+    whole = rle.decode(image_masks(masks, 4, (96, 76), size), size)
+    y, x = (np.arange(side) + 0.5 for side in size)
+    left, top, right, bottom = (side.numpy()[:, None] for side in boxes.unbind(1))
+    inside = ((y > top) & (y < bottom))[:, :, None] & ((x > left) & (x < right))[:, None]
+    found = image_masks(masks, 4, (96, 76), size, boxes=boxes)
+    assert np.array_equal(rle.decode(found, size), whole & inside)
+    detections = Detections(boxes, torch.zeros(12, dtype=torch.int64), torch.ones(12), masks, 4, cropped=True)
+    assert instances(detections, torch.tensor([0]), size, size).rles == image_masks(masks, 4, size, size, boxes=boxes)
+
+
 def test_boxes_are_scaled_to_the_original_size_and_labels_are_the_dataset_s():
     masks, boxes, valid = case(3, inside=True)
     size = (97, 61)

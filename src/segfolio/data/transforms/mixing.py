@@ -32,8 +32,8 @@ class Mosaic(Mixing):
     """Four images around a point (YOLOv4, arXiv 2004.10934, section 3.3), on a canvas of twice the size.
 
     Each is resized as far as `size` holds it, and touches the point with a corner; the point lies in the canvas' middle
-    half. What is beyond the canvas is cut away; what no image covers has the first one's mean colour, no class and no
-    weight. A `RandomWindow` of `size` usually comes next.
+    half. What is beyond the canvas is cut away; what no image covers has the mean colour of the first one's part, no
+    class and no weight. A `RandomWindow` of `size` usually comes next.
 
     Args:
         size: height and width of half of the canvas.
