@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from segfolio.data.sample import Sample, to_image, to_pixels
+from segfolio.data.transforms.base import check_probability
 from segfolio.errors import SegfolioError
 
 
@@ -31,8 +32,7 @@ class GaussianBlur:
         low, high = sigma if isinstance(sigma, tuple) else (sigma or 0.0, 1.0 if sigma is None else sigma)
         if not (0 <= low <= high and high > 0):
             raise SegfolioError(f"GaussianBlur: sigma is {sigma}; give one above 0, the lower and the upper, or none")
-        if not 0 <= probability <= 1:
-            raise SegfolioError(f"GaussianBlur: probability is {probability}; it lies between 0 and 1")
+        check_probability(self, probability=probability)
         self.kernel_size, self.probability = kernel_size, probability
         self.sigma: float | tuple[float, float] = sigma or 0.0
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from segfolio.data.image_space import ImageSpace
 from segfolio.data.sample import Sample, to_image, to_pixels
+from segfolio.data.transforms.base import check_probability
 from segfolio.errors import SegfolioError
 from segfolio.words import counted
 
@@ -51,7 +52,7 @@ class ColorJitter:
                 f"ColorJitter: brightness {brightness}, contrast {contrast}, saturation {saturation}, "
                 f"hue {hue}; the first three are at least 0, hue lies between 0 and 0.5"
             )
-        _check_probability("ColorJitter", probability)
+        check_probability(self, probability=probability)
         self.strengths, self.probability = (brightness, contrast, saturation, hue), probability
 
     def check(self, space: ImageSpace) -> None:
@@ -106,7 +107,7 @@ class PhotometricDistortion:
                 f"PhotometricDistortion: brightness {brightness}, contrast {contrast}, saturation {saturation}, "
                 f"hue {hue}; none is negative, and ranges are of the lower and the upper factor"
             )
-        _check_probability("PhotometricDistortion", probability)
+        check_probability(self, probability=probability)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.probability = probability
 
@@ -194,8 +195,3 @@ def _in_hsv(pixels: Pixels, hue: npt.NDArray[Any] = _SAME, saturation: npt.NDArr
     """The new value, `[256]`, of each hue (0 to 179) and of each saturation."""
     table = np.stack([hue, saturation, _SAME], -1).astype(np.uint8)
     return cv2.cvtColor(cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), table[None]), cv2.COLOR_HSV2RGB)
-
-
-def _check_probability(name: str, probability: float) -> None:
-    if not 0 <= probability <= 1:
-        raise SegfolioError(f"{name}: probability is {probability}; it lies between 0 and 1")
