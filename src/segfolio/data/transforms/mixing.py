@@ -5,6 +5,7 @@ Objects of all stay apart; those that are covered or cut away are dropped. The f
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,10 +18,13 @@ from segfolio.data.segments import Segments
 from segfolio.data.transforms.base import Mixing, check_probability
 from segfolio.data.transforms.geometry import (
     Array,
+    Grid,
+    by_four,
     moved,
     nearest,
     present,
     resize,
+    resize_labels,
     scaled,
 )
 from segfolio.errors import SegfolioError
@@ -95,7 +99,7 @@ class MixUp(Mixing):
         part = float(rng.beta(self.alpha, self.alpha))
         pixels = to_pixels(first.image)
         mixed = cv2.addWeighted(pixels, part, to_pixels(second.image), 1 - part, 0).reshape(pixels.shape)
-        layers = np.concatenate([_layers(objects), _after(_layers(others), len(objects))])
+        layers = _both(_layers(objects), _layers(others), objects, others)
         target = replace(target, segments=_united([objects, others], layers), semantic=None, weight=None)
         return replace(first, image=to_image(mixed), target=target)
 
@@ -130,12 +134,12 @@ class CopyPaste(Mixing):
         pasted = _layers(others)
         over = np.asarray(pasted.any(0))
         pixels = np.where(over[..., None], to_pixels(second.image), to_pixels(first.image))
-        layers = np.concatenate([np.where(over, 0, _layers(objects)), _after(pasted, len(objects))])
+        layers = _both(np.where(over, 0, _layers(objects)), pasted, objects, others)
         if target.semantic is not None:
             classes = np.concatenate([[0], others.labels.numpy()])[pasted.max(0)]
             semantic = np.where(over, classes, target.semantic.numpy()).astype(target.semantic.numpy().dtype)
             target = replace(target, semantic=Mask(torch.from_numpy(semantic)))
-        target = replace(target, segments=_united([objects, others], layers))
+        target = replace(target, segments=present(_united([objects, others], layers)))
         return replace(first, image=to_image(pixels), target=target)
 
 
@@ -152,9 +156,14 @@ def _cut(sample: Sample, size: Size, rows: slice, columns: slice, quarter: int) 
     resized = scaled(height, scale), scaled(width, scale)
     y, top = _against(resized[0], rows, at_end=quarter < 2)
     x, left = _against(resized[1], columns, at_end=quarter % 2 == 0)
-    grid = nearest(height, resized[0])[y], nearest(width, resized[1])[x]
-    seen = moved(sample, resize(pixels, resized)[y, x], lambda plane, _: plane[np.ix_(*grid)], lambda: grid)
-    return seen, (top, left)
+
+    def grid() -> Grid:
+        return nearest(height, resized[0])[y], nearest(width, resized[1])[x]
+
+    def labels(plane: Array, _: int) -> Array:
+        return np.ascontiguousarray(resize_labels(plane, resized)[y, x])
+
+    return moved(sample, resize(pixels, resized)[y, x], labels, grid), (top, left)
 
 
 def _against(length: int, there: slice, at_end: bool) -> tuple[slice, slice]:
@@ -168,9 +177,9 @@ def _against(length: int, there: slice, at_end: bool) -> tuple[slice, slice]:
 def _on_canvas(parts: Sequence[tuple[Sample, Place]], size: Size) -> Sample:
     """Samples that do not overlap, each in its place; the rest is as the first one's mean."""
     first, images = parts[0][0], [to_pixels(sample.image) for sample, _ in parts]
-    colour = images[0].mean((0, 1))
     canvas = np.empty((*size, images[0].shape[2]), images[0].dtype)
-    canvas[:] = colour.round() if canvas.dtype.kind in "ui" else colour
+    canvas[0] = _mean(images[0])
+    canvas[1:] = canvas[0]
     for image, (_, place) in zip(images, parts, strict=True):
         canvas[place] = image
     targets, places = [sample.target for sample, _ in parts if sample.target], [place for _, place in parts]
@@ -190,11 +199,17 @@ def _on_canvas(parts: Sequence[tuple[Sample, Place]], size: Size) -> Sample:
 def _numbered(parts: Sequence[Segments], places: Sequence[Place], size: Size) -> Array:
     """Id maps of all, each in its place, with the numbers of one after those of another."""
     layers, before = [_layers(part) for part in parts], 0
-    ids = np.zeros((max(map(len, layers)), *size), np.int32)
+    ids = np.zeros((max(map(len, layers)), *size), _fitting(sum(map(len, parts))))
     for layer, part, place in zip(layers, parts, places, strict=True):
-        ids[: len(layer), *place] = _after(layer, before)
+        ids[: len(layer), *place] = _after(layer, before, len(part), ids.dtype)
         before += len(part)
     return ids
+
+
+def _both(ids: Array, more: Array, objects: Segments, others: Segments) -> Array:
+    """Id maps of the first and then those of the others, numbered after them."""
+    dtype = _fitting(len(objects) + len(others))
+    return np.concatenate([ids.astype(dtype), _after(more, len(objects), len(others), dtype)])
 
 
 def _laid(maps: Sequence[Mask | None], places: Sequence[Place], size: Size, fill: int) -> Mask | None:
@@ -242,15 +257,31 @@ def _searched(targets: Sequence[Target]) -> Federated | None:
 
 
 def _layers(segments: Segments) -> Array:
-    """Id maps `[L, H, W]` int32."""
+    """Id maps `[L, H, W]`."""
     form = segments.compact().form
     assert isinstance(form, Tensor)
-    return form.numpy().astype(np.int32).reshape(-1, *segments.size)
+    return form.numpy().reshape(-1, *segments.size)
 
 
-def _after(ids: Array, before: int) -> Array:
-    """With higher numbers."""
-    return np.where(ids > 0, ids + before, 0)
+def _after(ids: Array, before: int, count: int, dtype: Any) -> Array:
+    """`count` numbers after others."""
+    table = np.arange(before, before + count + 1, dtype=dtype)
+    table[0] = 0
+    if dtype == np.uint8 == ids.dtype:  # in a tenth of the time
+        flat = np.ascontiguousarray(ids).reshape(-1, ids.shape[-1])
+        return cv2.LUT(flat, np.pad(table, (0, 255 - count))).reshape(ids.shape)
+    return table[ids]
+
+
+def _fitting(count: int) -> Any:
+    """The smallest type of id maps for so many objects."""
+    return np.uint8 if count <= 0xFF else np.int32
+
+
+def _mean(pixels: Array) -> Array:
+    """`[C]`, in the image's type."""
+    colour = by_four(pixels, lambda part: np.array([[cv2.mean(part)[: 1 if part.ndim == 2 else part.shape[2]]]]))
+    return (np.rint(colour) if pixels.dtype.kind in "ui" else colour).astype(pixels.dtype).ravel()
 
 
 def _united(parts: Sequence[Segments], ids: Array) -> Segments:
@@ -258,7 +289,7 @@ def _united(parts: Sequence[Segments], ids: Array) -> Segments:
     labels, crowd = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "crowd"))
     tracks, box_only = ([getattr(part, name) for part in parts] for name in ("tracks", "box_only"))
     form = Mask(torch.from_numpy(ids if len(ids) > 1 else ids[0]))
-    return present(Segments(form, labels, crowd, tracks=_joined(tracks), box_only=_joined(box_only)))
+    return Segments(form, labels, crowd, tracks=_joined(tracks), box_only=_joined(box_only))
 
 
 def _joined(known: Sequence[Tensor | None]) -> Tensor | None:
