@@ -20,15 +20,16 @@ from segfolio.layers.ppm import average_pool
 BINS = (1, 2, 3, 6)
 HEAD_KEYS = (  # of mmsegmentation, which BEiT's and InternImage's authors build on, and of transformers, to ours
     (r"^decode_head\.psp_modules\.(\d)\.1\.", r"head.pooled.\1."),
-    (r"^decode_head\.bottleneck\.", "head.bottleneck."),
+    (r"^decode_head\.psp_modules\.blocks\.(\d)\.conv\.", r"head.pooled.\1."),
+    (r"^decode_head\.(psp_)?bottleneck\.", "head.bottleneck."),
     (r"^decode_head\.lateral_convs\.", "head.lateral."),
     (r"^decode_head\.fpn_convs\.", "head.smooth."),
     (r"^decode_head\.fpn_bottleneck\.", "head.fuse."),
     (r"^decode_head\.(conv_seg|classifier)\.", "head.classifier."),
     (r"^auxiliary_head\.convs\.0\.", "auxiliary."),
     (r"^auxiliary_head\.(conv_seg|classifier)\.", "auxiliary.4."),
-    (r"^((?:head|auxiliary)(?:\.\w+)*)\.conv\.", r"\1.0."),
-    (r"^((?:head|auxiliary)(?:\.\w+)*)\.(bn|batch_norm)\.", r"\1.1."),
+    (r"^((?:head|auxiliary)(?:\.\w+)*)\.(conv|convolution)\.", r"\1.0."),
+    (r"^((?:head|auxiliary)(?:\.\w+)*)\.(bn|batch_norm|normalization)\.", r"\1.1."),
 )
 
 

@@ -87,8 +87,7 @@ class DINOLinear(nn.Module):
         width = blocks * self.encoder.embed_dim
         self.norm, self.dropout = nn.BatchNorm2d(width), nn.Dropout2d(dropout)
         self.classifier: Any = nn.Conv2d(width, num_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        _initialise(self.classifier)
         if weights is not None:
             load_pretrained(self, weights, backbone, None, lambda state: self._load_vit(state, weights))
             if "dinov3" in backbone and not Path(weights).is_file():
@@ -131,3 +130,8 @@ def _vit(backbone: str, image_size: int, **arguments: Any) -> Any:
         raise SegfolioError(f"backbone {backbone} is no plain ViT, e.g. vit_small_patch14_dinov2")
     vit.fc_norm = nn.Identity()
     return vit
+
+
+def _initialise(classifier: Any) -> None:
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)
