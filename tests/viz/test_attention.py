@@ -26,8 +26,7 @@ def network() -> Segmenter:
 
 
 def test_maps_are_the_attention_that_the_blocks_compute(network: Segmenter) -> None:
-    """Of every block: values are replaced by one-hot codes of the tokens, so that what comes out is what was attended
-    to; of the encoder the class token is first, of the decoder those of the classes are last."""
+    """Head by head; of the encoder the class token is first, of the decoder those of the classes are last."""
     image = torch.randn(3, 40, 48)
     found = attention_maps(network, image)
     assert list(found) == [*(f"encoder.{block}" for block in range(6)), "decoder.0", "decoder.1"]
