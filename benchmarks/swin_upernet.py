@@ -4,8 +4,8 @@
 
 One image of 512 x 512, 150 classes, one CPU thread, attention of both through `scaled_dot_product_attention`. A
 training step is of two images of 256 x 256, as theirs normalises no lone image's mean: of cross-entropy at the image's
-size, of the auxiliary head, too, with stochastic depth, and of AdamW; its memory is the most that tensors hold at once
-beyond weights and the state of the optimiser.
+size, of the auxiliary head, too, with stochastic depth, and of AdamW. Its memory is the most that tensors hold at once
+beyond weights and the state of the optimiser, of two images of 512 x 512: of smaller ones it is that of AdamW's own.
 """
 
 from collections.abc import Callable
@@ -74,6 +74,11 @@ def step(network: nn.Module, images: Tensor, target: Tensor) -> Callable[[], Non
     return run
 
 
+def drawn(side: int) -> tuple[Tensor, Tensor]:
+    """Two images and their truth."""
+    return torch.randn(2, 3, side, side), torch.randint(CLASSES, (2, side, side))
+
+
 def main() -> dict[str, float]:
     """Which part of transformers' time and memory we need.
 
@@ -84,15 +89,13 @@ def main() -> dict[str, float]:
     torch.manual_seed(0)
     theirs, ours = Theirs(), SwinUPerNet(CLASSES, dropout=0.0)
     ours.load_state_dict(of_ours(theirs.model.state_dict()))
-    images = torch.randn(1, 3, SIZE, SIZE)
-    batch, target = torch.randn(2, 3, SIZE // 2, SIZE // 2), torch.randint(CLASSES, (2, SIZE // 2, SIZE // 2))
+    images, small, large = torch.randn(1, 3, SIZE, SIZE), drawn(SIZE // 2), drawn(SIZE)
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images).logits, theirs.eval()(images).logits, rtol=1e-3, atol=1e-4)
     sides = {"ours": ours, "transformers": theirs}
     seconds = median_times({name: forward(network, images) for name, network in sides.items()}, rounds=3)
-    steps = {name: step(network, batch, target) for name, network in sides.items()}
-    trained = median_times(steps, rounds=2)
-    memory = {name: peak_bytes(run) for name, run in steps.items()}
+    trained = median_times({name: step(network, *small) for name, network in sides.items()}, rounds=2)
+    memory = {name: peak_bytes(step(network, *large)) for name, network in sides.items()}
     for name in sides:
         print(
             f"{name:14}{1e3 * seconds[name]:8.0f} ms forward{1e3 * trained[name]:8.0f} ms a step"

@@ -49,9 +49,8 @@ def saved_bytes(network: nn.Module, images: Tensor) -> int:
 
 @pytest.mark.parametrize(("cls", "arguments"), NETWORKS, ids=lambda given: getattr(given, "__name__", ""))
 def test_two_crops_of_640_train_on_24_gib_and_checkpointing_takes_a_quarter(cls: Any, arguments: Any) -> None:
-    """With checkpointing there are the saved tensors, the weights, their gradients and the two moments of AdamW, and
-    what a block saves when it is computed again: twice a mean block's share is more than that, but for SegFormer and
-    Swin, whose first blocks are larger than the mean: there it is tenfold."""
+    """With it there are the saved tensors, the weights, their gradients and the two moments of AdamW, and what a block
+    saves when it is computed again, for which a quarter of all that is kept without is more than enough."""
     kept = []
     for checkpointing in (False, True):
         with hollow():
@@ -61,5 +60,4 @@ def test_two_crops_of_640_train_on_24_gib_and_checkpointing_takes_a_quarter(cls:
     plain, sparing = kept
     assert sparing < 0.25 * plain
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    again = (plain - sparing) / 24 * (10 if cls in (SegFormer, SwinUPerNet, InternImage) else 2)
-    assert 4 * weights + sparing + again < 24 * GIB
+    assert 4 * weights + sparing + plain / 4 < 24 * GIB
