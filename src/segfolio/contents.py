@@ -15,25 +15,40 @@ from segfolio.table import table
 def architectures(arguments: Sequence[str]) -> None:
     """`[WORD ...]`: print every variant of every architecture, or those whose row has all words.
 
-    `--erf NAME ...` draws the effective receptive fields of variants, see `viz.receptive_field`.
+    `--erf NAME ...` draws the effective receptive fields of variants, see `viz.receptive_field`, and
+    `--attention NAME ...` what patches attend to, see `viz.attention`.
 
     Raises:
-        SegfolioError: words that no row has, and what `viz.receptive_field.draw` names.
+        SegfolioError: words that no row has, both pictures at once, and what `draw` of these names.
     """
     parser = _parser("architectures")
-    erf = parser.add_argument_group("effective receptive fields, as a picture")
-    erf.add_argument("--erf", metavar="NAME", nargs="+", help="of these variants")
-    erf.add_argument("--images", type=Path, metavar="PATH", help="an image or a folder of them; noise by default")
-    erf.add_argument("--size", type=int, default=512, help="of the images, in pixels (%(default)s)")
-    erf.add_argument("--weights", help="of each network, as its argument `weights`; random by default")
-    erf.add_argument("--output", type=Path, default=Path("erf.png"), help="the picture (%(default)s)")
+    drawn = parser.add_argument_group("pictures")
+    drawn.add_argument("--erf", metavar="NAME", nargs="+", help="effective receptive fields of these variants")
+    drawn.add_argument(
+        "--attention", metavar="NAME", nargs="+", help="attention maps of these variants, on a plain ViT"
+    )
+    drawn.add_argument("--images", type=Path, metavar="PATH", help="an image or a folder of them; noise by default")
+    drawn.add_argument("--size", type=int, default=512, help="of the images, in pixels (%(default)s)")
+    drawn.add_argument("--weights", help="of each network, as its argument `weights`; random by default")
+    drawn.add_argument("--output", type=Path, help="the picture (erf.png, attention.png)")
     given = parser.parse_intermixed_args(arguments)
+    if given.erf and given.attention:
+        raise SegfolioError("--erf and --attention are two pictures; give one of them")
     if given.erf:
         from segfolio.viz.receptive_field import SHARES, draw  # needs torch and all architectures
 
-        rows = draw(given.erf, given.output, given.images, given.size, given.weights)
+        output = given.output or Path("erf.png")
+        rows = draw(given.erf, output, given.images, given.size, given.weights)
         print(table(("name", "weights", *(f"side of {share:.0%}" for share in SHARES)), rows, right=(2, 3)))
-        print(f"\nwritten: {given.output}")
+        print(f"\nwritten: {output}")
+        return
+    if given.attention:
+        from segfolio.viz import attention
+
+        output = given.output or Path("attention.png")
+        rows = attention.draw(given.attention, output, given.images, given.size, given.weights)
+        print(table(("name", "weights", "blocks"), rows))
+        print(f"\nwritten: {output}")
         return
     header = ("name", "paper", "parameters", "receptive field", "stride", "family.file.class")
     rows = _chosen("architectures", given.words, _architecture_rows)

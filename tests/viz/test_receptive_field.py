@@ -99,7 +99,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     class Small(UNet):
         variants = {"U-Net, small": {"width": 2, "in_channels": 1}, "U-Net, wider": {"width": 3}}
 
-    monkeypatch.setattr("segfolio.viz.receptive_field.architecture_classes", lambda: iter([Small]))
+    monkeypatch.setattr("segfolio.viz.variants.architecture_classes", lambda: iter([Small]))
 
 
 def test_the_command_writes_a_picture_of_several(few: None, tmp_path: Path, capsys) -> None:

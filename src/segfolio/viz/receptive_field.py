@@ -1,8 +1,7 @@
 """How far networks see: effective receptive fields as a picture (Luo et al., 2016, arXiv 1701.04128, section 3; as in
 SegFormer, arXiv 2105.15203, figure 3)."""
 
-import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from segfolio.data.dataset import files_by_id
-from segfolio.data.formats.images import read_image, write_image
-from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD
-from segfolio.data.sample import to_image
-from segfolio.errors import SegfolioError, did_you_mean
+from segfolio.data.formats.images import write_image
+from segfolio.errors import SegfolioError
 from segfolio.layers.outputs import MaskOutput, PixelOutput
-from segfolio.listing import architecture_classes
 from segfolio.viz.overlay import Pixels, fit
 from segfolio.viz.sheet import compose
+from segfolio.viz.variants import built, check, pictures, variants_of
 from segfolio.words import counted
 
 Floats = npt.NDArray[np.float64]
 SHARES = (0.5, 0.95)
 """Of the gradient, for which the side of a square is told."""
-_NOISE, _TILE, _COLUMNS = 4, 320, 4
+_TILE, _COLUMNS = 320, 4
 
 
 def effective_receptive_field(network: nn.Module, images: Iterable[Tensor]) -> Floats:
@@ -82,20 +78,11 @@ def draw(names: Sequence[str], output: Path, images: Path | None, size: int, wei
     Raises:
         SegfolioError: an unknown name, images or weights that are not to be had, a network that cannot be drawn.
     """
-    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise SegfolioError(f"--output {output} is no name of a picture; give one that ends in .png or .jpg")
-    if size < 1:
-        raise SegfolioError(f"--size is {size}, expected 1 or more")
-    variants = {name: (cls, variant) for cls in architecture_classes() for name, variant in cls.variants.items()}
-    if unknown := [name for name in names if name not in variants]:
-        raise SegfolioError(
-            f"there is no architecture {unknown[0]!r}{did_you_mean(unknown[0], variants)}; `segfolio architectures` "
-            "lists all names"
-        )
-    seen = _noise(size) if images is None else _photographs(images, size)
+    check(output, size)
+    variants, seen = variants_of(names), pictures(images, size)
     said, tiles, rows = weights or "random weights", [], []
     for name in names:
-        field = effective_receptive_field(_network(name, *variants[name], weights), seen)
+        field = effective_receptive_field(built(name, *variants[name], weights), seen)
         sides = [side_of(field, share) for share in SHARES]
         rows.append([name, said, *(f"{side} px" for side in sides)])
         tiles.append((f"{name}\n{said}\n" + ", ".join(_shares(sides)), heat(field)))
@@ -122,34 +109,6 @@ def _scores(output: Any) -> Tensor:
         classes = output.class_logits.softmax(-1)[..., :-1]
         return torch.einsum("bqc,bqhw->bchw", classes, output.mask_logits.sigmoid())
     raise SegfolioError("a receptive field is drawn of networks with scores per pixel or masks of queries, as PSPNet")
-
-
-def _network(name: str, cls: Any, variant: Mapping[str, Any], weights: str | None) -> nn.Module:
-    """On RGB, whatever the variant's images are."""
-    takes = inspect.signature(cls).parameters
-    if weights is not None and "weights" not in takes:
-        raise SegfolioError(f"{name} takes no weights; leave out --weights")
-    given = {name: value for name, value in (("in_channels", 3), ("weights", weights)) if name in takes}
-    torch.manual_seed(0)
-    network: nn.Module = cls(21, **{**variant, **given})
-    return network.eval().requires_grad_(False)
-
-
-def _noise(size: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(3, size, size, generator=generator) for _ in range(_NOISE)]
-
-
-def _photographs(path: Path, size: int) -> list[Tensor]:
-    """The middle of each image, as large as it can be, normalised as ImageNet."""
-    found = []
-    for file in sorted(files_by_id(path).values()) if path.is_dir() else [path]:
-        pixels = read_image(file)
-        side = min(pixels.shape[:2])
-        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-        image = to_image(fit(pixels[top : top + side, left : left + side], (size, size))).as_subclass(Tensor) / 255
-        found.append((image - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None])
-    return found
 
 
 def _shares(sides: Sequence[int]) -> list[str]:
