@@ -70,7 +70,7 @@ def dinov3(name: str, backbone: str, size: Mapping[str, int] | None = None) -> A
     return vit
 
 
-def read_dinov3(weights: str, backbone: str) -> dict[str, Tensor]:
+def read_named(weights: str, backbone: str) -> dict[str, Tensor]:
     """The state dict that `weights` names: a file, a tag of timm's weights for `backbone`, a repository of the hub or
     a folder like one.
 

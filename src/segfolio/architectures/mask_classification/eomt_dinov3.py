@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import MaskOutput
-from segfolio.weights.dinov3 import LICENCE, dinov3, of_eomt, read_dinov3, with_delta
+from segfolio.weights.dinov3 import LICENCE, dinov3, of_eomt, read_named, with_delta
 from segfolio.weights.files import load_weights
 from segfolio.weights.licences import tell_licence
 
@@ -117,17 +117,17 @@ class EoMTDINOv3(AnnealedQueries):
         Raises:
             SegfolioError: weights that are not to be had, or do not fit.
         """
-        state, own = read_dinov3(weights, backbone), self.state_dict()
+        state, own = read_named(weights, backbone), self.state_dict()
         renamed = of_eomt(state, own)
         if delta is not None:
-            renamed = with_delta(renamed, of_eomt(read_dinov3(delta, backbone), own), delta)
+            renamed = with_delta(renamed, of_eomt(read_named(delta, backbone), own), delta)
         load_weights(self, renamed, weights, () if "query.weight" in renamed else HEAD)
         if "_extra_state" not in state:
             tell_licence(weights, LICENCE)
 
 
 def eomt_parts(vit: Any, **arguments: Any) -> Any:
-    """transformers' EoMT of the size of timm's `vit`; with torch's initial values outside of it, as the authors have."""
+    """transformers' EoMT of the size of timm's `vit`, outside of which initial values are torch's, as the authors'."""
     from transformers import EomtDinov3Config, EomtDinov3ForUniversalSegmentation
 
     config = EomtDinov3Config(  # type: ignore[call-arg]
@@ -145,6 +145,6 @@ def eomt_parts(vit: Any, **arguments: Any) -> Any:
     parts = EomtDinov3ForUniversalSegmentation(config)
     for part in (parts.query, parts.upscale_block, parts.mask_head, parts.class_predictor):
         for module in part.modules():
-            if hasattr(module, "reset_parameters"):
+            if isinstance(module, nn.Embedding | nn.Linear | nn.LayerNorm | nn.Conv2d | nn.ConvTranspose2d):
                 module.reset_parameters()
     return parts
