@@ -20,6 +20,7 @@ from segfolio.inference.tiles import Network, Scores
 from segfolio.losses.mask_classification import MaskCriterion
 from segfolio.losses.mask_matching import MaskTarget, boxes_around
 from segfolio.metrics import Evaluation, Evaluator, PanopticMetric, SemanticMetric, instance_metric
+from segfolio.metrics.instance import Kind
 
 _MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
 
@@ -76,6 +77,7 @@ class MaskClassification(Family):
                 "query per class; use matching: bipartite, or the task semantic"
             )
         self.task, self.main_metric = task, _MAIN[task]
+        self.kinds: tuple[Kind, ...] = ("segm", "bbox") if criterion.needs_boxes else ("segm",)
         self.preparation = TaskTruth(labels, task)
         self.measured_by = f"{task} inference of the queries"
         super().__init__(labels, architecture, **recipe)
@@ -162,7 +164,7 @@ class MaskClassification(Family):
         if self.task in ("semantic", "panoptic"):
             found.append(SemanticMetric(self.labels))
         if self.task in ("instance", "panoptic"):
-            found.append(instance_metric(self.labels))
+            found.append(instance_metric(self.labels, self.kinds))
         if self.task == "panoptic":
             found.append(PanopticMetric(self.labels))
         return found

@@ -77,7 +77,7 @@ class MaskClassificationLoss(MaskCriterion):
             them among the four pixels that it is read from; or `negative`, they are in no segment and learned as such
             (the released code of MaskFormer, Mask2Former and EoMT).
         matching: `bipartite`; or `fixed`, query k answers for class k (MaskFormer, section 4.3, N = K).
-        box_weight, giou_weight: of the distance of boxes in parts of the image (L1) and of generalised IoU (DETR: 5, 2),
+        box_weight, giou_weight: of the distance of boxes in parts of the image (L1), of generalised IoU (DETR: 5, 2),
             for networks whose queries have boxes.
         match_masks: whether masks enter the matching; in DETR they do not, and only the last layer has some.
 
