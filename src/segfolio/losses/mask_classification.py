@@ -151,7 +151,7 @@ class MaskClassificationLoss(MaskCriterion):
             else:
                 match = self._match(layers, targets)
             class_weights = matched + self.no_object_weight * (images * queries - matched)
-            sums, processes = _over_processes([sum(counts), class_weights, sum(counts) - matched], match.device)
+            sums, processes = over_processes([sum(counts), class_weights, sum(counts) - matched], match.device)
             number, class_weights = sums[:2] / processes
             self.left_out = sums[2]
             image = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
@@ -307,7 +307,7 @@ def _stacked(layers: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(layers), 1).float()
 
 
-def _over_processes(values: list[float], device: torch.device) -> tuple[Tensor, int]:
+def over_processes(values: list[float], device: torch.device) -> tuple[Tensor, int]:
     """The sums, and of how many processes."""
     sums = torch.tensor(values, dtype=torch.float32, device=device)
     if not (dist.is_available() and dist.is_initialized()):
