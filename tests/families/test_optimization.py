@@ -95,6 +95,17 @@ def test_depth_multiplies_the_other_rules():
     assert found["stem.weight"] == (pytest.approx(0.1 * 0.2), 0.5)
 
 
+def test_the_last_blocks_may_all_have_the_full_rate():
+    of = rules(Vit(), lr_decay_per_layer={"blocks": 0.8}, lr_full_blocks={"blocks": 2})
+    plain = rules(Vit(), lr_decay_per_layer={"blocks": 0.8})
+    last = max(int(name.split(".")[1]) for name in plain if name.startswith("blocks."))
+    for name, (rate, _) in of.items():
+        in_full = name.startswith(f"blocks.{last - 1}.")
+        assert rate == pytest.approx(plain[name][0] / (0.8 if in_full else 1))
+    with pytest.raises(SegfolioError, match="lr_full_blocks names 'blocks', which lr_decay_per_layer does not"):
+        parameter_groups(Vit(), ParameterRules(lr_full_blocks={"blocks": 2}))
+
+
 def test_a_list_of_blocks_that_is_not_there_is_named():
     with pytest.raises(SegfolioError, match=r"lr_decay_per_layer names 'layers'; the network's lists are blocks$"):
         parameter_groups(Vit(), ParameterRules(lr_decay_per_layer={"layers": 0.8}))

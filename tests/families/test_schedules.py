@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from segfolio.data.datasets import Shapes
 from segfolio.errors import SegfolioError
-from segfolio.families.schedules import TwoStageWarmupPoly, WarmupPoly, WarmupStep
+from segfolio.families.schedules import TwoStageWarmupPoly, WarmupCosine, WarmupPoly, WarmupStep
 from tests.families.test_per_pixel import family, shapes, trainer
 
 
@@ -108,6 +108,20 @@ def test_a_resumed_run_has_the_same_steps(tmp_path):
     checkpoints = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
     assert said_of(4, enable_checkpointing=True, callbacks=[checkpoints]) == []
     assert said_of(4, ckpt_path=tmp_path / "step=2.ckpt") == []
+
+
+def test_a_cosine_rises_from_nothing_and_falls_to_its_end():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=2.0)
+    schedule, rates = WarmupCosine(optimizer, total_iters=12, warmup_iters=4, min_lr=0.1), []
+    for _ in range(14):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+    assert rates[8] == pytest.approx(0.1 + 1.9 / 2)
+    assert rates[12:] == pytest.approx([0.1, 0.1])
+    with pytest.raises(SegfolioError, match="WarmupCosine: total_iters is 4; give at least 5"):
+        WarmupCosine(optimizer, total_iters=4, warmup_iters=4)
 
 
 def test_the_state_goes_on_where_it_was():

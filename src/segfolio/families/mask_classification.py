@@ -1,6 +1,7 @@
 """Mask classification: one network for semantic, instance and panoptic segmentation (MaskFormer and its line)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -16,11 +17,11 @@ from segfolio.families.batch_norm import freeze
 from segfolio.inference.dense_test import DenseTest, Protocols
 from segfolio.inference.mask_classification import instances, panoptic, semantic, semantic_scores
 from segfolio.inference.tiles import Network, Scores
-from segfolio.losses.mask_classification import MaskClassificationLoss
-from segfolio.losses.mask_matching import MaskTarget
+from segfolio.losses.mask_classification import MaskCriterion
+from segfolio.losses.mask_matching import MaskTarget, boxes_around
 from segfolio.metrics import Evaluation, Evaluator, PanopticMetric, SemanticMetric, instance_metric
+from segfolio.metrics.instance import Kind
 
-_LOSSES = ("class", "mask", "dice")
 _MAIN = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
 
 
@@ -56,7 +57,7 @@ class MaskClassification(Family):
         labels: LabelSpace,
         architecture: Callable[[int], nn.Module],
         task: Task,
-        criterion: MaskClassificationLoss,
+        criterion: MaskCriterion,
         object_threshold: float = 0.8,
         overlap_threshold: float = 0.8,
         top_k: int = 100,
@@ -70,12 +71,13 @@ class MaskClassification(Family):
                 f"model.task is {task}, but no class of the dataset is a thing; name its countable classes as things, "
                 "or choose the task semantic"
             )
-        if task != "semantic" and criterion.matching == "fixed":
+        if task != "semantic" and criterion.one_per_class:
             raise SegfolioError(
                 f"model.task is {task}, whose images have several segments of a class, and fixed matching has one "
                 "query per class; use matching: bipartite, or the task semantic"
             )
         self.task, self.main_metric = task, _MAIN[task]
+        self.kinds: tuple[Kind, ...] = ("segm", "bbox") if criterion.needs_boxes else ("segm",)
         self.preparation = TaskTruth(labels, task)
         self.measured_by = f"{task} inference of the queries"
         super().__init__(labels, architecture, **recipe)
@@ -111,11 +113,13 @@ class MaskClassification(Family):
 
     @property
     def train_keys(self) -> Sequence[str]:
-        return "train/loss", *(f"train/loss_{name}" for name in _LOSSES), "train/segments_left_out"
+        return "train/loss", *(f"train/loss_{name}" for name in self.criterion.names), "train/segments_left_out"
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self(batch.images)
         targets = [mask_target(name, target) for name, target in zip(batch.image_ids, batch.targets, strict=True)]
+        if self.criterion.needs_boxes:
+            targets = [replace(target, boxes=boxes_around(target.masks)) for target in targets]
         queries = output.class_logits.shape[1]
         full = [name for name, t in zip(batch.image_ids, targets, strict=True) if len(t.labels) > queries]
         if full and self.more_segments == "error":
@@ -123,7 +127,7 @@ class MaskClassification(Family):
                 f"{', '.join(full)}: more segments than the {queries} queries of an image; raise num_queries, or set "
                 "model.more_segments to count"
             )
-        losses = self.criterion(output.layers, targets)
+        losses = self.criterion(output.layers, targets, **(output.dense or {}))
         self.left_out += self.criterion.left_out
         self.log("train/segments_left_out", self.left_out, batch_size=len(batch))
         return losses
@@ -160,7 +164,7 @@ class MaskClassification(Family):
         if self.task in ("semantic", "panoptic"):
             found.append(SemanticMetric(self.labels))
         if self.task in ("instance", "panoptic"):
-            found.append(instance_metric(self.labels))
+            found.append(instance_metric(self.labels, self.kinds))
         if self.task == "panoptic":
             found.append(PanopticMetric(self.labels))
         return found

@@ -26,6 +26,7 @@ class ParameterRules:
         norm_weight_decay: whether normalisations and embeddings decay, those of positions among them.
         lr_decay_per_layer: learning rate of a block over that of the next, by the name of the list that they are in;
             the last block has the full one. It multiplies `lr_factors`.
+        lr_full_blocks: how many blocks at the end of such a list have the full one, whatever they are followed by.
         frozen: modules, by name, that are not trained and stay as in evaluation: without dropout, statistics kept.
     """
 
@@ -34,6 +35,7 @@ class ParameterRules:
     lr_factors: Mapping[str, float] | None = None
     norm_weight_decay: bool = True
     lr_decay_per_layer: Mapping[str, float] | None = None
+    lr_full_blocks: Mapping[str, int] | None = None
     frozen: Sequence[str] = ()
 
 
@@ -76,7 +78,7 @@ def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str
     if unknown := [part for part in lr_factors if not any(name.startswith(part) for name in named)]:
         parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in named)
         raise SegfolioError(f"model.parameters.lr_factors names {unknown[0]!r}; the network has {', '.join(parts)}")
-    depth = _depth_factors(network, decay_per_layer)
+    depth = _depth_factors(network, decay_per_layer, dict(rules.lr_full_blocks or {}))
     spoken_of = dict.fromkeys([*lr_factors, *decay_per_layer])
     normalising = {id(p) for m in network.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
     groups: dict[tuple[str, float, bool], dict[str, Any]] = {}
@@ -91,8 +93,12 @@ def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str
     return list(groups.values())
 
 
-def _depth_factors(network: nn.Module, decays: Mapping[str, float]) -> dict[str, float]:
-    """Of each parameter of a block: the decay to the power of how many blocks follow."""
+def _depth_factors(network: nn.Module, decays: Mapping[str, float], full: Mapping[str, int]) -> dict[str, float]:
+    """Of each parameter of a block: the decay to the power of how many blocks follow; 1 of the last, `full` ones."""
+    if unknown := sorted(full.keys() - decays.keys()):
+        raise SegfolioError(
+            f"model.parameters.lr_full_blocks names {unknown[0]!r}, which lr_decay_per_layer does not; give it a decay"
+        )
     names, factors = [name for name, _ in network.named_parameters()], dict[str, float]()
     for part, decay in decays.items():
         block = re.compile(rf"{re.escape(part)}\.(\d+)\.")
@@ -103,7 +109,8 @@ def _depth_factors(network: nn.Module, decays: Mapping[str, float]) -> dict[str,
                 f"model.parameters.lr_decay_per_layer names {part!r}; the network's lists are "
                 f"{', '.join(lists) or 'none'}"
             )
-        factors |= {name: decay ** (max(places.values()) - place) for name, place in places.items()}
+        behind = {name: max(places.values()) - place for name, place in places.items()}
+        factors |= {name: 1.0 if n < full.get(part, 1) else decay**n for name, n in behind.items()}
     return factors
 
 

@@ -1,5 +1,6 @@
 """Learning-rate schedules that torch does not have."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -137,6 +138,32 @@ class TwoStageWarmupPoly(LambdaLR):
         return max(0.0, 1 - (step - warm_up) / (total - warm_up)) ** self.power
 
 
+class WarmupCosine(LRScheduler):
+    """Linear warm-up from 0, and half a cosine from the full learning rate to `min_lr` (PMT, arXiv 2603.25398).
+
+    Args:
+        total_iters: optimiser steps until the learning rate is `min_lr`.
+        warmup_iters: steps of the warm-up.
+        min_lr: of every parameter group.
+
+    Raises:
+        SegfolioError: a number that is out of range, as a warm-up that takes all steps.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int, warmup_iters: int = 0, min_lr: float = 0.0) -> None:
+        _check(self, 0, warmup_iters=warmup_iters, min_lr=min_lr)
+        _check(self, 1 + warmup_iters, total_iters=total_iters)
+        self.total_iters, self.warmup_iters, self.min_lr = total_iters, warmup_iters, min_lr
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Of each parameter group at the current step."""
+        if self.last_epoch < self.warmup_iters:
+            return [lr * self.last_epoch / self.warmup_iters for lr in self.base_lrs]
+        done = min(1.0, (self.last_epoch - self.warmup_iters) / (self.total_iters - self.warmup_iters))
+        return [self.min_lr + (lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2 for lr in self.base_lrs]
+
+
 def warm_up(step: int, iters: int, first: float) -> float:
     """Linear from `first` to 1 in `iters` steps, 1 from then on."""
     done = min(1.0, step / iters) if iters else 1.0
@@ -145,7 +172,7 @@ def warm_up(step: int, iters: int, first: float) -> float:
 
 def planned_steps(schedule: object) -> int | None:
     """After which the learning rate of a decay to the end of training stays what it is."""
-    decays = WarmupPoly | TwoStageWarmupPoly | PolynomialLR
+    decays = WarmupPoly | TwoStageWarmupPoly | WarmupCosine | PolynomialLR
     return schedule.total_iters if isinstance(schedule, decays) else None
 
 

@@ -24,13 +24,13 @@ class QueryLayer(NamedTuple):
 
     Attributes:
         class_logits: `[B, Q, C + 1]`, the last for no object.
-        mask_logits: `[B, Q, h, w]`, a quarter of the image's size, rounded up.
+        mask_logits: `[B, Q, h, w]`, a quarter of the image's size, rounded up; None of an earlier layer without masks.
         boxes: `[B, Q, 4]`, x and y of the centre, width and height, in parts of the image's width and height; None of
             networks without boxes.
     """
 
     class_logits: Tensor
-    mask_logits: Tensor
+    mask_logits: Tensor | None
     boxes: Tensor | None = None
 
 
@@ -40,17 +40,21 @@ class MaskOutput(NamedTuple):
     Attributes:
         class_logits, mask_logits, boxes: of the last decoder layer, see `QueryLayer`.
         auxiliary: the earlier decoder layers, first to last; empty in evaluation.
+        dense: maps `[B, ., h, w]` that are supervised beside the queries, by the name of the criterion's argument; None
+            in evaluation, and of networks without.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
     auxiliary: list[QueryLayer]
     boxes: Tensor | None = None
+    dense: dict[str, Tensor] | None = None
 
     @classmethod
     def of(cls, layers: Sequence[QueryLayer]) -> "MaskOutput":
-        """From all decoder layers, first to last."""
+        """From all decoder layers, first to last, the last of which has masks."""
         *earlier, last = layers
+        assert last.mask_logits is not None
         return cls(last.class_logits, last.mask_logits, earlier, last.boxes)
 
     @property

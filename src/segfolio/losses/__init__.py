@@ -7,6 +7,7 @@ from segfolio.losses.dice import Dice
 from segfolio.losses.focal import Focal
 from segfolio.losses.hard_pixels import OHEM, HardestPixels
 from segfolio.losses.mask_classification import MaskClassificationLoss
+from segfolio.losses.max_deeplab import MaXDeepLabLoss
 
 __all__ = [
     "OHEM",
@@ -16,5 +17,6 @@ __all__ = [
     "Focal",
     "HardestPixels",
     "Loss",
+    "MaXDeepLabLoss",
     "MaskClassificationLoss",
 ]

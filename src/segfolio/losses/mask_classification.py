@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 from torch.utils.checkpoint import checkpoint
+from torchvision.ops import generalized_box_iou_loss
 
 from segfolio.errors import SegfolioError
 from segfolio.losses.mask_matching import (
@@ -23,6 +24,9 @@ from segfolio.losses.mask_matching import (
     Weights,
     assign,
     at_points,
+    box_costs,
+    class_costs,
+    corners,
     one_query_per_class,
     pair_costs,
     random_points,
@@ -33,11 +37,27 @@ _CHUNK = 2_000_000  # points or pixels that are compared at a time
 _TINY = 1e-6  # a divisor where nothing has weight
 _UNCERTAIN = 0.75  # share of the points that are where the prediction is least certain
 
-Layers = Sequence[tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]]
-"""Class logits, mask logits, and perhaps boxes, which are not read here."""
+Layers = Sequence[tuple[Tensor, Tensor] | tuple[Tensor, Tensor | None, Tensor | None]]
+"""Class logits, mask logits, of all layers or of the last alone, and perhaps boxes."""
 
 
-class MaskClassificationLoss(nn.Module):
+class MaskCriterion(nn.Module):
+    """What the family asks of a criterion: `forward(layers, targets, **dense)`, see `MaskOutput`, gives named losses.
+
+    Attributes:
+        names: of the losses.
+        one_per_class: whether query k answers for class k.
+        needs_boxes: whether targets need boxes.
+        left_out: segments of the last batch, of all processes, that found all queries of their image taken.
+    """
+
+    names: tuple[str, ...]
+    one_per_class: bool = False
+    needs_boxes: bool = False
+    left_out: Tensor
+
+
+class MaskClassificationLoss(MaskCriterion):
     """Class, mask and Dice losses of queries matched to segments.
 
     Everything is computed in full float32. What losses are divided by
@@ -57,9 +77,11 @@ class MaskClassificationLoss(nn.Module):
             them among the four pixels that it is read from; or `negative`, they are in no segment and learned as such
             (the released code of MaskFormer, Mask2Former and EoMT).
         matching: `bipartite`; or `fixed`, query k answers for class k (MaskFormer, section 4.3, N = K).
+        box_weight, giou_weight: of the distance of boxes in parts of the image (L1), of generalised IoU (DETR: 5, 2),
+            for networks whose queries have boxes.
+        match_masks: whether masks enter the matching; in DETR they do not, and only the last layer has some.
 
-    Attributes:
-        left_out: segments of the last batch, of all processes, that found all queries of their image taken.
+    Without weights for masks and Dice, or for boxes, these are no part of the losses.
 
     Raises:
         SegfolioError: a weight below 0, fewer points than 1, `oversample` below 1.
@@ -76,6 +98,9 @@ class MaskClassificationLoss(nn.Module):
         oversample: float = 3.0,
         matching: Literal["bipartite", "fixed"] = "bipartite",
         void: Literal["ignored", "negative"] = "ignored",
+        box_weight: float = 0.0,
+        giou_weight: float = 0.0,
+        match_masks: bool = True,
     ) -> None:
         super().__init__()
         for name, value, bound in (
@@ -83,27 +108,38 @@ class MaskClassificationLoss(nn.Module):
             ("mask_weight", mask_weight, 0),
             ("dice_weight", dice_weight, 0),
             ("no_object_weight", no_object_weight, 0),
+            ("box_weight", box_weight, 0),
+            ("giou_weight", giou_weight, 0),
             ("points", points, 1),
             ("oversample", oversample, 1),
         ):
             if value is not None and value < bound:
                 raise SegfolioError(f"{name} of MaskClassificationLoss is {value}, expected {bound} or more")
-        self.weights = Weights(class_weight, mask_weight, dice_weight)
+        self.weights = Weights(class_weight, mask_weight, dice_weight, box_weight, giou_weight)
+        self.needs_boxes, self.needs_masks = box_weight + giou_weight > 0, mask_weight + dice_weight > 0
+        self.names = ("class", *(("mask", "dice") * self.needs_masks), *(("box", "giou") * self.needs_boxes))
+        self.match_masks, self.one_per_class = match_masks, matching == "fixed"
         self.no_object_weight, self.mask_loss = no_object_weight, mask_loss
         self.points, self.oversample, self.matching, self.void = points, oversample, matching, void
         self.left_out = torch.tensor(0.0)
 
     def forward(self, layers: Layers, targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
-        """The weighted losses `class`, `mask` and `dice`, each summed over the layers.
+        """The weighted losses `class`, and as there are weights `mask`, `dice`, `box` and `giou`, each summed over the
+        layers that have them.
 
         Args:
             layers: of each decoder layer class logits `[B, Q, C + 1]`, the last of them "no object", and mask
-                logits `[B, Q, h, w]`; boxes beside them are not read.
+                logits `[B, Q, h, w]`, of the last alone if need be; and boxes `[B, Q, 4]` if they are learned.
             targets: of each image; all of one size.
 
         Raises:
-            SegfolioError: what `fixed` matching asks for does not hold.
+            SegfolioError: what `fixed` matching asks for does not hold; no boxes where they are learned.
         """
+        if self.needs_boxes and any(len(layer) < 3 or layer[2] is None for layer in layers):
+            raise SegfolioError(
+                "box_weight or giou_weight of MaskClassificationLoss is not 0, but the network says no boxes; set both "
+                "to 0, or take a network with boxes"
+            )
         if self.void == "negative":
             targets = [replace(target, valid=None) for target in targets]
         images, queries, outputs = layers[0][0].shape
@@ -115,42 +151,74 @@ class MaskClassificationLoss(nn.Module):
             else:
                 match = self._match(layers, targets)
             class_weights = matched + self.no_object_weight * (images * queries - matched)
-            sums, processes = _over_processes([sum(counts), class_weights, sum(counts) - matched], match.device)
+            sums, processes = over_processes([sum(counts), class_weights, sum(counts) - matched], match.device)
             number, class_weights = sums[:2] / processes
             self.left_out = sums[2]
             image = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
             image = image.to(match.device)
-            mask, dice = self._mask_losses([layer[1] for layer in layers], targets, image, match)
             labels = torch.cat([t.labels for t in targets])
             classes = self._class_loss(torch.stack([layer[0] for layer in layers]), labels, image, match)
-            return {
-                "class": self.weights.classes * classes / class_weights.clamp_min(_TINY),
-                "mask": self.weights.mask * mask / number.clamp_min(1),
-                "dice": self.weights.dice * dice / number.clamp_min(1),
-            }
+            losses = {"class": self.weights.classes * classes / class_weights.clamp_min(_TINY)}
+            pairs = number.clamp_min(1)
+            if self.needs_masks:
+                masked = [(layer[1], row) for layer, row in zip(layers, match, strict=True) if layer[1] is not None]
+                rows = torch.stack([row for _, row in masked])
+                mask, dice = self._mask_losses([maps for maps, _ in masked], targets, image, rows)
+                losses |= {"mask": self.weights.mask * mask / pairs, "dice": self.weights.dice * dice / pairs}
+            if self.needs_boxes:
+                box, giou = self._box_losses([layer[2] for layer in layers], targets, image, match)  # type: ignore[misc]
+                losses |= {"box": self.weights.box * box / pairs, "giou": self.weights.giou * giou / pairs}
+            return losses
 
     @torch.no_grad()
     def _match(self, layers: Layers, targets: Sequence[MaskTarget]) -> Tensor:
         """`[L, N]`, see `assign`. An image has the same points in all layers."""
-        size, device = layers[0][1].shape[-2:], layers[0][1].device
         costs = []
         for i, target in enumerate(targets):
-            points = None if self.points is None else random_points(1, self.points, device)
-
-            def read(maps: Tensor, points: Tensor | None = points) -> Tensor:
-                if points is None:
-                    return interpolate(maps[:, None].float(), size).flatten(1)  # nearest
-                # a CPU reads them as channels of one map two or three times more slowly
-                return at_points(maps[:, None].float(), points.expand(len(maps), -1, -1))[:, 0]
-
-            masks = read(target.masks)
-            valid = None if target.valid is None else (read(~target.valid[None])[0] == 0).float()
-            of_layers = [
-                pair_costs(c[i].float(), read(m[i]), target.labels, masks, valid, self.weights, self.mask_loss)
-                for c, m, *_ in layers
-            ]
+            of_layers = [class_costs(layer[0][i].float(), target.labels, self.weights) for layer in layers]
+            if self.match_masks:
+                of_layers = self._mask_costs(layers, target, i)
+            if self.needs_boxes:
+                assert target.boxes is not None
+                for cost, (_, _, boxes) in zip(of_layers, layers, strict=True):  # type: ignore[misc]
+                    cost += box_costs(boxes[i].float(), target.boxes, self.weights)  # type: ignore[index]
             costs.append(torch.stack(of_layers))
         return assign(torch.cat(costs, -1), [len(t.labels) for t in targets])
+
+    def _mask_costs(self, layers: Layers, target: MaskTarget, image: int) -> list[Tensor]:
+        """Costs of classes and masks of an image, of each layer."""
+        first = layers[0][1]
+        if first is None:
+            raise SegfolioError(
+                "match_masks of MaskClassificationLoss is true, but only the network's last layer has masks; set it to "
+                "false, and give boxes weights"
+            )
+        size, device = first.shape[-2:], first.device
+        points = None if self.points is None else random_points(1, self.points, device)
+
+        def read(maps: Tensor) -> Tensor:
+            if points is None:
+                return interpolate(maps[:, None].float(), size).flatten(1)  # nearest
+            # a CPU reads them as channels of one map two or three times more slowly
+            return at_points(maps[:, None].float(), points.expand(len(maps), -1, -1))[:, 0]
+
+        masks = read(target.masks)
+        valid = None if target.valid is None else (read(~target.valid[None])[0] == 0).float()
+        return [
+            pair_costs(c[image].float(), read(m[image]), target.labels, masks, valid, self.weights, self.mask_loss)  # type: ignore[index]
+            for c, m, *_ in layers
+        ]
+
+    def _box_losses(
+        self, boxes: list[Tensor], targets: Sequence[MaskTarget], image: Tensor, match: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Distance and one less generalised IoU, the sums over the pairs of all layers."""
+        rows = image * boxes[0].shape[1] + match.clamp_min(0)
+        picked = torch.stack([b.float().flatten(0, 1).index_select(0, r) for b, r in zip(boxes, rows, strict=True)])
+        truth = torch.cat([t.boxes for t in targets if t.boxes is not None]).expand_as(picked)
+        seen = match >= 0
+        overlap = generalized_box_iou_loss(corners(picked), corners(truth))
+        return ((picked - truth).abs().sum(-1) * seen).sum(), (overlap * seen).sum()
 
     def _class_loss(self, logits: Tensor, labels: Tensor, image: Tensor, match: Tensor) -> Tensor:
         """The sum over all queries of all layers; logits are `[L, B, Q, C + 1]`."""
@@ -239,7 +307,7 @@ def _stacked(layers: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(layers), 1).float()
 
 
-def _over_processes(values: list[float], device: torch.device) -> tuple[Tensor, int]:
+def over_processes(values: list[float], device: torch.device) -> tuple[Tensor, int]:
     """The sums, and of how many processes."""
     sums = torch.tensor(values, dtype=torch.float32, device=device)
     if not (dist.is_available() and dist.is_initialized()):

@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import grid_sample, softplus
+from torchvision.ops import generalized_box_iou
 
 from segfolio.errors import SegfolioError
 
@@ -34,11 +35,13 @@ class MaskTarget:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the three terms, in the costs and in the losses."""
+    """Of the terms, in the costs and in the losses."""
 
     classes: float
     mask: float
     dice: float
+    box: float = 0.0
+    giou: float = 0.0
 
 
 def random_points(sets: int, points: int, device: torch.device) -> Tensor:
@@ -49,6 +52,11 @@ def random_points(sets: int, points: int, device: torch.device) -> Tensor:
 def at_points(maps: Tensor, points: Tensor) -> Tensor:
     """`[M, K, h, w]` read bilinearly at `points` `[M, P, 2]`, to `[M, K, P]`; beyond the borders is 0."""
     return grid_sample(maps, points[:, :, None], align_corners=False)[..., 0]
+
+
+def class_costs(class_logits: Tensor, labels: Tensor, weights: Weights) -> Tensor:
+    """`[Q, N]`, of class logits `[Q, C + 1]` for segments of classes `[N]`."""
+    return -weights.classes * class_logits.softmax(-1)[:, labels]
 
 
 def pair_costs(
@@ -88,8 +96,38 @@ def pair_costs(
         present = FOCAL_ALPHA * (1 - probability) ** FOCAL_GAMMA * softplus(-mask_logits)
         mask = summed(absent) + (present - absent) @ truth
     number = mask_logits.shape[-1] if valid is None else valid.sum().clamp_min(1)
-    classes = -class_logits.softmax(-1)[:, labels]
-    return weights.classes * classes + weights.mask * mask / number + weights.dice * dice
+    return class_costs(class_logits, labels, weights) + weights.mask * mask / number + weights.dice * dice
+
+
+def box_costs(boxes: Tensor, truth: Tensor, weights: Weights) -> Tensor:
+    """What it costs to let each query answer for each segment of an image by their boxes (DETR, arXiv 2005.12872).
+
+    Args:
+        boxes: `[Q, 4]`, x and y of the centre, width and height, in parts of the image's.
+        truth: `[N, 4]`, likewise.
+
+    Returns:
+        `[Q, N]`.
+    """
+    distance = torch.cdist(boxes, truth, p=1)
+    return weights.box * distance - weights.giou * generalized_box_iou(corners(boxes), corners(truth))
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """`[N, 4]`, centre and sides, to left, top, right and bottom."""
+    centre, sides = boxes.split(2, -1)
+    return torch.cat([centre - sides / 2, centre + sides / 2], -1)
+
+
+def boxes_around(masks: Tensor) -> Tensor:
+    """The smallest boxes `[N, 4]` around masks `[N, H, W]`: centre and sides in parts of W and H; 0 of empty masks."""
+    spans = []
+    for line in (masks.any(1), masks.any(2)):  # columns, rows
+        length = line.shape[1]
+        first, last = line.float().argmax(1), length - line.flip(1).float().argmax(1)
+        spans.append(torch.stack([(first + last) / 2, last - first]) / length * line.any(1))
+    (x, width), (y, height) = spans
+    return torch.stack([x, y, width, height], 1)
 
 
 def assign(costs: Tensor, counts: Sequence[int]) -> Tensor:

@@ -12,21 +12,21 @@ Deviates:
   from a block with masking to a block without, as it is in transformers.
 - Images of any size: padded with zeros to whole patches, the position embeddings interpolated (bicubic) where the
   grid is not that of `image_size`, masks cropped to a quarter of the image.
-- The giant ViT, with its gated layers, and DINOv3 are not here.
+- The giant ViT, with its gated layers, is not here; EoMT on DINOv3 is in `eomt_dinov3.py`.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import timm
 import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.backbones import check_timm_name, crop_quarter, pad_to
-from segfolio.layers.outputs import MaskOutput, QueryLayer
+from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
+from segfolio.layers.backbones import check_timm_name, pad_to
+from segfolio.layers.outputs import MaskOutput
 from segfolio.weights.backbones import from_timm, load_pretrained
 from segfolio.weights.files import load_weights
 
@@ -43,7 +43,7 @@ KEYS = (  # of transformers, to timm's
 HEAD = ("query", "upscale_block", "mask_head", "class_predictor", "_extra_state")
 
 
-class EoMT(nn.Module):
+class EoMT(AnnealedQueries):
     """A ViT of N tokens that takes Q queries into its last blocks.
 
     Args:
@@ -56,10 +56,6 @@ class EoMT(nn.Module):
             and instance segmentation, whose images they fit into a square: no position is interpolated.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `lvd142m`; or a released model, e.g.
             `tue-mps/ade20k_semantic_eomt_large_512`; or a file with a state dict of one of these.
-
-    Attributes:
-        mask_probabilities: of each of the last blocks, first to last: how probable it is that a query is kept to
-            its mask. Training anneals them from 1 to 0; they are part of the state dict.
 
     Raises:
         SegfolioError: a backbone that is no plain ViT, another patch size, weights that are not to be had or do not
@@ -89,12 +85,9 @@ class EoMT(nn.Module):
         from transformers import EomtConfig, EomtForUniversalSegmentation
 
         super().__init__()
-        if patch_size < 8 or patch_size & (patch_size - 1):
-            raise SegfolioError(
-                f"patch_size of EoMT is {patch_size}, expected 8, 16, 32, ...: masks are enlarged by twos to a "
-                "quarter of the image, and a backbone's patch embedding is resampled to it"
-            )
+        enlarged = upscaling("EoMT", patch_size)
         vit = _plain_vit(backbone, image_size, patch_size)
+        check_taken("EoMT", num_blocks, len(vit.blocks))
         config = EomtConfig(  # type: ignore[call-arg]
             hidden_size=vit.embed_dim,
             num_hidden_layers=len(vit.blocks),
@@ -103,7 +96,7 @@ class EoMT(nn.Module):
             num_register_tokens=vit.num_reg_tokens,
             image_size=image_size,
             patch_size=patch_size,
-            num_upscale_blocks=patch_size.bit_length() - 3,  # to stride 4
+            num_upscale_blocks=enlarged,
             num_queries=num_queries,
             num_blocks=num_blocks,
             drop_path_rate=drop_path,
@@ -112,8 +105,7 @@ class EoMT(nn.Module):
         )
         parts = EomtForUniversalSegmentation(config)
         self.embeddings, self.layers, self.layernorm = parts.embeddings, parts.layers, parts.layernorm
-        self.query, self.upscale_block, self.mask_head = parts.query, parts.upscale_block, parts.mask_head
-        self.class_predictor = parts.class_predictor
+        of_parts(self, parts)
         self.patch_size, self.num_blocks = patch_size, num_blocks
         self.pad_multiple = image_size if pad_to_size else patch_size
         self.mask_probabilities = [1.0] * num_blocks
@@ -132,28 +124,7 @@ class EoMT(nn.Module):
         start = len(self.layers) - self.num_blocks
         for layer in self.layers[:start]:
             tokens = layer(tokens)
-        tokens = torch.cat([self.query.weight.expand(len(tokens), -1, -1), tokens], dim=1)
-        auxiliary = []
-        for layer, probability in zip(self.layers[start:], self.mask_probabilities, strict=True):
-            mask = None
-            if self.training or probability > 0:
-                auxiliary.append(self._predict(tokens, grid))
-            if probability > 0:
-                mask = self._attention_mask(auxiliary[-1][1], tokens.shape[1], grid, probability)
-            tokens = layer(tokens, mask)
-        layers = [*(auxiliary if self.training else ()), self._predict(tokens, grid)]
-        return MaskOutput.of([QueryLayer(classes, crop_quarter(masks, images)) for classes, masks in layers])
-
-    def annealed(self) -> Self:
-        """As it is at the end of training, when no attention is masked any more."""
-        self.mask_probabilities = [0.0] * self.num_blocks
-        return self
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.mask_probabilities)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.mask_probabilities = state.tolist()
+        return self.ask(tokens, grid, list(self.layers[start:]), images)
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Class token, registers and patches, `[B, N, D]`."""
@@ -166,24 +137,6 @@ class EoMT(nn.Module):
         patches = self.embeddings.patch_embeddings(images) + positions
         prefix = torch.cat([self.embeddings.cls_token, self.embeddings.register_tokens], dim=1)
         return torch.cat([prefix.expand(len(images), -1, -1), patches], dim=1)
-
-    def _predict(self, tokens: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Class logits `[B, Q, C + 1]` and mask logits `[B, Q, h, w]` of tokens `[B, Q + N, D]`."""
-        tokens = self.layernorm(tokens)
-        queries, patches = tokens[:, : self.query.num_embeddings], tokens[:, -grid[0] * grid[1] :]
-        pixels = self.upscale_block(patches.transpose(1, 2).unflatten(2, grid))
-        masks = torch.einsum("bqd,bdhw->bqhw", self.mask_head(queries), pixels)
-        return self.class_predictor(queries), masks
-
-    def _attention_mask(self, masks: Tensor, length: int, grid: tuple[int, int], probability: float) -> Tensor:
-        """`[B, 1, L, L]`, true where a token may attend: queries to the patches of their masks, all else to all."""
-        batch, queries = masks.shape[:2]
-        inside = interpolate(masks.detach(), grid, mode="bilinear").flatten(2) > 0
-        if probability < 1:
-            inside |= torch.rand(batch, queries, 1, device=masks.device) > probability
-        mask = torch.ones(batch, 1, length, length, dtype=torch.bool, device=masks.device)
-        mask[:, 0, :queries, -inside.shape[2] :] = inside
-        return mask
 
     def _from_vit(self, state: dict[str, Tensor], vit: Any) -> dict[str, Tensor]:
         """timm's state dict under our names, resampled to our patches and image size."""
