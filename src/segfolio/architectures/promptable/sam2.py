@@ -88,6 +88,7 @@ class SAM2(TrackingNetwork):
         **{"memory_layers": 2, "image_size": 128},
     }
     memory_frames, pointer_frames = 6, 15
+    through_square = False
     image_encoder: "ImageEncoder"
 
     def __init__(
