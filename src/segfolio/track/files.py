@@ -81,7 +81,7 @@ class Written:
         file = self.folder.path("overlay.mp4")
         temporary = file.with_name(f".{file.name}")  # its suffix says the format
         height, width = self.video.size
-        code = cv2.VideoWriter_fourcc(*"mp4v")
+        code = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(temporary), code, self.video.rate or RATE, (width, height))
         if not writer.isOpened():
             raise SegfolioError(f"{file} cannot be written: OpenCV has no encoder for it; the frames are in overlay/")

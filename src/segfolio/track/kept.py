@@ -77,7 +77,9 @@ class Kept:
         """
         if not self._file.is_file():
             return State()
-        own = [each for each in vars(track).values() if isinstance(each, type) and each.__module__ == track.__name__]
+        own: list[Any] = [
+            each for each in vars(track).values() if isinstance(each, type) and each.__module__ == track.__name__
+        ]
         try:
             with torch.serialization.safe_globals(own):
                 return State(**torch.load(self._file, device, weights_only=True))
