@@ -159,10 +159,13 @@ class SAM2(TrackingNetwork):
     def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
         return self.mask_decoder.draw(reading, keep)
 
-    def sight(self, reading: Reading) -> Sighting:
+    def sight(self, reading: Reading, masks: Tensor | None = None) -> Sighting:
         iou, place = reading.iou.max(1)
         row = torch.arange(len(place), device=place.device)
-        masks = self.draw(reading, nn.functional.one_hot(place, reading.iou.shape[1]).bool())
+        if masks is None:
+            masks = self.draw(reading, nn.functional.one_hot(place, reading.iou.shape[1]).bool())
+        else:
+            masks = masks[row, place]
         assert reading.object_score is not None
         there = reading.object_score > 0
         pointer = self.obj_ptr_proj(reading.state[0][row, place])
