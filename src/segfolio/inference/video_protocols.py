@@ -5,31 +5,46 @@ arguments, such as `class_path: segfolio.inference.video_protocols.FromFirstFram
 masks have the frames' original size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE
+from segfolio.data.image_space import ImageSpace
 from segfolio.data.labels import LabelSpace
 from segfolio.data.prompts import Prompts
-from segfolio.data.sample import Batch, Prediction
+from segfolio.data.sample import Batch, Prediction, to_pixels
 from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 from segfolio.inference.asking import Asked, PromptProtocol
-from segfolio.inference.clicks import Click, first_click, next_click
+from segfolio.inference.clicks import first_click, next_click
+from segfolio.inference.interactive import Interactive
 from segfolio.inference.prompting import EmbeddedImages
 from segfolio.inference.track import Tracker
+from segfolio.inference.video_rounds import (
+    CLICKS,
+    ROUNDS,
+    Follower,
+    FrameByFrame,
+    Remembering,
+    clicked,
+    offline,
+    online,
+)
 from segfolio.layers.prompting import PromptableNetwork
 from segfolio.layers.tracking import TrackingNetwork
 from segfolio.metrics import Evaluator
 from segfolio.metrics.video import VideoMetric, by_track
+from segfolio.metrics.video_rounds import VideoRoundsMetric
 
 Rules = Literal["davis", "sav"]
+Pixels = npt.NDArray[Any]
 Objects = dict[int, RLE]
 """The masks of a frame, by the objects' numbers."""
 
@@ -38,6 +53,7 @@ class Follows(Asked, Protocol):
     """What a protocol of clips needs of a family."""
 
     network: PromptableNetwork
+    image_space: ImageSpace
 
 
 class OfClips(PromptProtocol):
@@ -94,6 +110,34 @@ class Clip:
         place = slice(self.places[frame], self.places[frame] + 1)
         batch = self.batch
         return self.family.embedded(batch.images[place], batch.sizes[place], batch.original_sizes[place])
+
+    def objects(self) -> dict[int, list[RLE | None]]:
+        """Of each object that the truth shows, by its number, the masks of all frames; None without annotation."""
+        tracks = sorted({track for frame in self.truth for track in frame or ()})
+        empty = [rle.from_counts([height * width], (height, width)) for height, width in self.sizes]
+        return {
+            track: [
+                None if here is None else here.get(track, none) for here, none in zip(self.truth, empty, strict=True)
+            ]
+            for track in tracks
+        }
+
+    def pixels(self) -> list[Pixels]:
+        """The frames as they are stored, `[H, W, C]`.
+
+        Raises:
+            SegfolioError: they have been resized.
+        """
+        frames = []
+        for image_id, size, place in zip(self.image_ids, self.sizes, self.places, strict=True):
+            height, width = self.batch.sizes[place]
+            if (height, width) != tuple(size):
+                raise SegfolioError(
+                    f"{image_id} is resized before it is asked about by itself; leave out data.eval_transforms and "
+                    "data.test_transforms"
+                )
+            frames.append(to_pixels(self.batch.images[place, :, :height, :width].cpu()))
+        return frames
 
     def segments(self, frame: int, found: Mapping[int, RLE]) -> Segments:
         """What was found in a frame, of the labels of the truth."""
@@ -189,24 +233,90 @@ class FromFirstFrame(OfClips):
 
     def _click(self, tracker: Tracker, frame: int, image: EmbeddedImages, truth: dict[int, rle.Bools]) -> None:
         """Each object in turn gets its next click, until its mask is right."""
-        made = {track: [first_click(mask)] for track, mask in truth.items()}
+        firsts = {track: first_click(mask) for track, mask in truth.items()}
+        made = {track: [click] for track, click in firsts.items() if click is not None}
         for _ in range(self.clicks):
-            prompts = clicked({track: clicks for track, clicks in made.items() if clicks}, image)
-            if not len(prompts):
+            if not made:
                 break
-            found = tracker.prompt(frame, image, prompts)
+            found = tracker.prompt(frame, image, clicked(made, image.embedding[0].device))
             shown = (image.enlarge(found.masks.float(), 0) > 0).cpu().numpy()
             nexts = {track: next_click(truth[track], mask) for track, mask in zip(found.objects, shown, strict=True)}
             made = {track: [*made[track], click] for track, click in nexts.items() if click is not None}
 
 
-def clicked(clicks: Mapping[int, Sequence[Click | None]], image: EmbeddedImages) -> Prompts:
-    """All that were made for each object, equally many, as prompts of a frame."""
-    device = image.embedding[0].device
-    made = [[click for click in each if click is not None] for each in clicks.values()]
-    points = torch.tensor([[click[:2] for click in each] for each in made], device=device).reshape(len(made), -1, 2)
-    kinds = torch.tensor([[click.kind for click in each] for each in made], device=device, dtype=torch.int64)
-    return Prompts(torch.tensor(list(clicks), device=device, dtype=torch.int64), points, kinds.reshape(len(made), -1))
+class Rounds(OfClips):
+    """A simulated user corrects each object in one frame more in each round, see `inference.video_rounds`: the claim of
+    fewer interactions is the number of prompted frames that are needed with memory, and without.
+
+    Args:
+        mode: offline, where the frame of the lowest J is the next, or online, where the clip is gone through once.
+        memory: what was said in a frame is remembered in the others; without, each frame is asked about by itself, as
+            of a network of images.
+        rounds: that each object gets.
+        clicks: in a frame, at most.
+        kept_frames: of a clip, whose embeddings are kept between the rounds; those of the frames after are made again.
+
+    Raises:
+        SegfolioError: another mode, a number below 1; memory of a network that has none, frames that were resized
+            before they are asked about by themselves.
+    """
+
+    main_metric = "J_and_F_rounds"
+
+    def __init__(
+        self,
+        mode: Literal["offline", "online"] = "offline",
+        memory: bool = True,
+        rounds: int = ROUNDS,
+        clicks: int = CLICKS,
+        kept_frames: int = 128,
+    ) -> None:
+        if mode not in ("offline", "online"):
+            raise SegfolioError(f"mode of Rounds is {mode!r}, expected offline or online")
+        for name, number in (("rounds", rounds), ("clicks", clicks), ("kept_frames", kept_frames)):
+            if number < 1:
+                raise SegfolioError(f"Rounds: {name} is {number}; give at least 1")
+        self.mode, self.memory, self.rounds, self.clicks, self.kept_frames = mode, memory, rounds, clicks, kept_frames
+
+    @property
+    def words(self) -> str:
+        how = "followed through the others by memory" if self.memory else "each frame by itself"
+        return f"{self.rounds} prompted frames of each object at most, {self.mode}, {self.clicks} clicks in each, {how}"
+
+    def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
+        return [VideoRoundsMetric(labels, self.rounds)]
+
+    def of_clip(self, clip: Clip) -> list[Prediction]:
+        start = self._started(clip)
+        found = {track: self._of_object(start, truth) for track, truth in clip.objects().items()}
+        predictions = []
+        for frame, (image_id, size) in enumerate(zip(clip.image_ids, clip.sizes, strict=True)):
+            each = [
+                clip.segments(frame, {track: masks[k][frame] for track, masks in found.items()})
+                for k in range(self.rounds)
+            ]
+            predictions.append(Prediction(image_id, size, tracked=each[-1], tracked_rounds=each))
+        return predictions
+
+    def _of_object(self, start: Callable[[], Follower], truth: Sequence[RLE | None]) -> list[list[RLE]]:
+        if self.mode == "offline":
+            return offline(start(), truth, self.rounds, self.clicks)
+        return online(start, truth, self.rounds, self.clicks)
+
+    def _started(self, clip: Clip) -> Callable[[], Follower]:
+        """What makes a follower that knows nothing."""
+        if self.memory:
+            network, kept = remembering(clip.family.network), dict[int, EmbeddedImages]()
+
+            def embedded(frame: int) -> EmbeddedImages:
+                found = kept.get(frame) or clip.embedded(frame)
+                if len(kept) < self.kept_frames:
+                    kept[frame] = found
+                return found
+
+            return lambda: Remembering(network, embedded, len(clip))
+        asked, frames = Interactive(clip.family), clip.pixels()
+        return lambda: FrameByFrame(asked, frames)
 
 
 def remembering(network: PromptableNetwork) -> TrackingNetwork:
@@ -229,5 +339,8 @@ PRESETS: dict[str, PromptProtocol] = {
     "first_click": FromFirstFrame("clicks"),
     "first_3clicks": FromFirstFrame("clicks", 3),
     "first_mask_sav": FromFirstFrame(rules="sav"),
+    "offline": Rounds(),
+    "online": Rounds("online"),
+    "frame_by_frame": Rounds(memory=False),
 }
 """Protocols of clips by their ids."""
