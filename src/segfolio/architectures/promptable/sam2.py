@@ -56,6 +56,8 @@ class SAM2(TrackingNetwork):
         windows: side of these in each stage, in cells.
         background: side of its coarse table of positions.
         memory_layers: of the attention to memory.
+        memory_mlp: width of their MLPs.
+        memory_dropout: in them, in training.
         version: "2.1", or "2.0", which does not mark frames in which the object is not there, nor how long ago a
             pointer was.
         image_size: side of the square to which images are resized, in pixels, a multiple of 32.
@@ -101,6 +103,8 @@ class SAM2(TrackingNetwork):
         windows: Sequence[int] = (8, 4, 14, 7),
         background: int = 7,
         memory_layers: int = 4,
+        memory_mlp: int = 2048,
+        memory_dropout: float = 0.1,
         version: Literal["2.1", "2.0"] = "2.1",
         image_size: int = 1024,
         in_channels: int = 3,
@@ -116,7 +120,7 @@ class SAM2(TrackingNetwork):
         self.image_encoder = ImageEncoder(trunk)
         self.prompt_encoder = PromptEncoder(DIM, image_size, STRIDE, box_padding=True)
         self.mask_decoder = ObjectDecoder(DIM, fall_back)
-        self.memory_attention = MemoryAttention(DIM, memory_layers)
+        self.memory_attention = MemoryAttention(DIM, memory_layers, memory_mlp, memory_dropout)
         self.memory_encoder = MemoryEncoder(DIM)
         self.maskmem_tpos_enc = nn.Parameter(_normal(self.memory_frames + 1, 1, 1, MEMORY_DIM))
         self.no_mem_embed = nn.Parameter(_normal(1, 1, DIM))
@@ -160,10 +164,13 @@ class SAM2(TrackingNetwork):
     def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
         return self.mask_decoder.draw(reading, keep)
 
-    def sight(self, reading: Reading) -> Sighting:
+    def sight(self, reading: Reading, masks: Tensor | None = None) -> Sighting:
         iou, place = reading.iou.max(1)
         row = torch.arange(len(place), device=place.device)
-        masks = self.draw(reading, nn.functional.one_hot(place, reading.iou.shape[1]).bool())
+        if masks is None:
+            masks = self.draw(reading, nn.functional.one_hot(place, reading.iou.shape[1]).bool())
+        else:
+            masks = masks[row, place]
         assert reading.object_score is not None
         there = reading.object_score > 0
         pointer = self.obj_ptr_proj(reading.state[0][row, place])
