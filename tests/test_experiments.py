@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 CLAIMED = sorted((REPOSITORY / "experiments").glob(f"*/{CLAIMS}"))
 EXPERIMENTS = sorted(set((REPOSITORY / "experiments").glob("*/*.yaml")) - set(CLAIMED))
 CONTENT = {path: yaml.safe_load(path.read_text()) for path in EXPERIMENTS}
-MAIN = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "AR_1000", "teacher_mIoU")
+MAIN = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "AR_1000", "teacher_mIoU", "J_and_F")
 LENGTHS = {"size", "short_side", "short_sides", "long_side", "max_size", "window", "stride"}
 
 
@@ -86,6 +86,8 @@ def made_small(path: Path) -> dict[str, Any]:
     if data["dataset"]["class_path"].endswith(".CocoInstances"):  # written under COCO's own names
         data["dataset"]["init_args"] = {k: v for k, v in arguments.items() if k not in ("annotations", "images")}
     data.pop("remap", None)  # of classes that the fake data lack
+    if clip_frames := data.get("clip_frames"):
+        clip_frames["init_args"] = {**clip_frames.get("init_args", {}), "frames": 2}
     for transform in (*data.get("train_transforms", ()), *data.get("eval_transforms", ())):
         if transform["class_path"].endswith(".ResizeShortest"):
             transform["init_args"]["sizes"] = [64, 80]

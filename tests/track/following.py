@@ -34,7 +34,17 @@ def write_config(folder: Path, family: str = "Promptable", **network: Any) -> Pa
                 "architecture": {"class_path": "segfolio.architectures.promptable.sam2.SAM2", "init_args": arguments},
                 "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}},
             },
-        }
+        },
+        "data": {
+            "dataset": {
+                "class_path": "segfolio.data.datasets.MovingShapes",
+                "init_args": {"size": [32, 32], "train": 1, "val": 1, "test": 1},
+            },
+            "batch_size": 1,
+            "num_workers": 0,
+            "clip_frames": {"class_path": "segfolio.data.clips.ClipFrames", "init_args": {"frames": 2}},
+        },
+        "trainer": {"accelerator": "cpu", "max_steps": 1, "limit_val_batches": 0, "logger": False},
     }
     (folder / "sam2.yaml").write_text(yaml.safe_dump(content))
     return folder / "sam2.yaml"

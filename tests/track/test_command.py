@@ -438,6 +438,18 @@ def test_a_state_that_is_damaged_is_told(segfolio, given: Path, capsys) -> None:
     assert segfolio(*command(given)) == 0
 
 
+def test_the_network_of_a_run_on_videos_is_followed_with(segfolio, given: Path, tmp_path: Path, capsys) -> None:
+    assert segfolio(*command(given)) == 0, capsys.readouterr().err
+    folder = tmp_path / "video"
+    folder.mkdir()
+    config = write_config(folder, "Video")
+    assert segfolio("fit", "-c", config, "--output=run", "--trainer.enable_progress_bar=false") == 0
+    asked = ["--video", given / "park", "--prompts", given / "prompts.json"]
+    assert segfolio("track", "--ckpt_path=run", *asked) == 0, capsys.readouterr().err
+    assert segfolio("track", "-c", config, *asked, "--output=other") == 0, capsys.readouterr().err
+    assert content("run/tracked") == content("out") == content("other")
+
+
 def of_sam(given: Path) -> None:
     content = yaml.safe_load((given / "sam2.yaml").read_text())
     architecture = {"class_path": "segfolio.architectures.promptable.sam.SAM", "init_args": SAM.tiny}
