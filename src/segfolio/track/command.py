@@ -44,10 +44,10 @@ def track(arguments: Sequence[str]) -> None:
             f"{type(network).__name__} of {given.ckpt_path or given.config} answers to prompts, but does not follow "
             "objects through a video; give a checkpoint or a config of SAM 2"
         )
-    video = open_video(given.video, family.image_space)
+    video = open_video(given.video, family.image_space, given.exact)
     said = read_prompts(given.prompts, video)
     folder = OutputFolder(given.output or beside / "tracked", lambda: [*video.files(), *files_of(given.prompts)])
-    origin = origin_of(video, said, network, direction=given.direction)
+    origin = origin_of(video, said, network, direction=given.direction, exact=given.exact)
     family.to("cuda" if torch.cuda.is_available() else "cpu")
     with alone(folder):
         kept, written = Kept(folder, origin), Written(folder, video, family.image_space)
@@ -111,6 +111,11 @@ def _parsed(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
         choices=get_args(Direction),
         default="forwards",
         help="how the video is gone through, from the first prompt of each object that is met on the way",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="decode a video file by PyAV (the extra `video`), which seeks exactly and names each damaged frame",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to; tracked/ in the run's folder, or here")
     parser.epilog = (

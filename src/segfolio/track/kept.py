@@ -24,6 +24,7 @@ SECONDS = 20.0
 """Between two times that a tracker is kept; what was tracked since is tracked again."""
 
 _FORM = 1  # of the files, and of how a video is gone through
+_WORDS = {"exact": "decoder"}  # of what an origin holds
 _ORIGIN, _STATE = "tracking.json", "state.pt"
 
 
@@ -59,7 +60,7 @@ class Kept:
         self._file, there = folder.path(_STATE), folder.path(_ORIGIN)
         if there.is_file():
             then = json.loads(there.read_bytes())
-            if other := [name for name in {**then, **origin} if then.get(name) != origin.get(name)]:
+            if other := [_WORDS.get(k, k) for k in {**then, **origin} if then.get(k) != origin.get(k)]:
                 raise SegfolioError(
                     f"{folder.root} holds what was tracked before with another {' and another '.join(other)}; give "
                     "another --output, or remove it"
