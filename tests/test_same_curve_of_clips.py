@@ -19,7 +19,7 @@ from tests.families.test_video_training import SMALL
 from tests.seen import seen
 from tests.test_distributed import command
 
-SEED, STEPS, FRAMES = 2, 4, 3
+SEED, STEPS, FRAMES = 7, 4, 3
 PROMPTS = {"max_objects": 2, "clicks": 1}
 CONFIG: dict[str, Any] = {
     "seed_everything": SEED,

@@ -268,12 +268,12 @@ def test_a_click_of_the_truth_is_on_the_object_whatever_is_shown() -> None:
 
 
 def test_one_clip_is_learned() -> None:
-    """From the first frame's mask: by J and F of what a tracker then finds in the frames after it."""
+    """Two objects by the first frame's masks: by J and F of what a tracker then finds in the frames after it."""
     prompts = planned("mask")
-    model, given = family(prompts, lr=2e-3), clips(1, prompts=prompts)
+    model, given = family(prompts, criterion=PromptLoss(supervise_all_iou=True)), clips(1, prompts=prompts)
     (optimizer,), _ = model.configure_optimizers()
     totals = list[float]()
-    for _ in range(120):
+    for _ in range(80):
         loss = torch.stack([*model.compute_losses(given).values()]).sum()
         optimizer.zero_grad()
         loss.backward()
