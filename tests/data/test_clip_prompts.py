@@ -138,6 +138,13 @@ def test_a_clip_of_one_frame_is_asked_for_by_points_or_boxes() -> None:
     assert all(list(plan.first) == [0] and plan.corrected == {0} for plan in plans)
 
 
+def test_a_frame_at_least_is_left_to_be_found() -> None:
+    """Of two, both may be asked for by points, and one be given by masks."""
+    plans = [ClipPrompts().plan(0, step, 2) for step in range(200)]
+    assert {len(plan.first) for plan in plans if plan.first[0] == "mask"} == {1}
+    assert {len(plan.first) for plan in plans if plan.first[0] != "mask"} == {1, 2}
+
+
 def test_the_same_draw_is_the_same_clip() -> None:
     dataset = MovingShapes(None, "train", size=(48, 48), frames=9, train=3)
     loaded = Augmented(dataset, [], ClipPrompts(), clip_frames=ClipFrames(4, (1, 2)))

@@ -142,6 +142,7 @@ def test_an_object_that_is_followed_has_one_number_and_colour_in_all_frames():
     (nothing,) = views(Prediction("a/2", SIZE, tracked=followed(masks(), [], [])), Target(), LABELS)
     assert nothing.prediction.ids.dtype.kind == "i"  # numbers by which colours are looked up
     assert not nothing.prediction.ids.any()
+    assert nothing.prediction.ids.dtype.kind == "i"
 
 
 def test_nothing_found_and_nothing_there():

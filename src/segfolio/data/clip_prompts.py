@@ -90,7 +90,7 @@ class ClipPrompts:
         """In all processes and passes."""
         rng = np.random.default_rng([seed, step])
         given = rng.random() < self.mask_probability and frames > 1
-        most = min(self.prompted_frames, frames)
+        most = min(self.prompted_frames, frames - given)  # of frames whose masks are all given nothing is learned
         first = int(rng.integers(1, most, endpoint=True))
         corrected = int(rng.integers(first, most, endpoint=True))
         chosen = [0, *(1 + rng.permutation(frames - 1)).tolist()]

@@ -1,5 +1,6 @@
 """Learning-rate schedules that torch does not have."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -87,6 +88,29 @@ class WarmupStep(LambdaLR):
         return decay * warm_up(step, self.warmup_iters, self.warmup_factor)
 
 
+class CosineTo(LambdaLR):
+    """Half a cosine from each group's learning rate to a part of it (SAM 2's release: to a tenth).
+
+    Args:
+        total_iters: optimiser steps until it is that part.
+        last: the part.
+
+    Raises:
+        SegfolioError: a number that is out of range.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int, last: float = 0.1) -> None:
+        _check(self, 1, total_iters=total_iters)
+        _check(self, 0, last=last)
+        self.total_iters, self.last = total_iters, last
+        super().__init__(optimizer, self.factor)
+
+    def factor(self, step: int) -> float:
+        """Of the learning rate at a step."""
+        done = min(1.0, step / self.total_iters)
+        return self.last + (1 - self.last) * (1 + math.cos(math.pi * done)) / 2
+
+
 class TwoStageWarmupPoly(LambdaLR):
     """Linear warm-up of the new parts, then of the others, each followed by `(1 - its share of the way) ** power`.
 
@@ -145,7 +169,7 @@ def warm_up(step: int, iters: int, first: float) -> float:
 
 def planned_steps(schedule: object) -> int | None:
     """After which the learning rate of a decay to the end of training stays what it is."""
-    decays = WarmupPoly | TwoStageWarmupPoly | PolynomialLR
+    decays = WarmupPoly | CosineTo | TwoStageWarmupPoly | PolynomialLR
     return schedule.total_iters if isinstance(schedule, decays) else None
 
 

@@ -161,8 +161,9 @@ class FromFirstFrame(OfClips):
     Args:
         prompt: the mask of the truth, the box around it, or clicks in the middle of it and then of the deepest error.
         clicks: how many, at most.
-        rules: by which J and F are measured, see `VideoMetric`. By those of DAVIS an object's pixel is no other's: that
-            of the highest logit has it. By those of SA-V objects may overlap.
+        rules: by which J and F are measured, see `VideoMetric`.
+        overlap: a pixel may be of several objects, and not of that of the highest logit alone; if not given, by the
+            rules of SA-V, whose objects do, and not by those of DAVIS.
         holes: up to how many cells of the network's masks a hole is filled; the release measures without.
 
     Raises:
@@ -177,12 +178,14 @@ class FromFirstFrame(OfClips):
         clicks: int = 1,
         rules: Rules = "davis",
         holes: int = 0,
+        overlap: bool | None = None,
     ) -> None:
         if prompt not in ("mask", "box", "clicks"):
             raise SegfolioError(f"prompt of FromFirstFrame is {prompt!r}, expected mask, box or clicks")
         if clicks < 1 or holes < 0:
             raise SegfolioError(f"FromFirstFrame: {clicks} clicks and holes of {holes} cells; give at least 1 and 0")
         self.prompt, self.clicks, self.rules, self.holes = prompt, clicks, rules, holes
+        self.overlap = rules == "sav" if overlap is None else overlap
 
     @property
     def words(self) -> str:
@@ -211,7 +214,7 @@ class FromFirstFrame(OfClips):
         followed = tracker.follow(frame, image)
         logits = image.enlarge(followed.masks.float(), 0)
         masks = logits > 0
-        if self.rules == "davis":
+        if not self.overlap:
             masks &= logits == logits.amax(0)
         coded = rle.encode(masks.cpu().numpy())
         areas = rle.areas(coded)
