@@ -173,6 +173,26 @@ def test_a_file_is_followed_as_the_frames_that_are_decoded_from_it(segfolio, giv
     assert all((found[key] == mask).all() for key, mask in expected.items())
 
 
+def test_a_file_that_is_decoded_exactly_gives_the_same(segfolio, given: Path, capsys) -> None:
+    """Of which OpenCV's decoding is exact as well."""
+    pytest.importorskip("av")
+    asked = command(given, "--direction=both", video="street.mp4")
+    assert segfolio(*asked) == 0, capsys.readouterr().err
+    assert segfolio(*asked, "--exact") == 2
+    assert "with another decoder; give another --output" in capsys.readouterr().err
+    assert segfolio(*asked, "--exact", "--output=other") == 0
+    found, expected = masks_of("out"), masks_of("other")
+    assert found.keys() == expected.keys()
+    assert all((found[key] == mask).all() for key, mask in expected.items())
+
+
+def test_what_to_install_to_decode_exactly_is_told(segfolio, given: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert segfolio(*command(given, video="street.mp4"), "--exact") == 2
+    assert "install it with `pip install 'segfolio[video]'`, or leave it to OpenCV" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def content(folder: str) -> dict[str, bytes]:
     """All that is left, but for what is kept to go on."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())

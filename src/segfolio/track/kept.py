@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pickle
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from torch import nn
 from segfolio.data.videos import Video
 from segfolio.errors import SegfolioError
 from segfolio.files import OutputFolder, write_atomically
-from segfolio.inference import track
 from segfolio.inference.track import Tracker
 from segfolio.track.prompts import Said
 
@@ -78,8 +78,12 @@ class Kept:
         """
         if not self._file.is_file():
             return State()
-        own: list[Any] = [
-            each for each in vars(track).values() if isinstance(each, type) and each.__module__ == track.__name__
+        modules = [module for name, module in sys.modules.items() if name.startswith("segfolio.inference.")]
+        own: list[Any] = [  # of which a tracker may consist
+            each
+            for module in modules
+            for each in vars(module).values()
+            if isinstance(each, type) and each.__module__ == module.__name__
         ]
         try:
             with torch.serialization.safe_globals(own):
