@@ -34,6 +34,7 @@ COMMANDS = {
     "test": Command("segfolio.experiment:test", "--ckpt_path FILE", "figures of the test, beside the paper's"),
     "predict": Command("segfolio.experiment:predict", "--ckpt_path FILE [--data.images DIR]", "masks of your images"),
     "prompt": Command("segfolio.prompting.command:prompt", "--ckpt_path FILE --image F", "masks by points and boxes"),
+    "track": Command("segfolio.track.command:track", "--ckpt_path FILE --video V --prompts F", "objects of a video"),
     "replicate": Command("segfolio.replicate:replicate", "CONFIG [--seeds 0 1 2] [--KEY VALUE ...]", "fit and test"),
     "results": Command("segfolio.ledger.command:results", "[WORD ...] [--state STATE]", "the papers' figures and ours"),
     "speed": Command("segfolio.speed.command:speed", "CONFIG CONFIG ... [--device cuda]", "times of a paper's table"),

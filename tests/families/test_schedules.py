@@ -1,3 +1,4 @@
+import math
 import warnings
 from functools import partial
 
@@ -67,6 +68,20 @@ def test_steps_and_their_warm_up():
     assert rates(3, WarmupStep, milestones=[2], warmup_iters=0) == pytest.approx([2.0, 2.0, 0.2])
 
 
+def test_half_a_cosine_to_a_part_of_each_group_s_rate():
+    """A tenth in SAM 2's release, at the end and from there on; half the way it is in the middle."""
+    expected = [0.1 + 0.9 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)] + [0.1, 0.1]
+    assert rates(6, WarmupCosine, total_iters=4, part=0.1) == pytest.approx([2 * factor for factor in expected])
+    assert expected[2] == pytest.approx(0.55)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": lr} for lr in (1.0, 10.0)]
+    optimizer = torch.optim.SGD(groups)
+    scheduler = WarmupCosine(optimizer, total_iters=2, part=0.5)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 5.0])
+
+
 @pytest.mark.parametrize(
     ("schedule", "arguments", "said"),
     [
@@ -76,6 +91,8 @@ def test_steps_and_their_warm_up():
         (WarmupPoly, {"total_iters": 9, "min_lr": 3.0}, "min_lr is 3, above the learning rate of 2 that decays to it"),
         (WarmupStep, {"milestones": [9], "gamma": -0.1}, "WarmupStep: gamma is -0.1; give at least 0"),
         (WarmupStep, {"milestones": [9], "warmup_iters": -1}, "warmup_iters is -1"),
+        (WarmupCosine, {"total_iters": 0}, "WarmupCosine: total_iters is 0; give at least 1"),
+        (WarmupCosine, {"total_iters": 9, "part": -0.1}, "part is -0.1; give at least 0"),
         (TwoStageWarmupPoly, {"total_iters": 1500, "later": []}, "total_iters is 1500; give at least 1501"),
     ],
 )

@@ -13,16 +13,22 @@ from lightning.pytorch import Trainer
 from segfolio.architectures.dilated.pspnet import PSPNet
 from segfolio.architectures.mask_classification.mask2former import Mask2Former
 from segfolio.architectures.promptable.sam import SAM
+from segfolio.architectures.promptable.sam2 import SAM2
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.callbacks.predictions import PredictionWriter
-from segfolio.data.datasets import Shapes
+from segfolio.data.clip_prompts import ClipPrompts
+from segfolio.data.clips import ClipFrames
+from segfolio.data.datasets import MovingShapes, Shapes
 from segfolio.data.module import DataModule
-from segfolio.families import Detection, MaskClassification, PerPixel, Promptable
+from segfolio.families import Detection, MaskClassification, PerPixel, Promptable, Video
 from segfolio.families.base import Family
+from segfolio.inference.asking import PromptProtocol
 from segfolio.inference.dense_test import Protocols
+from segfolio.inference.everything import Everything
 from segfolio.inference.prompt_protocols import Clicks
 from segfolio.inference.prompt_test import PromptProtocols
 from segfolio.inference.protocols import MultiScale
+from segfolio.inference.video_protocols import FromFirstFrame, Rounds
 from segfolio.losses import OHEM, CrossEntropy, Dice, Focal, MaskClassificationLoss
 from segfolio.metrics import BoundaryF1, BoundaryIoU, Hausdorff95
 from segfolio.viz.callback import PredictionPictures
@@ -32,10 +38,11 @@ OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 
 @dataclass
 class WholeRun:
-    """A family on Shapes, by the name that a test shows."""
+    """A family on Shapes, or on their clips, by the name that a test shows."""
 
     name: str
     make: Callable[[], Family]
+    clips: bool = False
 
     def __call__(self, folder: Path, **arguments: Any) -> dict[str, float]:
         """Two steps and a validation, the test, the prediction, with pictures and files; returns the test's figures."""
@@ -60,7 +67,8 @@ class WholeRun:
 
     def _prepared(self, folder: Path, **arguments: Any) -> tuple[Trainer, Family, DataModule]:
         torch.manual_seed(0)
-        family, dataset = self.make(), partial(Shapes, size=(64, 96), train=4, val=2, test=2)
+        family, counts = self.make(), {"train": 4, "val": 2, "test": 2}
+        images, clips = partial(Shapes, size=(64, 96), **counts), partial(MovingShapes, size=(64, 64), **counts)
         trainer = Trainer(
             max_epochs=1,
             logger=False,
@@ -72,7 +80,11 @@ class WholeRun:
             callbacks=[PredictionPictures(count=1), PredictionWriter()],
             **arguments,
         )
-        return trainer, family, DataModule(lambda root, split: dataset(root, split), batch_size=2, num_workers=0)
+        dataset = partial(clips, frames=4) if self.clips else images
+        data = DataModule(
+            lambda root, split: dataset(root, split), batch_size=2, num_workers=0, clip_frames=ClipFrames(3)
+        )
+        return trainer, family, data
 
 
 def per_pixel() -> Family:
@@ -106,10 +118,28 @@ def promptable() -> Family:
     return Promptable(Shapes.labels, network, optimizer=OPTIMIZER, validation=Clicks(2), test=test)
 
 
+def video() -> Family:
+    also: dict[str, str | PromptProtocol] = {
+        "clicks": FromFirstFrame("clicks", 2),
+        "rounds": Rounds("online", rounds=2, clicks=2),
+        "by_itself": Rounds(memory=False, rounds=1),
+    }
+    network, prompts = partial(SAM2, **{**SAM2.tiny, "image_size": 64}), ClipPrompts(max_objects=2, clicks=2)
+    return Video(
+        Shapes.labels,
+        network,
+        optimizer=OPTIMIZER,
+        prompts=prompts,
+        test=PromptProtocols("first_mask", also),
+        predict_with=Everything(points_per_side=2),
+    )
+
+
 WHOLE_RUNS = [
     WholeRun("per_pixel", per_pixel),
     WholeRun("semantic", partial(mask_classification, "semantic", points=None)),
     WholeRun("panoptic", partial(mask_classification, "panoptic")),
     WholeRun("region_based", region_based),
     WholeRun("promptable", promptable),
+    WholeRun("video", video, clips=True),
 ]

@@ -17,9 +17,9 @@ SIZES = ((256, 256), (200, 256), (256, 37), (480, 640), (123, 97), (31, 20), (1,
 ROUNDING = 1e-6  # the part of the pixels in which two orders of the same sum may differ
 
 
-def images(*sizes: Size) -> EmbeddedImages:
+def images(*sizes: Size, through_square: bool = True) -> EmbeddedImages:
     network = PromptableNetwork()
-    network.image_size, network.mask_size = 4 * CELLS, CELLS
+    network.image_size, network.mask_size, network.through_square = 4 * CELLS, CELLS, through_square
     return EmbeddedImages(network, (), sizes)
 
 
@@ -37,18 +37,22 @@ def stability(enlarged: np.ndarray, offset: float) -> np.ndarray:
         return inner.astype(np.float32) / outer.astype(np.float32)
 
 
+@pytest.mark.parametrize("through_square", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_pixels_are_those_of_the_mask_enlarged_as_a_whole(size: Size) -> None:
-    masks, embedded = logits(30), images(size)
+def test_the_pixels_are_those_of_the_mask_enlarged_as_a_whole(size: Size, through_square: bool) -> None:
+    masks, embedded = logits(30), images(size, through_square=through_square)
     expected = embedded.enlarge(torch.from_numpy(masks), 0).numpy() > 0
     reader = MaskRuns.of(embedded, 0)
     assert (rle.decode([reader.runs(mask) for mask in masks], size) != expected).mean() <= ROUNDING
 
 
+@pytest.mark.parametrize("through_square", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("threshold", [0.0, 0.7, 0.8])
-def test_stable_masks_are_those_that_counting_all_pixels_finds_stable(size: Size, threshold: float) -> None:
-    masks, embedded, offset = logits(60, seed=1), images(size), 0.3
+def test_stable_masks_are_those_that_counting_all_pixels_finds_stable(
+    size: Size, threshold: float, through_square: bool
+) -> None:
+    masks, embedded, offset = logits(60, seed=1), images(size, through_square=through_square), 0.3
     enlarged = embedded.enlarge(torch.from_numpy(masks), 0).numpy()
     expected = stability(enlarged, offset)
     kept = expected >= np.float32(threshold) if threshold else np.ones_like(expected, np.bool_)

@@ -140,7 +140,9 @@ def test_an_object_that_is_followed_has_one_number_and_colour_in_all_frames():
     assert first.errors()[0].sum() == 6  # the last column; what is not followed is no truth
     assert second.truth is None
     (nothing,) = views(Prediction("a/2", SIZE, tracked=followed(masks(), [], [])), Target(), LABELS)
+    assert nothing.prediction.ids.dtype.kind == "i"  # numbers by which colours are looked up
     assert not nothing.prediction.ids.any()
+    assert nothing.prediction.ids.dtype.kind == "i"
 
 
 def test_nothing_found_and_nothing_there():

@@ -119,33 +119,20 @@ class PromptSampling:
             chosen = chosen.with_masks(chosen.masks)
         prompts = Prompts(
             of=torch.arange(len(chosen)),
-            points=_points_in(masks, rng),
+            points=points_in(masks, rng),
             kinds=torch.full((len(chosen), 1), OBJECT),
-            boxes=self._boxes(masks, rng),
+            boxes=noisy_boxes(masks, rng, self.box_noise, self.most_box_noise),
         )
         target = replace(target, semantic=None, segments=chosen.compact(), weight=None)
         return replace(sample, target=target, prompts=prompts, extras={"clicks": self._clicks(rng)})
 
     def _chosen(self, segments: Segments, rng: np.random.Generator) -> Segments:
-        areas, (height, width) = _areas(segments), segments.size
+        areas, (height, width) = areas_of(segments), segments.size
         wanted = (areas >= self.min_area) & (areas <= self.max_area * height * width) & ~segments.crowd.numpy()
         if segments.box_only is not None:
             wanted &= ~segments.box_only.numpy()
         places = rng.permutation(np.flatnonzero(wanted))[: self.max_objects]
         return segments[torch.from_numpy(np.sort(places))]
-
-    def _boxes(self, masks: rle.Bools, rng: np.random.Generator) -> Tensor:
-        """`[P, 4]` around each mask, each side moved, inside the image."""
-        size = np.array(masks.shape[:0:-1] * 2)  # of x, y, x, y
-        noise, exact = rng.normal(0.0, self.box_noise, (len(masks), 4)), np.zeros((len(masks), 4))
-        for box, mask in zip(exact, masks, strict=True):
-            columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-        extent = np.tile(exact[:, 2:] - exact[:, :2], 2)
-        moved = exact + (noise * extent).clip(-self.most_box_noise, self.most_box_noise)
-        moved = moved.clip(0, size)
-        upright = (moved[:, :2] < moved[:, 2:]).all(1, keepdims=True)
-        return torch.from_numpy(np.where(upright, moved, exact)).float()
 
     def _clicks(self, rng: np.random.Generator) -> Tensor:
         places = rng.random((self.max_objects, self.rounds), np.float32)
@@ -155,7 +142,7 @@ class PromptSampling:
         return torch.from_numpy(places)
 
 
-def _areas(segments: Segments) -> npt.NDArray[np.int64]:
+def areas_of(segments: Segments) -> npt.NDArray[np.int64]:
     """Pixels of each segment, `[N]`; no mask is decoded."""
     if isinstance(segments.form, list):
         return rle.areas(segments.form)
@@ -164,11 +151,30 @@ def _areas(segments: Segments) -> npt.NDArray[np.int64]:
     return segments.form.sum((1, 2)).numpy()
 
 
-def _points_in(masks: rle.Bools, rng: np.random.Generator) -> Tensor:
-    """`[P, 1, 2]`: the centre of a pixel of each mask, all with equal probability."""
+def noisy_boxes(masks: rle.Bools, rng: np.random.Generator, noise: float, most: float) -> Tensor:
+    """`[P, 4]` around each mask, each side moved, inside the image; NaN around an empty one.
+
+    Args:
+        noise: standard deviation, in parts of the box's extent in that direction.
+        most: in pixels.
+    """
+    size = np.array(masks.shape[:0:-1] * 2)  # of x, y, x, y
+    moves, exact = rng.normal(0.0, noise, (len(masks), 4)), np.full((len(masks), 4), np.nan)
+    for box, mask in zip(exact, masks, strict=True):
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        if len(rows):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    extent = np.tile(exact[:, 2:] - exact[:, :2], 2)
+    moved = (exact + (moves * extent).clip(-most, most)).clip(0, size)
+    upright = (moved[:, :2] < moved[:, 2:]).all(1, keepdims=True)
+    return torch.from_numpy(np.where(upright, moved, exact)).float()
+
+
+def points_in(masks: rle.Bools, rng: np.random.Generator) -> Tensor:
+    """`[P, 1, 2]`: the centre of a pixel of each mask, all with equal probability; of an empty one of any pixel."""
     points = np.zeros((len(masks), 1, 2), np.float32)
     for point, mask, place in zip(points, masks, rng.random(len(masks)), strict=True):
-        inside = np.flatnonzero(mask)
+        inside = np.flatnonzero(mask if mask.any() else ~mask)
         y, x = divmod(inside[int(place * len(inside))], mask.shape[1])
         point[0] = x + 0.5, y + 0.5
     return torch.from_numpy(points)

@@ -267,11 +267,12 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def open_video(path: Path, space: ImageSpace = RGB) -> Video:
+def open_video(path: Path, space: ImageSpace = RGB, exact: bool = False) -> Video:
     """A folder of frames or a video file, ready to be read.
 
     Args:
         space: of the frames; a video file has RGB of 8 bits alone.
+        exact: decode a file by PyAV, see `segfolio.data.exact_videos`, and not by OpenCV.
 
     Raises:
         SegfolioError: neither, or a video that cannot be read as far as it shows without decoding; which frame.
@@ -281,12 +282,18 @@ def open_video(path: Path, space: ImageSpace = RGB) -> Video:
     elif is_video(path):
         if wrong := space.misfit(3, "uint8"):
             raise SegfolioError(f"{path} is {wrong}; give the frames as a folder of images")
-        video = VideoFile(path)
+        video = _exact(path) if exact else VideoFile(path)
     else:
         found = "it is none of these" if path.exists() else "there is nothing"
         raise SegfolioError(f"{path}: {found}; expected a folder of frames or a video ({', '.join(VIDEO_SUFFIXES)})")
     raise_problems(video.problems(), of=f"{path}, {counted(len(video), 'frame')}")
     return video
+
+
+def _exact(path: Path) -> Video:
+    from segfolio.data.exact_videos import ExactVideoFile
+
+    return ExactVideoFile(path)
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

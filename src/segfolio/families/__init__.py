@@ -5,5 +5,6 @@ from segfolio.families.distillation import Distillation
 from segfolio.families.mask_classification import MaskClassification
 from segfolio.families.per_pixel import PerPixel
 from segfolio.families.promptable import Promptable
+from segfolio.families.video import Video
 
-__all__ = ["Detection", "Distillation", "MaskClassification", "PerPixel", "Promptable"]
+__all__ = ["Detection", "Distillation", "MaskClassification", "PerPixel", "Promptable", "Video"]

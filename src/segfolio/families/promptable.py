@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from segfolio.data.labels import ANYTHING, LabelSpace
@@ -15,7 +14,7 @@ from segfolio.data.sample import Batch, Prediction, Sample, Size
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.checkpoint import check_fits
-from segfolio.families.prompt_rounds import losses_of_rounds
+from segfolio.families.prompt_rounds import losses_of_rounds, with_all
 from segfolio.families.transfer import transfer
 from segfolio.inference.asking import PromptProtocol
 from segfolio.inference.embedding_store import EmbeddingStore, origin_of
@@ -130,10 +129,7 @@ class Promptable(Family):
             images = self.embedded(batch.images, batch.sizes)
         first = self.prompts.first_prompt(self.seed, self.global_step)
         losses = losses_of_rounds(images, batch, first, self.criterion, self.recompute_rounds)
-        # no parameter is unused, whatever was asked: other processes would wait for its gradient
-        parameters = [p.flatten()[0].float() for p in self.network.parameters() if p.requires_grad]
-        nothing = 0 * torch.stack(parameters).sum()
-        return {name: losses.get(name, 0) + nothing for name in losses or LOSSES}
+        return with_all(losses, self.network, LOSSES)
 
     def make_metrics(self) -> list[Evaluator]:
         return self.validation.evaluators(self.labels)

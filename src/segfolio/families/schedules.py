@@ -139,21 +139,24 @@ class TwoStageWarmupPoly(LambdaLR):
 
 
 class WarmupCosine(LRScheduler):
-    """Linear warm-up from 0, and half a cosine from the full learning rate to `min_lr` (PMT, arXiv 2603.25398).
+    """Linear warm-up from 0, and half a cosine from the full learning rate to its end.
 
     Args:
-        total_iters: optimiser steps until the learning rate is `min_lr`.
+        total_iters: optimiser steps until the end.
         warmup_iters: steps of the warm-up.
-        min_lr: of every parameter group.
+        min_lr: the end, of every parameter group (PMT, arXiv 2603.25398: 1e-9).
+        part: or the part of each group's learning rate that is left (SAM 2's fine-tuning: 0.1), if that is more.
 
     Raises:
         SegfolioError: a number that is out of range, as a warm-up that takes all steps.
     """
 
-    def __init__(self, optimizer: Optimizer, total_iters: int, warmup_iters: int = 0, min_lr: float = 0.0) -> None:
-        _check(self, 0, warmup_iters=warmup_iters, min_lr=min_lr)
+    def __init__(
+        self, optimizer: Optimizer, total_iters: int, warmup_iters: int = 0, min_lr: float = 0.0, part: float = 0.0
+    ) -> None:
+        _check(self, 0, warmup_iters=warmup_iters, min_lr=min_lr, part=part)
         _check(self, 1 + warmup_iters, total_iters=total_iters)
-        self.total_iters, self.warmup_iters, self.min_lr = total_iters, warmup_iters, min_lr
+        self.total_iters, self.warmup_iters, self.min_lr, self.part = total_iters, warmup_iters, min_lr, part
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
@@ -161,7 +164,8 @@ class WarmupCosine(LRScheduler):
         if self.last_epoch < self.warmup_iters:
             return [lr * self.last_epoch / self.warmup_iters for lr in self.base_lrs]
         done = min(1.0, (self.last_epoch - self.warmup_iters) / (self.total_iters - self.warmup_iters))
-        return [self.min_lr + (lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2 for lr in self.base_lrs]
+        ends = [(lr, max(self.min_lr, self.part * lr)) for lr in self.base_lrs]
+        return [end + (lr - end) * (1 + math.cos(math.pi * done)) / 2 for lr, end in ends]
 
 
 def warm_up(step: int, iters: int, first: float) -> float:

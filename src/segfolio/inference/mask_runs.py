@@ -2,6 +2,8 @@
 
 The pixels are those of `EmbeddedImages.enlarge(logits) > 0`, which enlarges to the padded square and resizes what is
 cut from it, but for rounding: the two steps are one sparse matrix for each direction, whose float32 weights are theirs.
+Where there is no such square, the masks themselves stand for it.
+
 Only the rows and columns in which a pixel can be on the object are computed, one mask after the other, so that no stack
 of masks of the image's size is ever held.
 """
@@ -42,8 +44,9 @@ class MaskRuns:
 
     @classmethod
     def of(cls, embedded: EmbeddedImages, image: int, corner: Size = (0, 0), whole: Size | None = None) -> Self:
-        network = embedded.network
-        return cls(network.mask_size, network.image_size, embedded.seen[image], embedded.sizes[image], corner, whole)
+        network, cells = embedded.network, embedded.network.mask_size
+        side, fit = (network.image_size, embedded.seen[image]) if network.through_square else (cells, (cells, cells))
+        return cls(cells, side, fit, embedded.sizes[image], corner, whole)
 
     def runs(self, logits: Floats) -> RLE:
         """Where a mask `[cells, cells]` is above 0."""

@@ -20,6 +20,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.prompts import Prompts
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError, did_you_mean
+from segfolio.inference import video_protocols
 from segfolio.inference.asking import (
     Answer,
     Asked,
@@ -233,6 +234,7 @@ PRESETS: dict[str, PromptProtocol] = {
     "boxes": Boxes(),
     "everything": Everything(),
     "everything_transformers": TRANSFORMERS,
+    **video_protocols.PRESETS,
 }
-"""Protocols by their ids: the usual 20 clicks of interactive segmentation, as many as validation takes, boxes, and what
-is found where nobody asks, as segment-anything and as transformers' pipeline find it."""
+"""Protocols by their ids: the usual 20 clicks of interactive segmentation, as many as validation takes, boxes, what is
+found where nobody asks, as segment-anything and as transformers' pipeline find it, and those of clips."""

@@ -62,7 +62,9 @@ class EmbeddedImages:
 
     def enlarge(self, masks: Tensor, image: int) -> Tensor:
         """Mask logits `[N, h, w]` of an image, of any type, at its own size, `[N, H, W]`, as the original does it:
-        enlarged to the padded square, cut to the image, resized."""
+        enlarged to the padded square, cut to the image, resized; or at once, see `PromptableNetwork`."""
+        if not self.network.through_square:
+            return interpolate(masks[:, None], self.sizes[image], mode="bilinear")[:, 0]
         side = self.network.image_size
         height, width = self.seen[image]
         square = interpolate(masks[:, None], (side, side), mode="bilinear")[:, :, :height, :width]

@@ -7,16 +7,21 @@ next. **Online** it is gone through once: the user stops at the first frame whos
 on; what has been seen stays.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from segfolio.data.formats import rle
 from segfolio.data.formats.rle import RLE, Bools
+from segfolio.data.prompts import Prompts
 from segfolio.inference.clicks import Click, next_click
 from segfolio.inference.interactive import Interactive
+from segfolio.inference.prompting import EmbeddedImages
+from segfolio.inference.track import Tracked, Tracker
+from segfolio.layers.tracking import TrackingNetwork
 from segfolio.metrics.video import jaccard
 
 ROUNDS, CLICKS, LOW = 8, 3, 0.75
@@ -60,6 +65,31 @@ class FrameByFrame:
 
     def follow(self, frame: int) -> Bools:
         return self._masks.get(frame, np.zeros(self.frames[frame].shape[:2], np.bool_))
+
+
+class Remembering:
+    """A network with memory as a `Follower`: it knows all that it was told of the object, and what it has seen of it
+    since.
+
+    Args:
+        network: in evaluation.
+        embedded: gives a frame of the clip.
+        frames: of the clip.
+        holes: see `Tracker`.
+    """
+
+    def __init__(
+        self, network: TrackingNetwork, embedded: Callable[[int], EmbeddedImages], frames: int, holes: int = 0
+    ) -> None:
+        self.embedded, self.tracker = embedded, Tracker(network, frames, keep=None, holes=holes)
+
+    def click(self, frame: int, clicks: Sequence[Click]) -> Bools:
+        image = self.embedded(frame)
+        return _drawn(image, self.tracker.prompt(frame, image, clicked({0: clicks}, image.embedding[0].device)))
+
+    def follow(self, frame: int) -> Bools:
+        image = self.embedded(frame)
+        return _drawn(image, self.tracker.follow(frame, image))
 
 
 def offline(follower: Follower, truth: Truth, rounds: int = ROUNDS, clicks: int = CLICKS) -> list[list[RLE]]:
@@ -143,6 +173,19 @@ class _User:
         mask = self.truth[frame]
         assert mask is not None
         return mask
+
+
+def _drawn(image: EmbeddedImages, tracked: Tracked) -> Bools:
+    """Of the one object that is followed."""
+    found: Bools = (image.enlarge(tracked.masks.float(), 0)[0] > 0).cpu().numpy()
+    return found
+
+
+def clicked(clicks: Mapping[int, Sequence[Click]], device: torch.device) -> Prompts:
+    """All clicks that were made for each object, equally many, as prompts of a frame."""
+    points = torch.tensor([[click[:2] for click in each] for each in clicks.values()], device=device)
+    kinds = torch.tensor([[click.kind for click in each] for each in clicks.values()], device=device)
+    return Prompts(torch.tensor(list(clicks), device=device), points, kinds)
 
 
 def _worst(found: Sequence[RLE], truth: Truth, prompted: Sequence[int]) -> int | None:

@@ -205,22 +205,30 @@ class MemoryAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, image: Tensor, memory: Tensor, positions: Tensor, unplaced: int, attended: Tensor | None = None
+        self,
+        image: Tensor,
+        memory: Tensor,
+        positions: Tensor,
+        unplaced: int,
+        attended: Tensor | None = None,
+        memory_side: int | None = None,
     ) -> Tensor:
         """Embeddings `[P, C, h, h]`, or `[1, C, h, h]` of one frame, to `[P, C, h, h]`.
 
         Args:
-            memory: `[P, S, 64]`, of squares of h x h cells and, at the end, `unplaced` that are of no cell.
+            memory: `[P, S, 64]`, of squares of cells and, at the end, `unplaced` that are of no cell.
             positions: `[P, S, 64]`, added to it where it is a key.
             attended: `[P, S]` bool, which of it is there; all if not given.
+            memory_side: of the squares, in cells; h if not given.
         """
         side = image.shape[-1]
         with torch.no_grad():
             own = 0.1 * sine_positions(side, image.shape[1], image.device)
             rotation = rotation_of(side, image.shape[1], image.device)
-            squares = (memory.shape[1] - unplaced) // len(rotation)
+            of_square = rotation if memory_side is None else rotation_of(memory_side, image.shape[1], image.device)
+            squares = (memory.shape[1] - unplaced) // len(of_square)
             still = torch.ones_like(rotation[:1]).expand(unplaced, -1)
-            of_memory = torch.cat([rotation.repeat(squares, 1), still])
+            of_memory = torch.cat([of_square.repeat(squares, 1), still])
         x = (image + own.to(image.dtype)).flatten(2).transpose(1, 2)
         placed = memory + positions
         for layer in self.layers:

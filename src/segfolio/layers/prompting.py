@@ -76,11 +76,14 @@ class PromptableNetwork(nn.Module):
     Attributes:
         image_size: side of the padded square, in pixels.
         mask_size: side of the masks.
+        through_square: whether masks come to an image's size by way of the padded square, as SAM's release has it, or
+            at once, as SAM 2's has it, for images and for videos; then an image fills the square.
         image_encoder: holds all weights that `embed` depends on, and no others.
     """
 
     image_size: int
     mask_size: int
+    through_square: bool = True
     image_encoder: nn.Module
 
     def fit(self, height: int, width: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
     attend(embedding, recalled) -> Embedding            of each object one of its own, which knows what is remembered
     answer(embedding, prompts, multimask) -> Reading    of an embedding that knows
-    sight(reading) -> Sighting                          the best mask of each object, and the pointer to it
+    sight(reading, masks) -> Sighting                   the best mask of each object, and the pointer to it
     take(embedding, masks, image) -> Sighting           a mask that is given is what was found
     remember(embedding, sighting, image, prompted) -> Memory
 
@@ -95,8 +95,12 @@ class TrackingNetwork(PromptableNetwork):
     def read(self, embedding: Embedding, prompts: PromptInput, multimask: bool = True) -> Reading:
         return self.answer(self.attend(embedding, None), prompts, multimask)
 
-    def sight(self, reading: Reading) -> Sighting:
-        """Of each answer the mask that the network thinks fits best."""
+    def sight(self, reading: Reading, masks: Tensor | None = None) -> Sighting:
+        """Of each answer the mask that the network thinks fits best.
+
+        Args:
+            masks: all of them, `[P, M, h, w]`, where they have been drawn.
+        """
         raise NotImplementedError
 
     def take(self, embedding: Embedding, masks: Tensor, image: Tensor) -> Sighting:

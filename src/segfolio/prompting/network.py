@@ -11,7 +11,7 @@ from segfolio.arguments import with_config_of_run
 from segfolio.data.image_space import RGB
 from segfolio.data.labels import ANYTHING
 from segfolio.errors import SegfolioError
-from segfolio.families import Distillation, Promptable
+from segfolio.families import Distillation, Promptable, Video
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
 from segfolio.family_of_config import family_of_config
 from segfolio.ledger.command import Parser
@@ -20,6 +20,8 @@ from segfolio.upgrade import upgrade
 from segfolio.yaml_file import read_yaml
 
 Given = Sequence[str]
+_OF_STUDENT = ("architecture", "mean", "std", "optimizer")
+_OF_VIDEOS = {"criterion", "prompts", "validation", "test"}  # which a `Promptable` has of its own kinds
 
 
 def promptable(
@@ -53,23 +55,24 @@ def promptable(
 
 
 def _prompted(model: Any, config: Path) -> dict[str, Any]:
-    """The block of a family that is asked; of a distillation, the student as one."""
+    """The block of a family that is asked; of a distillation, the student as one, and of videos, the network."""
     name = model.get("class_path") if isinstance(model, dict) else None
     try:
         family = import_object(name) if isinstance(name, str) else None
     except (ImportError, AttributeError, ValueError):
         family = None
-    if not (isinstance(family, type) and issubclass(family, Promptable | Distillation)):
+    if not (isinstance(family, type) and issubclass(family, Promptable | Distillation | Video)):
         raise SegfolioError(
             f"{config} is of {name or 'no model'}, which is not asked by points and boxes; give a config or a "
-            "checkpoint of segfolio.families.Promptable"
+            "checkpoint of segfolio.families.Promptable or Video"
         )
     if issubclass(family, Promptable):
         return dict(model)
     given = model.get("init_args") or {}
+    kept = given.keys() - _OF_VIDEOS if issubclass(family, Video) else _OF_STUDENT
     return {
         "class_path": "segfolio.families.Promptable",
-        "init_args": {key: given[key] for key in ("architecture", "mean", "std", "optimizer") if key in given},
+        "init_args": {key: value for key, value in given.items() if key in kept},
     }
 
 

@@ -103,7 +103,7 @@ def _tracked_view(found: Segments, truth: Segments | None, labels: LabelSpace) -
         assert segments.tracks is not None
         numbers = [1 + track for track in segments.tracks.tolist()]
         classes.update(zip(numbers, segments.labels.tolist(), strict=True))
-        drawn = np.append(0, numbers)[stacked(segments.rles, segments.size)]
+        drawn = np.array([0, *numbers])[stacked(segments.rles, segments.size)]
         return Regions(drawn, {number: (str(number - 1),) for number in numbers})
 
     prediction = regions(found)

@@ -58,7 +58,9 @@ POINTS = "prompt_encoder.point_embed.weight"  # one table of four in transformer
 LEFT_OUT = ("prompt_encoder.shared_embedding.", "no_mem_pos_enc")  # a second copy; what nothing reads
 MEMORY = (
     *("memory_", "maskmem_tpos_enc", "no_obj_ptr", "no_obj_embed_spatial", "mask_downsample.", "obj_ptr_"),
+    "spatial_perceiver.",
 )  # what a network of images does not have
+MODELS = {"sam2": "Sam2Model", "sam2_video": "Sam2VideoModel"}
 OF_VERSION = "obj_ptr_tpos_proj.weight"  # from 2.1 on
 
 
@@ -73,26 +75,41 @@ def load_sam2(network: nn.Module, weights: str, variants: Mapping[str, Mapping[s
     Raises:
         SegfolioError: weights that are not to be had, of another size or version, or of another network.
     """
-    if Path(weights).is_file():
-        state = read_file(Path(weights))
-    elif Path(weights).is_dir() or "/" in weights:
-        state = _released(weights)
-    else:
-        raise SegfolioError(
-            f"{weights} is neither a file nor a repository of the hub; expected e.g. sam2.1_hiera_tiny.pt or "
-            "facebook/sam2.1-hiera-tiny"
-        )
-    state, own = under_our_names(state), network.state_dict()
+    state = under_our_names(state_at(weights, MODELS, "sam2.1_hiera_tiny.pt or facebook/sam2.1-hiera-tiny"))
+    own = network.state_dict()
     _check_size(own, state, weights, variants)
     if any(key.startswith(MEMORY) for key in state):
         _check_version(own, state, weights)
+    load_with_memory(network, state, weights)
+
+
+def state_at(weights: str, models: Mapping[str, str], example: str) -> dict[str, Tensor]:
+    """The state dict of a file, or of a model of transformers in a folder or in a repository of the hub.
+
+    Args:
+        models: the names of its class, by the `model_type` of the folder's `config.json`.
+        example: for the error.
+
+    Raises:
+        SegfolioError: weights that are not to be had.
+    """
+    if Path(weights).is_file():
+        return read_file(Path(weights))
+    if Path(weights).is_dir() or "/" in weights:
+        return _released(weights, models)
+    raise SegfolioError(f"{weights} is neither a file nor a repository of the hub; expected e.g. {example}")
+
+
+def load_with_memory(network: nn.Module, state: Mapping[str, Tensor], weights: str) -> None:
+    """Load a state dict under our names; where it is of images alone, the memory stays as it is, which is told."""
+    if any(key.startswith(MEMORY) for key in state):
         load_weights(network, state, weights)
     else:
         load_weights(network, state, weights, new=MEMORY)
         warnings.warn(
             f"{weights} are weights for images alone: the memory begins with random weights, and a video cannot be "
-            "followed until it is trained; for videos take those of a Sam2VideoModel or of the release",
-            stacklevel=2,
+            "followed until it is trained; for videos take those of the release, or of transformers' model of videos",
+            stacklevel=3,
         )
 
 
@@ -111,18 +128,18 @@ def under_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _released(repository: str) -> dict[str, Tensor]:
+def _released(repository: str, models: Mapping[str, str]) -> dict[str, Tensor]:
     """Of the class that the folder's `config.json` names: one for videos is not the same for images."""
-    from transformers import Sam2Model, Sam2VideoModel
+    import transformers
 
     folder = Path(repository) if Path(repository).is_dir() else fetch(repository, SAFE, PICKLED)
     try:
         kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
     except (OSError, ValueError) as error:
-        raise SegfolioError(f"{folder} has no config.json of a SAM 2: {error}") from error
-    if kind not in ("sam2", "sam2_video"):
-        raise SegfolioError(f"{folder} holds a model of the type {kind}, expected sam2 or sam2_video")
-    return released_state(Sam2VideoModel if kind == "sam2_video" else Sam2Model, str(folder))
+        raise SegfolioError(f"{folder} has no config.json of a model of transformers: {error}") from error
+    if kind not in models:
+        raise SegfolioError(f"{folder} holds a model of the type {kind}, expected {' or '.join(models)}")
+    return released_state(getattr(transformers, models[kind]), str(folder))
 
 
 def _downsampler(place: int) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
+from torch.nn.functional import interpolate
+from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from segfolio.architectures.promptable.sam2 import SAM2
 from segfolio.data.prompts import Prompts
@@ -120,6 +121,17 @@ def test_a_mask_alone_has_no_token_as_in_the_release() -> None:
 
 def test_an_image_is_resized_to_a_square() -> None:
     assert SAM2(1, **SAM2.tiny).fit(480, 854) == (128, 128)
+
+
+@pytest.mark.parametrize("size", [(90, 200), (480, 37), (20, 16)])
+def test_masks_come_to_the_size_of_an_image_at_once_as_in_the_release(size: tuple[int, int]) -> None:
+    """Of images (`SAM2Transforms.postprocess_masks`, whose form transformers' is) and of frames
+    (`_get_orig_video_res_output`); SAM's go through the padded square."""
+    logits, embedded = torch.randn(2, 32, 32), EmbeddedImages(SAM2(1, **SAM2.tiny), (), [size])
+    (expected,) = Sam2ImageProcessor().post_process_masks([logits[None]], [size], binarize=False)
+    assert torch.equal(embedded.enlarge(logits, 0), expected[0])
+    through = interpolate(interpolate(logits[None], (128, 128), mode="bilinear"), size, mode="bilinear")
+    assert ((embedded.enlarge(logits, 0) > 0) != (through[0] > 0)).any()
 
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 48)], ids=str)

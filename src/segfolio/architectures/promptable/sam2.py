@@ -56,6 +56,8 @@ class SAM2(TrackingNetwork):
         windows: side of these in each stage, in cells.
         background: side of its coarse table of positions.
         memory_layers: of the attention to memory.
+        memory_mlp: width of their MLPs.
+        memory_dropout: in them, in training.
         version: "2.1", or "2.0", which does not mark frames in which the object is not there, nor how long ago a
             pointer was.
         image_size: side of the square to which images are resized, in pixels, a multiple of 32.
@@ -88,6 +90,7 @@ class SAM2(TrackingNetwork):
         **{"memory_layers": 2, "image_size": 128},
     }
     memory_frames, pointer_frames = 6, 15
+    through_square = False
     image_encoder: "ImageEncoder"
 
     def __init__(
@@ -100,6 +103,8 @@ class SAM2(TrackingNetwork):
         windows: Sequence[int] = (8, 4, 14, 7),
         background: int = 7,
         memory_layers: int = 4,
+        memory_mlp: int = 2048,
+        memory_dropout: float = 0.1,
         version: Literal["2.1", "2.0"] = "2.1",
         image_size: int = 1024,
         in_channels: int = 3,
@@ -110,12 +115,27 @@ class SAM2(TrackingNetwork):
     ) -> None:
         check_image_size(image_size, "SAM 2", 2 * STRIDE)
         super().__init__()
-        self.image_size, self.mask_size = image_size, image_size // 4
         trunk = Hiera(in_channels, width, heads, stages, windows, global_blocks, background, drop_path, checkpointing)
-        self.image_encoder = ImageEncoder(trunk)
+        attention = MemoryAttention(DIM, memory_layers, memory_mlp, memory_dropout)
+        self._build(trunk, trunk.channels, attention, image_size, version, fall_back)
+        if weights is not None:
+            load_sam2(self, weights, self.variants)
+
+    def _build(
+        self,
+        trunk: nn.Module,
+        channels: Sequence[int],
+        memory_attention: MemoryAttention,
+        image_size: int,
+        version: str,
+        fall_back: bool,
+    ) -> None:
+        """All parts, with a trunk that gives maps of these channels, of strides 4, 8, 16 and 32."""
+        self.image_size, self.mask_size = image_size, image_size // 4
+        self.image_encoder = ImageEncoder(trunk, channels)
         self.prompt_encoder = PromptEncoder(DIM, image_size, STRIDE, box_padding=True)
         self.mask_decoder = ObjectDecoder(DIM, fall_back)
-        self.memory_attention = MemoryAttention(DIM, memory_layers)
+        self.memory_attention = memory_attention
         self.memory_encoder = MemoryEncoder(DIM)
         self.maskmem_tpos_enc = nn.Parameter(_normal(self.memory_frames + 1, 1, 1, MEMORY_DIM))
         self.no_mem_embed = nn.Parameter(_normal(1, 1, DIM))
@@ -126,8 +146,6 @@ class SAM2(TrackingNetwork):
             self.no_obj_embed_spatial = nn.Parameter(_normal(1, MEMORY_DIM))
             self.obj_ptr_tpos_proj = nn.Linear(DIM, MEMORY_DIM)
         self.version = version
-        if weights is not None:
-            load_sam2(self, weights, self.variants)
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """A square, whatever the image's proportions are."""
@@ -159,10 +177,13 @@ class SAM2(TrackingNetwork):
     def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
         return self.mask_decoder.draw(reading, keep)
 
-    def sight(self, reading: Reading) -> Sighting:
+    def sight(self, reading: Reading, masks: Tensor | None = None) -> Sighting:
         iou, place = reading.iou.max(1)
         row = torch.arange(len(place), device=place.device)
-        masks = self.draw(reading, nn.functional.one_hot(place, reading.iou.shape[1]).bool())
+        if masks is None:
+            masks = self.draw(reading, nn.functional.one_hot(place, reading.iou.shape[1]).bool())
+        else:
+            masks = masks[row, place]
         assert reading.object_score is not None
         there = reading.object_score > 0
         pointer = self.obj_ptr_proj(reading.state[0][row, place])
@@ -225,12 +246,12 @@ class SAM2(TrackingNetwork):
 
 
 class ImageEncoder(nn.Module):
-    """Hiera, its pyramid, and the projections of its finer features: `[B, C_in, H, W]` to `[B, 256, H / 16, W / 16]`,
-    `[B, 64, H / 8, W / 8]` and `[B, 32, H / 4, W / 4]`."""
+    """A trunk, as Hiera, its pyramid, and the projections of its finer features: `[B, C_in, H, W]` to
+    `[B, 256, H / 16, W / 16]`, `[B, 64, H / 8, W / 8]` and `[B, 32, H / 4, W / 4]`."""
 
-    def __init__(self, trunk: Hiera) -> None:
+    def __init__(self, trunk: nn.Module, channels: Sequence[int]) -> None:
         super().__init__()
-        self.trunk, self.neck = trunk, Neck(trunk.channels, DIM)
+        self.trunk, self.neck = trunk, Neck(channels, DIM)
         self.conv_s0, self.conv_s1 = nn.Conv2d(DIM, DIM // 8, 1), nn.Conv2d(DIM, DIM // 4, 1)
 
     def forward(self, images: Tensor) -> Embedding:
