@@ -12,5 +12,5 @@ def write(root: Path) -> None:
     youtube_vos.write(root, step=1, later=False)
     for folder in (root / "train" / "JPEGImages", root / "train" / "Annotations"):
         shutil.copytree(folder / "0a1b", folder / "3f4a")
-    for name, videos in (("train", "0a1b 3f4a"), ("val", "1c2d")):
+    for name, videos in (("train", "1c2d 3f4a"), ("val", "0a1b")):
         (root / f"MOSE_sample_{name}_list.txt").write_text("\n".join(videos.split()))
