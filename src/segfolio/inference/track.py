@@ -214,8 +214,8 @@ class Tracker:
         none = torch.zeros(len(objects), dtype=torch.int64, device=found.masks.device)
         memory = self.network.remember(image.embedding, found, none, torch.full_like(none, said, dtype=torch.bool))
         masks = found.masks if said else filled(found.masks, self.holes)
-        rows = self._frames.put(memory.features.to(self.dtype), masks, found.object_score)
-        pointers = self._pointers.put(memory.pointer)
+        rows = self._frames.put(memory.features.to(self.dtype), _exact(masks), _exact(found.object_score))
+        pointers = self._pointers.put(_exact(memory.pointer))
         for number, row, pointer in zip(objects, rows, pointers, strict=True):
             known = self._known.setdefault(number, _Known())
             corrected = known.followed(frame) if said else None
@@ -333,6 +333,11 @@ class _Shelf:
 
     def drop(self, row: int) -> None:
         self._free.append(row)
+
+
+def _exact(x: Tensor) -> Tensor:
+    """In float32 at least: in mixed precision, a network says some in bfloat16 and some in float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _some(prompts: PromptInput, places: list[int]) -> PromptInput:

@@ -107,7 +107,7 @@ def _tracked_view(found: Segments, truth: Segments | None, labels: LabelSpace) -
         return Regions(drawn, {number: (str(number - 1),) for number in numbers})
 
     prediction = regions(found)
-    reference = None if truth is None or truth.tracks is None else regions(truth[truth.tracks >= 0])
+    reference = None if truth is None or truth.tracks is None else regions(truth[truth.tracks.cpu() >= 0])
     every = [classes.get(number, 0) for number in range(1, max(classes, default=0) + 1)]
     return View("tracked", prediction, reference, every, object_colors(every, labels))
 

@@ -47,8 +47,8 @@ def test_of_other_splits_the_frames_in_which_objects_come_are_annotated(root: Pa
 def test_the_training_videos_of_mose_are_divided_as_sam_2_s_release_does_it(tmp_path: Path) -> None:
     mose.write(tmp_path)
     samples = {split: MOSE(tmp_path, split) for split in ("sample_train", "sample_val")}
-    assert [list(dataset.sequences) for dataset in samples.values()] == [["0a1b"], ["1c2d"]]
-    assert tracks(samples["sample_val"]) == [[1], [1, 2]]
+    assert [list(dataset.sequences) for dataset in samples.values()] == [["1c2d", "3f4a"], ["0a1b"]]
+    assert tracks(samples["sample_val"]) == [[1], [1, 2], [1, 2]]
     (tmp_path / "MOSE_sample_val_list.txt").unlink()
     with pytest.raises(SegfolioError, match=r"lacks MOSE_sample_val_list.txt of MOSE"):
         MOSE(tmp_path, "sample_val")
