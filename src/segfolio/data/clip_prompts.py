@@ -142,8 +142,9 @@ class ClipPrompts:
         )
         places = rng.random((2, self.max_objects, self.clicks), np.float32)
         extras = {"clicks": torch.from_numpy(places[0]), "of_truth": torch.from_numpy(places[1] < self.from_truth)}
+        assert sample.target is not None
         target = replace(
-            sample.target or _empty(sample).target,
+            sample.target,
             semantic=None,
             segments=objects.with_masks(Mask(torch.from_numpy(masks))).compact(),
             weight=None,

@@ -125,8 +125,11 @@ class Clips:
 
     def _clicks(self, places: Sequence[int], truths: Sequence[Tensor], corrected: bool) -> Clicks:
         extras = self.batch.extras
-        drawn = [of_objects([extras[name][place] for place in places], truths) for name in ("clicks", "of_truth")]
-        return Clicks(*(each if corrected else each[:, :0] for each in drawn), beside=True)
+        rounds = None if corrected else 0
+        clicks, of_truth = (
+            of_objects([extras[name][place] for place in places], truths)[:, :rounds] for name in ("clicks", "of_truth")
+        )
+        return Clicks(clicks, of_truth, beside=True)
 
     def _recalled(self, frame: int, objects: int) -> Recalled:
         """All objects have been seen in the same frames."""

@@ -21,14 +21,20 @@ class Evaluator(Protocol):
     def figures(self) -> Sequence[Figure]:
         """What `compute` returns: `mIoU`, and `IoU/<class>` for one figure of each class."""
 
-    def update(self, prediction: Prediction, target: Target) -> None: ...
     def compute(self) -> dict[str, Tensor]: ...
     def reset(self) -> None: ...
 
 
 @runtime_checkable
-class ClipEvaluator(Protocol):
-    """An evaluator that sees each clip whole, and no `update` of its frames."""
+class ImageEvaluator(Evaluator, Protocol):
+    """One that sees each image by itself."""
+
+    def update(self, prediction: Prediction, target: Target) -> None: ...
+
+
+@runtime_checkable
+class ClipEvaluator(Evaluator, Protocol):
+    """One that sees each clip whole."""
 
     def update_clip(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> None: ...
 
@@ -65,6 +71,7 @@ class Evaluation(nn.Module):
                     if isinstance(evaluator, ClipEvaluator):
                         evaluator.update_clip(*map(list, zip(*clip, strict=True)))
                         continue
+                    assert isinstance(evaluator, ImageEvaluator)
                     for prediction, target in clip:
                         evaluator.update(prediction, target)
 
