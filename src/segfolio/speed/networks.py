@@ -16,7 +16,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Size
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
-from segfolio.families.promptable import Promptable
+from segfolio.families.prompted import Prompted
 from segfolio.family_of_config import family_of_config
 from segfolio.inspection.command import data_module
 from segfolio.layers.prompting import OBJECT, PromptInput
@@ -116,7 +116,7 @@ def forward(family: Family, given: Tensor, mode: Mode) -> Callable[[], object]:
 
     def run() -> object:
         with torch.inference_mode():
-            if isinstance(family, Promptable):
+            if isinstance(family, Prompted):
                 return family.network(family.normalize(given), _middle(given))
             return family(given)
 
