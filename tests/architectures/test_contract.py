@@ -28,7 +28,7 @@ NETWORKS = [cls for cls in CLASSES if cls.__module__.split(".")[-2] in PER_PIXEL
 LIBRARIES = {
     *("torch", "torchvision", "timm", "segmentation_models_pytorch", "transformers", "huggingface_hub"),
     *("segfolio.errors", "segfolio.layers", "segfolio.weights", "segfolio.precision", "segfolio.architectures"),
-    "segfolio.losses.regions",  # of tensors: a network that samples its regions says what they lose
+    *("segfolio.losses.regions", "segfolio.losses.over_processes"),  # a network that assigns says what its parts lose
 }
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

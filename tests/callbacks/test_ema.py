@@ -98,6 +98,35 @@ def test_a_checkpoint_inside_a_validation_holds_the_average_as_state(tmp_path: P
         assert torch.equal(values, expected)
 
 
+def test_what_is_no_weight_is_as_it_is_in_every_checkpoint(tmp_path: Path) -> None:
+    """As how far an annealing of masks has come."""
+
+    class Annealed(Watched):
+        done = 0
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            super().on_train_batch_end()
+            self.done = len(self.stepped)
+
+        def get_extra_state(self) -> Tensor:
+            return torch.tensor(self.done)
+
+        def set_extra_state(self, state: Tensor) -> None:
+            self.done = int(state)
+
+    run = trainer(tmp_path, EMA(0.9, 5), Checkpoints(), max_epochs=2, enable_checkpointing=True, num_sanity_val_steps=0)
+    run.fit(Annealed(), loader(), loader())
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(tmp_path / "checkpoints" / name, weights_only=True)
+        steps = {int(checkpoint[key]["_extra_state"]) for key in ("state_dict", "current_model_state")}
+        assert steps == {checkpoint["global_step"]}
+
+
+def test_weights_of_few_bits_have_no_average(tmp_path: Path) -> None:
+    with pytest.raises(SegfolioError, match="precision is bf16-true; give bf16-mixed"):
+        trainer(tmp_path, EMA(), precision="bf16-true").fit(Watched(), loader())
+
+
 @pytest.mark.parametrize("arguments", [{"decay": 1.0}, {"decay": -0.1}, {"ramp": -1}], ids=str)
 def test_numbers_out_of_range_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(SegfolioError, match="expected 0 <= decay < 1 and ramp >= 0"):

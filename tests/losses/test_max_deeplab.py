@@ -80,7 +80,7 @@ def test_images_without_segments_and_more_segments_than_slots() -> None:
         losses = criterion(layers, [target], **dense())
         sum(losses.values()).backward()
         assert all(loss.isfinite() for loss in losses.values())
-        assert all(x.grad.isfinite().all() for x in layers[0] if x.grad is not None)
+        assert all(x.grad is not None and x.grad.isfinite().all() for x in layers[0])
         assert criterion.left_out == left_out
 
 

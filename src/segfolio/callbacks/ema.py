@@ -27,7 +27,8 @@ class EMA(WeightAveraging):
         ramp: it grows to `decay` as 1 - exp(-steps / ramp), so that the first weights are soon forgotten; 0 for none.
 
     Raises:
-        SegfolioError: a number outside its range.
+        SegfolioError: a number outside its range; before training, a `trainer.precision` in which weights are not kept
+            in float32, and small changes of the average would be lost.
     """
 
     def __init__(self, decay: float = 0.9999, ramp: float = 2000.0) -> None:
@@ -36,6 +37,14 @@ class EMA(WeightAveraging):
         self.decay, self.ramp = decay, ramp
         self._shown = False  # whether the module has the average's values now
         super().__init__(multi_avg_fn=self._update)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.precision.endswith("-true") and trainer.precision != "32-true":
+            raise SegfolioError(
+                f"EMA averages weights in float32, but trainer.precision is {trainer.precision}; give bf16-mixed, "
+                "16-mixed or 32-true"
+            )
+        super().setup(trainer, pl_module, stage)
 
     def decay_after(self, steps: int) -> float:
         """How much of the average stays, after so many updates."""
@@ -66,6 +75,11 @@ class EMA(WeightAveraging):
         if self._shown:
             pair = checkpoint["current_model_state"], checkpoint["state_dict"]
             checkpoint["state_dict"], checkpoint["current_model_state"] = pair
+        states = (checkpoint["state_dict"], checkpoint["current_model_state"])
+        for key, value in pl_module.state_dict().items():
+            if key.endswith("_extra_state"):  # what is neither weight nor buffer has no average
+                for state in states:
+                    state[key] = value
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is not None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 from torch.utils.checkpoint import checkpoint
@@ -31,6 +30,7 @@ from segfolio.losses.mask_matching import (
     pair_costs,
     random_points,
 )
+from segfolio.losses.over_processes import over_processes
 from segfolio.precision import full_float32
 
 _CHUNK = 2_000_000  # points or pixels that are compared at a time
@@ -305,12 +305,3 @@ class MaskClassificationLoss(MaskCriterion):
 def _stacked(layers: Sequence[Tensor]) -> Tensor:
     """L of `[M, h, w]` to `[M, L, h, w]`, float32."""
     return torch.stack(list(layers), 1).float()
-
-
-def over_processes(values: list[float], device: torch.device) -> tuple[Tensor, int]:
-    """The sums, and of how many processes."""
-    sums = torch.tensor(values, dtype=torch.float32, device=device)
-    if not (dist.is_available() and dist.is_initialized()):
-        return sums, 1
-    dist.all_reduce(sums)
-    return sums, dist.get_world_size()

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, logsigmoid, normalize
 
 from segfolio.errors import SegfolioError
-from segfolio.losses.mask_classification import Layers, MaskCriterion, over_processes
+from segfolio.losses.mask_classification import Layers, MaskCriterion
 from segfolio.losses.mask_matching import MaskTarget, assign
+from segfolio.losses.over_processes import over_processes
 from segfolio.precision import full_float32
 
 _LEAST = 1e-5  # weight of a slot

@@ -138,3 +138,16 @@ def test_weights_are_a_file_of_its_own(tmp_path: Path) -> None:
     assert torch.equal(MaXDeepLab(5, **TINY, weights=str(tmp_path / "own.pth")).memory, network.memory)
     with pytest.raises(SegfolioError, match="max_deeplab_s is not a file; expected a state dict of MaXDeepLab"):
         MaXDeepLab(5, **TINY, weights="max_deeplab_s")
+
+
+def test_weights_of_the_backbone_alone_load(tmp_path: Path) -> None:
+    network = MaXDeepLab(5, **MaXDeepLab.tiny)
+    backbone = {k: v + 1 for k, v in network.state_dict().items() if k.startswith("stem.") or ".blocks." in k}
+    backbone = {k: v for k, v in backbone.items() if k.startswith(("stem.", "stages."))}
+    torch.save(backbone, tmp_path / "backbone.pt")
+    found = MaXDeepLab(5, **MaXDeepLab.tiny, weights=str(tmp_path / "backbone.pt")).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in backbone.items())
+    backbone.pop(next(iter(backbone)))
+    torch.save(backbone, tmp_path / "less.pt")
+    with pytest.raises(SegfolioError, match="missing"):
+        MaXDeepLab(5, **MaXDeepLab.tiny, weights=str(tmp_path / "less.pt"))

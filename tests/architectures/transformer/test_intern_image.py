@@ -164,3 +164,11 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     torch.save(InternImage(3, **InternImage.tiny).state_dict(), tmp_path / "8.pth")
     with pytest.raises(SegfolioError, match=r"8.pth: .* have another shape"):
         InternImage(3, **{**InternImage.tiny, "channels": 16}, weights=str(tmp_path / "8.pth"))
+
+
+def test_points_are_as_exact_in_bfloat16() -> None:
+    """Beyond 256 it has no odd numbers: with no offsets and all weight on the middle, values stay where they are."""
+    values = torch.randn(1, 3, 320, 4).bfloat16()
+    offsets, weights = torch.zeros(1, 3, 320, 2, 9, 2), torch.zeros(1, 3, 320, 2, 9)
+    weights[..., 4] = 1
+    assert torch.equal(sample(values, offsets.bfloat16(), weights.bfloat16(), 1.0), values)

@@ -161,6 +161,6 @@ def test_what_cannot_be_mixed_is_said() -> None:
             mixing([first, grey], np.random.default_rng(0))
         with pytest.raises(SegfolioError, match=f"{type(mixing).__name__} mixes objects, but 0 or 1 has none"):
             mixing([first, replace(second, target=replace(second.target, segments=None))], np.random.default_rng(0))
-    for wrong in (lambda: Mosaic((0, 5)), lambda: Mosaic((5, 5), 1.5), lambda: MixUp(0), lambda: CopyPaste(-0.1)):
+    for wrong in (lambda: Mosaic((1, 5)), lambda: Mosaic((5, 5), 1.5), lambda: MixUp(0), lambda: CopyPaste(-0.1)):
         with pytest.raises(SegfolioError, match=r"give|lies between"):
             wrong()

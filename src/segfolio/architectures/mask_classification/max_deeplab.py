@@ -15,6 +15,7 @@ Deviates:
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -54,7 +55,8 @@ class MaXDeepLab(nn.Module):
         span: positions of axial attention along an axis, at stride 16.
         embedding: channels of a pixel's and a slot's.
         mask_scale: standard deviation of the mask logits at first, which is learned.
-        weights: None, or a file with a state dict of this network.
+        weights: None, or a file with a state dict of this network, or of its backbone alone: `stem` and the blocks of
+            `stages`.
 
     Raises:
         SegfolioError: weights that are not to be had or do not fit.
@@ -154,7 +156,9 @@ class MaXDeepLab(nn.Module):
         if weights is not None:
             if not Path(weights).is_file():
                 raise SegfolioError(f"{weights} is not a file; expected a state dict of MaXDeepLab")
-            load_weights(self, read_file(Path(weights)), weights)
+            backbone = re.compile(r"stem\.|stages\.\d+\.blocks\.")
+            beside = tuple(key for key in self.state_dict() if not backbone.match(key))
+            load_weights(self, read_file(Path(weights)), weights, new=beside)
 
     def forward(self, images: Tensor) -> MaskOutput:
         """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it; in training with `semantic` logits

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate, pad
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from segfolio.errors import SegfolioError
@@ -32,8 +33,11 @@ from segfolio.layers.backbones import pad_to
 from segfolio.layers.cells import Assigned, Grid, ciou, task_aligned, two_bins
 from segfolio.layers.csp import C2PSA, SPPF, Bottleneck, C2f, C3k, ConvBN
 from segfolio.layers.detection import Detections, DetectionTarget, Size
+from segfolio.losses.over_processes import over_processes
+from segfolio.precision import full_float32
 
 STRIDES, PROTOTYPE_STRIDE, BINS, FACTORS = (8, 16, 32), 4, 16, 32
+_NUMBERS = 4_000_000  # pixels of masks that are compared at a time
 RARE = -4.595  # the logit of a probability of 0.01
 STAGES = {  # channels of the halving convolution and of the stage, blocks, part inside, and whether those are deep
     8: ((128, 128, 3, 0.5, False), (256, 256, 6, 0.5, False), (512, 512, 6, 0.5, False), (1024, 1024, 3, 0.5, False)),
@@ -134,18 +138,19 @@ class YOLOSeg(nn.Module):
             targets: of each image, in training.
         """
         levels = self.neck(self.backbone(pad_to(images, STRIDES[-1])))
-        grid = Grid.of(levels, STRIDES)
-        sides, logits, factors = (
-            torch.cat([head(level).flatten(2) for head, level in zip(heads, levels, strict=True)], 2).mT.float()
+        said = [
+            torch.cat([head(level).flatten(2) for head, level in zip(heads, levels, strict=True)], 2).mT
             for heads in (self.boxes, self.classes, self.factors)
-        )
-        bins = sides.unflatten(2, (4, BINS))
-        boxes = grid.boxes(bins.softmax(3) @ self.distances.float())
-        maps = self.prototypes(levels[0]).float()
-        if self.training:
-            assert targets is not None
-            return self.losses(grid, bins, boxes, logits, factors, maps, targets)
-        return [self.found(*each) for each in zip(boxes, logits.sigmoid(), factors, maps, sizes, strict=True)]
+        ]
+        maps = self.prototypes(levels[0])
+        with full_float32(images.device):
+            sides, logits, factors, maps = (each.float() for each in (*said, maps))
+            grid, bins = Grid.of(levels, STRIDES), sides.unflatten(2, (4, BINS))
+            boxes = grid.boxes(bins.softmax(3) @ self.distances.float())
+            if self.training:
+                assert targets is not None
+                return self.losses(grid, bins, boxes, logits, factors, maps, targets)
+            return [self.found(*each) for each in zip(boxes, logits.sigmoid(), factors, maps, sizes, strict=True)]
 
     def losses(
         self,
@@ -176,7 +181,8 @@ class YOLOSeg(nn.Module):
         where, of, score = (assigned.image, assigned.cell), assigned.of, assigned.score
         truth = torch.zeros_like(logits)
         truth[(*where, labels[of])] = score
-        whole = score.sum().clamp(min=1)
+        sums, processes = over_processes([float(score.sum()), len(of)], score.device)
+        whole, masks = (sums / processes).clamp(min=1)
         firsts = counts.cumsum(0) - counts
         low, high = wanted[of].split(2, 1)
         centres, strides = grid.centres[assigned.cell], grid.strides[assigned.cell]
@@ -188,7 +194,7 @@ class YOLOSeg(nn.Module):
             "box": recipe.box_weight * box / whole,
             "cls": recipe.cls_weight * cls / whole,
             "dfl": recipe.dfl_weight * dfl / whole,
-            "mask": recipe.mask_weight * _mask_loss(assigned, factors, maps, wanted, firsts, targets),
+            "mask": recipe.mask_weight * _mask_loss(assigned, factors, maps, wanted, firsts, targets) / masks,
         }
 
     def found(self, boxes: Tensor, scores: Tensor, factors: Tensor, maps: Tensor, size: Size) -> Detections:
@@ -325,29 +331,40 @@ def _mask_loss(
     firsts: Tensor,
     targets: Sequence[DetectionTarget],
 ) -> Tensor:
-    """Binary cross-entropy in the box of the object, the mean over its cells of stride 4; of all masks the mean.
+    """Binary cross-entropy in the box of the object, the mean over its cells of stride 4; of all masks the sum. Few are
+    held at a time.
 
     Args:
         boxes: `[N, 4]`, of the objects of all images.
         firsts: `[B]`, the first of each image.
+
+    Raises:
+        SegfolioError: objects without masks.
     """
     total = 0 * (maps.sum() + factors.sum())  # no parameter is without a gradient
-    height, width = maps.shape[2:]
-    y, x = (PROTOTYPE_STRIDE * (torch.arange(n, device=maps.device) + 0.5) for n in (height, width))
+    at_once = max(1, _NUMBERS // maps[0, 0].numel())
     for place, target in enumerate(targets):
-        own = assigned.image == place
         if not len(target.labels):
             continue
         if target.masks is None:
             raise SegfolioError("this network learns masks, but the objects have boxes alone; take FasterRCNN instead")
-        of = assigned.of[own]
-        x1, y1, x2, y2 = boxes[of].T[..., None]
-        inside = _near(y, y1, y2)[:, :, None] & _near(x, x1, x2)[:, None]
-        logits = (factors[place, assigned.cell[own]] @ maps[place].flatten(1)).unflatten(1, (height, width))
-        truth = shares(target.masks, height, width)[of - firsts[place]]
-        loss = binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        total = total + ((loss * inside).sum((1, 2)) / inside.sum((1, 2))).sum()
-    return total / max(1, len(assigned.of))
+        for some in (assigned.image == place).nonzero()[:, 0].split(at_once):
+            of = assigned.of[some]
+            known, which = (of - firsts[place]).unique(return_inverse=True)
+            truth = shares(target.masks[known], *maps.shape[2:])[which]
+            of_some = factors[place, assigned.cell[some]], maps[place], truth, boxes[of]
+            total = total + checkpoint(_masks_in_boxes, *of_some, use_reentrant=False)
+    return total
+
+
+def _masks_in_boxes(factors: Tensor, maps: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
+    """Of factors `[P, 32]` and maps `[32, h, w]` the sum of the losses of P masks; `truth` is `[P, h, w]`."""
+    y, x = (PROTOTYPE_STRIDE * (torch.arange(n, device=maps.device, dtype=torch.float32) + 0.5) for n in maps.shape[1:])
+    x1, y1, x2, y2 = boxes.T[..., None]
+    inside = _near(y, y1, y2)[:, :, None] & _near(x, x1, x2)[:, None]
+    logits = (factors @ maps.flatten(1)).unflatten(1, maps.shape[1:])
+    loss = binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return ((loss * inside).sum((1, 2)) / inside.sum((1, 2))).sum()
 
 
 def _near(centres: Tensor, low: Tensor, high: Tensor) -> Tensor:

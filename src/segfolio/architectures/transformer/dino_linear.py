@@ -11,7 +11,6 @@ Deviates:
 - DINOv2's positions are interpolated as timm does, bicubically and antialiased.
 """
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import timm
@@ -24,10 +23,9 @@ from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.vit import check_at_least_a_patch, load_vit, without_padding
 from segfolio.weights.backbones import load_pretrained
+from segfolio.weights.dinov3 import LICENCE
 from segfolio.weights.files import load_weights
 from segfolio.weights.licences import tell_licence
-
-LICENCE = "the DINOv3 License, which restricts use and asks to be passed on with what is made of them"
 
 
 class DINOLinear(nn.Module):
@@ -76,6 +74,7 @@ class DINOLinear(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        self.backbone = backbone
         self.encoder = _vit(backbone, image_size, in_chans=in_channels, drop_path_rate=drop_path)
         self.encoder.set_grad_checkpointing(checkpointing)
         self.patch, depth = self.encoder.patch_embed.patch_size[0], len(self.encoder.blocks)
@@ -90,8 +89,6 @@ class DINOLinear(nn.Module):
         _initialise(self.classifier)
         if weights is not None:
             load_pretrained(self, weights, backbone, None, lambda state: self._load_vit(state, weights))
-            if "dinov3" in backbone and not Path(weights).is_file():
-                tell_licence(f"{backbone}.{weights}", LICENCE)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]` of the patches; of size H, W where it is not of whole patches.
@@ -106,6 +103,8 @@ class DINOLinear(nn.Module):
         return without_padding(logits, padded, images)
 
     def _load_vit(self, state: dict[str, Tensor], weights: str) -> None:
+        if "dinov3" in self.backbone:
+            tell_licence(weights, LICENCE)
         if isinstance(self.encoder, VisionTransformer):
             load_vit(self.encoder, state, weights)
             return

@@ -287,17 +287,18 @@ def sample(values: Tensor, offsets: Tensor, weights: Tensor, scale: float) -> Te
         `[B, h, w, C]`.
     """
     batch, height, width, groups = offsets.shape[:4]
-    steps = torch.arange(3, dtype=values.dtype, device=values.device) - 1
+    exact = torch.promote_types(values.dtype, torch.float32)  # of which bfloat16 has no places beyond 256
+    steps = torch.arange(3, dtype=exact, device=values.device) - 1
     square = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).flatten(0, 1)  # [9, 2], x before y
-    rows, columns = (torch.arange(side, dtype=values.dtype, device=values.device) for side in (height, width))
+    rows, columns = (torch.arange(side, dtype=exact, device=values.device) for side in (height, width))
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[:, :, None, None]
-    size = torch.tensor([width, height], dtype=values.dtype, device=values.device)
-    places = (2 * (pixels + scale * (square + offsets)) + 1) / size - 1  # as grid_sample counts, -1 to 1
-    maps = values.unflatten(-1, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
-    grid = places.to(values.dtype).permute(0, 3, 1, 2, 4, 5).reshape(batch * groups, height * width, POINTS, 2)
+    size = torch.tensor([width, height], dtype=exact, device=values.device)
+    places = (2 * (pixels + scale * (square + offsets.to(exact))) + 1) / size - 1  # as grid_sample counts, -1 to 1
+    maps = values.unflatten(-1, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1).to(exact)
+    grid = places.permute(0, 3, 1, 2, 4, 5).reshape(batch * groups, height * width, POINTS, 2)
     points = grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     weighed = points * weights.permute(0, 3, 1, 2, 4).reshape(batch * groups, 1, height * width, POINTS)
-    return weighed.sum(-1).view(batch, -1, height, width).permute(0, 2, 3, 1)
+    return weighed.sum(-1).to(values.dtype).view(batch, -1, height, width).permute(0, 2, 3, 1)
 
 
 def of_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

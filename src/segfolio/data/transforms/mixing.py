@@ -51,8 +51,8 @@ class Mosaic(Mixing):
     samples = 4
 
     def __init__(self, size: Size, probability: float = 1.0, until_epoch: int | None = None) -> None:
-        if min(size) < 1:
-            raise SegfolioError(f"Mosaic: size is {size}; give at least 1 pixel")
+        if min(size) < 2:
+            raise SegfolioError(f"Mosaic: size is {size}; give at least 2 pixels each way")
         check_probability(self, probability=probability)
         self.size, self.probability, self.until_epoch = size, probability, until_epoch
 
