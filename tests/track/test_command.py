@@ -414,6 +414,7 @@ def test_names_that_leave_a_number_out_are_told_and_the_frames_followed(given: P
         ({"--video": "street.mp4"}, "with another video; give another --output"),
         ({"--prompts": "other.json"}, "with another file of prompts; give another --output"),
         ({"-c": "other.yaml"}, "with another network; give another --output"),
+        ({"--model.init_args.architecture.init_args.fall_back": "false"}, "with another network; give another"),
     ],
 )
 def test_an_output_of_something_else_is_not_written_over(
@@ -428,7 +429,7 @@ def test_an_output_of_something_else_is_not_written_over(
     other = yaml.safe_load((given / "sam2.yaml").read_text())
     other["model"]["init_args"]["architecture"]["init_args"]["weights"] = None
     (given / "other.yaml").write_text(yaml.safe_dump(other))
-    assert segfolio(*asked, key, value if key == "--direction" else given / value) == 2
+    assert segfolio(*asked, key, given / value if (given / value).exists() else value) == 2
     assert said in capsys.readouterr().err
     assert content("out") == before
 
@@ -451,6 +452,11 @@ def test_a_video_that_is_read_is_not_written_over(segfolio, given: Path, capsys)
 
 def test_a_state_that_is_damaged_is_told(segfolio, given: Path, capsys) -> None:
     assert segfolio(*command(given)) == 0, capsys.readouterr().err
+    origin = Path("out/tracking.json").read_text()
+    Path("out/tracking.json").write_text(origin[:20])
+    assert segfolio(*command(given)) == 2
+    assert "out/tracking.json is damaged" in capsys.readouterr().err
+    Path("out/tracking.json").write_text(origin)
     Path("out/state.pt").write_bytes(b"no state")
     assert segfolio(*command(given)) == 2
     assert "out/state.pt is damaged" in capsys.readouterr().err

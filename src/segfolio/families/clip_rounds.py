@@ -57,8 +57,10 @@ class Clips:
 
     It follows facebookresearch/sam2, `training/model/sam2.py`. Deviates: the masks that are compared with the truth are
     those that are drawn, also where the network thinks that the object is not there (the release compares masks of
-    -1024 then, from which nothing is learned); what is given back to the network with a click is given as a number,
-    through which no gradient flows.
+    -1024 then, from which nothing is learned), and are given back so with a click, as a number through which no
+    gradient flows; a mask that is given is remembered at the size of the network's own, enlarged; of an object that is
+    not in a frame a point beside it is said, also where the others' boxes are; and which clicks are drawn from the
+    truth is drawn for each object.
 
     Args:
         starts: where each clip begins in the batch.

@@ -47,7 +47,7 @@ def track(arguments: Sequence[str]) -> None:
     video = open_video(given.video, family.image_space, given.exact)
     said = read_prompts(given.prompts, video)
     folder = OutputFolder(given.output or beside / "tracked", lambda: [*video.files(), *files_of(given.prompts)])
-    origin = origin_of(video, said, network, direction=given.direction, exact=given.exact)
+    origin = origin_of(video, said, family, direction=given.direction, exact=given.exact)
     family.to("cuda" if torch.cuda.is_available() else "cpu")
     with alone(folder):
         kept, written = Kept(folder, origin), Written(folder, video, family.image_space)

@@ -59,7 +59,10 @@ class Kept:
     def __init__(self, folder: OutputFolder, origin: dict[str, Any]) -> None:
         self._file, there = folder.path(_STATE), folder.path(_ORIGIN)
         if there.is_file():
-            then = json.loads(there.read_bytes())
+            try:
+                then = json.loads(there.read_bytes())
+            except ValueError as error:
+                raise SegfolioError(f"{there} is damaged ({error}); remove {folder.root} to track anew") from error
             if other := [_WORDS.get(k, k) for k in {**then, **origin} if then.get(k) != origin.get(k)]:
                 raise SegfolioError(
                     f"{folder.root} holds what was tracked before with another {' and another '.join(other)}; give "
@@ -125,13 +128,18 @@ def alone(folder: OutputFolder) -> Iterator[None]:
             raise SegfolioError(
                 f"another `segfolio track` writes to {folder.root}; wait for it, or give another --output"
             ) from error
+        except OSError:
+            pass  # a disk without locks
         yield
 
 
-def origin_of(video: Video, said: Sequence[Said], network: nn.Module, **settings: Any) -> dict[str, Any]:
-    """What the result depends on. A video is known by the names and sizes of its frames or its file."""
-    weights = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
+def origin_of(video: Video, said: Sequence[Said], family: nn.Module, **settings: Any) -> dict[str, Any]:
+    """What the result depends on. A video is known by the names and sizes of its frames or its file, a network by its
+    weights, by what else its parts hold (sizes, thresholds), and by what images are to it."""
+    network: Any = family.network
+    weights = hashlib.sha256(repr(_plain(network)).encode())
+    values = {**network.state_dict(), "mean": family.mean, "std": family.std}
+    for name, value in sorted(values.items()):
         value = value.detach().cpu().contiguous()
         weights.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         weights.update(value.reshape(-1).view(torch.uint8).numpy().data)
@@ -144,6 +152,17 @@ def origin_of(video: Video, said: Sequence[Said], network: nn.Module, **settings
         "network": f"{kinds} {weights.hexdigest()}",
         **settings,
     }
+
+
+def _plain(network: nn.Module) -> list[tuple[str, str, Any]]:
+    """The numbers and words that its parts hold."""
+    kinds = bool | int | float | str | tuple
+    return [
+        (part, name, value)
+        for part, module in network.named_modules()
+        for name, value in sorted(vars(module).items())
+        if isinstance(value, kinds) and name != "training"
+    ]
 
 
 def _sha256(content: Any) -> str:
