@@ -176,8 +176,16 @@ def kinds() -> list[list[Path]]:
     """Experiments together that are alike but for numbers once they are small."""
     found: dict[str, list[Path]] = {}
     for path in EXPERIMENTS:
-        found.setdefault(json.dumps(shape({**made_small(path), "paper": None})), []).append(path)
+        small = {**made_small(path), "paper": None}
+        network = small["model"]["init_args"]["architecture"]
+        network["init_args"] = {k: v for k, v in network["init_args"].items() if not of_numbers(v)}
+        found.setdefault(json.dumps(shape(small)), []).append(path)
     return list(found.values())
+
+
+def of_numbers(node: Any) -> bool:
+    """Whether an argument of a network is as good as its default: a size, or several."""
+    return all(map(of_numbers, node)) if isinstance(node, list | tuple) else type(node) in (int, float)
 
 
 def has_weights(cls: type) -> bool:

@@ -85,7 +85,7 @@ def test_one_process_two_processes_and_accumulation(segfolio, tmp_path):
         torch.testing.assert_close(weights(other), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("processes", [(), TWO], ids=["one", "two"])
+@pytest.mark.parametrize("processes", [pytest.param((), id="one"), pytest.param(TWO, id="two", marks=pytest.mark.slow)])
 def test_a_resumed_run_of_an_adapted_network_is_as_if_nothing_had_happened(segfolio, tmp_path, processes):
     given = config(tmp_path, lora=LORA)
 

@@ -66,7 +66,7 @@ def earlier(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run as the version before wrote it."""
     arguments = config["model"]["init_args"]
     test, rules = arguments.pop("test"), arguments.pop("parameters")
-    del rules["frozen"], arguments["lora"]  # which it did not have
+    del rules["frozen"], rules["lr_full_blocks"], arguments["lora"]  # which it did not have
     arguments |= {"test_protocol": test["protocol"], "also_test": test["also"], **rules}
     return config
 

@@ -106,6 +106,7 @@ def test_the_student_of_a_decoupled_distillation_masks_as_its_teacher(weights: s
     assert after["val/teacher_mIoU"] > before["val/teacher_mIoU"] + 0.1
 
 
+@pytest.mark.slow
 def test_the_student_of_a_coupled_distillation_masks_as_its_teacher(weights: str, tmp_path: Path) -> None:
     model = distillation(weights, mode="coupled", points=8)
     loops = trainer(tmp_path, max_steps=200, overfit_batches=1, check_val_every_n_epoch=200)

@@ -267,6 +267,7 @@ def test_a_click_of_the_truth_is_on_the_object_whatever_is_shown() -> None:
         assert mask[y, x].all()
 
 
+@pytest.mark.slow
 def test_one_clip_is_learned() -> None:
     """Two objects by the first frame's masks: by J and F of what a tracker then finds in the frames after it."""
     prompts = planned("mask")

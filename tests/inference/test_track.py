@@ -364,8 +364,8 @@ def test_a_network_of_half_the_bits_follows_too(dtype: torch.dtype) -> None:
         tracker.prompt(0, frame(network, video.to(kind), 0), both(1, 2))
         for number in (1, 2):
             tracked = tracker.follow(number, frame(network, video.to(kind), number))
-        found[kind] = tracked.masks.float()
-        assert tracked.masks.dtype == kind
+        found[kind] = tracked.masks
+        assert tracked.masks.dtype == torch.float32
     assert (found[dtype] - found[torch.float32]).abs().mean() < 0.1 * found[torch.float32].std()
 
 

@@ -275,7 +275,7 @@ def test_frames_without_annotation_are_followed_and_not_asked_about() -> None:
     whole = answer(FromFirstFrame(), given)
     for track in truth(given, 0).keys() & masks(found[1].tracked).keys():
         both = masks(found[1].tracked)[track], masks(whole[1].tracked)[track]
-        assert (both[0] != both[1]).mean() < 0.02  # but for what an object that comes later takes of it
+        assert (both[0] != both[1]).mean() < 0.1  # but for what an object that comes later takes of it
     (metric,) = Rounds(rounds=2).evaluators(Shapes.labels)
     metric.update_clip(answer(Rounds(rounds=2), sparse), sparse.targets)  # type: ignore[attr-defined]
     assert metric.compute()["J_and_F_rounds"].isfinite()

@@ -190,21 +190,18 @@ class FromFirstFrame(OfClips):
     @property
     def words(self) -> str:
         given = {"mask": "the mask", "box": "the box", "clicks": f"{self.clicks} clicks at most"}[self.prompt]
-        where = "first annotated frame" if self.rules == "davis" else "first frame that shows it"
-        return f"{given} of each object in the {where}, J and F by the rules of {self.rules.upper()}"
+        return f"{given} of each object in the first frame that shows it, J and F by the rules of {self.rules.upper()}"
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
         return [VideoMetric(labels, self.rules)]
 
     def of_clip(self, clip: Clip) -> list[Prediction]:
         tracker = Tracker(remembering(clip.family.network), len(clip), holes=self.holes)
-        told, first = set[int](), True
+        told = set[int]()
         predictions = []
         for frame, truth in enumerate(clip.truth):
-            later = not first and self.rules == "davis"  # by whose rules what comes later is no object
-            new = {} if later else {track: mask for track, mask in (truth or {}).items() if track not in told}
+            new = {track: mask for track, mask in (truth or {}).items() if track not in told}
             told |= new.keys()
-            first &= truth is None
             found = self._frame(clip, tracker, frame, new) if told else {}
             size = clip.sizes[frame]
             predictions.append(Prediction(clip.image_ids[frame], size, tracked=clip.segments(frame, found)))

@@ -305,8 +305,8 @@ def test_overfits_one_batch(cls: Any) -> None:
     prompts = PromptInput(
         torch.zeros(2, dtype=torch.int64), middle[:, None, None].expand(2, 1, 2), torch.ones(2, 1).long()
     )
-    optimizer, losses = torch.optim.Adam(network.parameters(), lr=0.001), []
-    for _ in range(60):
+    optimizer, losses = torch.optim.Adam(network.parameters(), lr=0.0003), []
+    for _ in range(100):
         masks = network(image, prompts, multimask=False).masks[:, 0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(masks, target)
         optimizer.zero_grad()

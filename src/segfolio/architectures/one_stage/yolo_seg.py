@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
@@ -37,6 +37,7 @@ from segfolio.losses.over_processes import over_processes
 from segfolio.precision import full_float32
 
 STRIDES, PROTOTYPE_STRIDE, BINS, FACTORS = (8, 16, 32), 4, 16, 32
+_PIXELS = PROTOTYPE_STRIDE**2  # of a cell
 _NUMBERS = 4_000_000  # pixels of masks that are compared at a time
 RARE = -4.595  # the logit of a probability of 0.01
 STAGES = {  # channels of the halving convolution and of the stage, blocks, part inside, and whether those are deep
@@ -351,19 +352,25 @@ def _mask_loss(
         for some in (assigned.image == place).nonzero()[:, 0].split(at_once):
             of = assigned.of[some]
             known, which = (of - firsts[place]).unique(return_inverse=True)
-            truth = shares(target.masks[known], *maps.shape[2:])[which]
-            of_some = factors[place, assigned.cell[some]], maps[place], truth, boxes[of]
+            truth = covered(target.masks[known], *maps.shape[2:])
+            of_some = factors[place, assigned.cell[some]], maps[place], truth, which, boxes[of]
             total = total + checkpoint(_masks_in_boxes, *of_some, use_reentrant=False)
     return total
 
 
-def _masks_in_boxes(factors: Tensor, maps: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
-    """Of factors `[P, 32]` and maps `[32, h, w]` the sum of the losses of P masks; `truth` is `[P, h, w]`."""
+def _masks_in_boxes(factors: Tensor, maps: Tensor, truth: Tensor, which: Tensor, boxes: Tensor) -> Tensor:
+    """The sum of the losses of P masks, of factors `[P, 32]` and maps `[32, h, w]`.
+
+    Args:
+        truth: `[N, h, w]`, how many pixels of each cell N objects cover.
+        which: `[P]`, the object of each.
+        boxes: `[P, 4]`.
+    """
     y, x = (PROTOTYPE_STRIDE * (torch.arange(n, device=maps.device, dtype=torch.float32) + 0.5) for n in maps.shape[1:])
     x1, y1, x2, y2 = boxes.T[..., None]
     inside = _near(y, y1, y2)[:, :, None] & _near(x, x1, x2)[:, None]
     logits = (factors @ maps.flatten(1)).unflatten(1, maps.shape[1:])
-    loss = binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    loss = binary_cross_entropy_with_logits(logits, truth[which].float() / _PIXELS, reduction="none")
     return ((loss * inside).sum((1, 2)) / inside.sum((1, 2))).sum()
 
 
@@ -373,8 +380,9 @@ def _near(centres: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (centres > low - half) & (centres < high + half)
 
 
-def shares(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks `[N, H, W]` bool to the part `[N, height, width]` of each cell of stride 4 that they cover."""
+def covered(masks: Tensor, height: int, width: int) -> Tensor:
+    """Masks `[N, H, W]` bool to how many pixels of each cell of stride 4 they cover, `[N, height, width]` uint8."""
     stride = PROTOTYPE_STRIDE
     missing = (0, stride * width - masks.shape[2], 0, stride * height - masks.shape[1])
-    return avg_pool2d(pad(masks.float(), missing)[None], stride)[0]
+    cells = pad(masks.view(torch.uint8), missing).unflatten(2, (width, stride)).unflatten(1, (height, stride))
+    return cells.sum((2, 4), dtype=torch.uint8)
