@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
+from benchmarks._beside import forward, shares
 from benchmarks.confusion_matrix import median_times
 from segfolio.architectures.mask_classification.eomt import EoMT
 from segfolio.losses import MaskClassificationLoss
@@ -49,15 +50,6 @@ def truth() -> list[MaskTarget]:
         y, x = 40 * (place // 4), 40 * (place % 4)
         mask[y : y + 40, x : x + 40] = True
     return [MaskTarget(torch.arange(SEGMENTS), masks)]
-
-
-def forward(network: nn.Module, images: Tensor) -> Callable[[], None]:
-    def run() -> None:
-        network.eval()
-        with torch.inference_mode():
-            network(images)
-
-    return run
 
 
 def step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
@@ -100,16 +92,7 @@ def main() -> dict[str, float]:
     }
     trained = median_times(steps, rounds=3)
     memory = {name: peak_bytes(run) for name, run in steps.items()}
-    for name in sides:
-        print(
-            f"{name:14}{1e3 * seconds[name]:8.0f} ms forward{1e3 * trained[name]:8.0f} ms a step"
-            f"{memory[name] / 1e6:9.1f} MB at peak of the step"
-        )
-    return {
-        "forward": seconds["ours"] / seconds["transformers"],
-        "training step": trained["ours"] / trained["transformers"],
-        "memory of the step": memory["ours"] / memory["transformers"],
-    }
+    return shares(seconds, trained, memory)
 
 
 if __name__ == "__main__":

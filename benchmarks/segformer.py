@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
+from benchmarks._beside import forward, shares
 from benchmarks.confusion_matrix import median_times
 from segfolio.architectures.transformer.segformer import SegFormer, of_ours
 from segfolio.speed.measure import peak_bytes
@@ -30,15 +31,6 @@ class Theirs(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images).logits
-
-
-def forward(network: nn.Module, images: Tensor) -> Callable[[], None]:
-    def run() -> None:
-        network.eval()
-        with torch.inference_mode():
-            network(images)
-
-    return run
 
 
 def step(network: nn.Module, images: Tensor, target: Tensor) -> Callable[[], None]:
@@ -72,16 +64,7 @@ def main() -> dict[str, float]:
     steps = {name: step(network, images, target) for name, network in sides.items()}
     trained = median_times(steps, rounds=3)
     memory = {name: peak_bytes(run) for name, run in steps.items()}
-    for name in sides:
-        print(
-            f"{name:14}{1e3 * seconds[name]:8.0f} ms forward{1e3 * trained[name]:8.0f} ms a step"
-            f"{memory[name] / 1e6:9.1f} MB at peak of the step"
-        )
-    return {
-        "forward": seconds["ours"] / seconds["transformers"],
-        "training step": trained["ours"] / trained["transformers"],
-        "memory of the step": memory["ours"] / memory["transformers"],
-    }
+    return shares(seconds, trained, memory)
 
 
 if __name__ == "__main__":

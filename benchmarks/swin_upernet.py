@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from transformers import SwinConfig, UperNetConfig, UperNetForSemanticSegmentation
 
+from benchmarks._beside import forward, shares
 from benchmarks.confusion_matrix import median_times
 from segfolio.architectures.transformer.swin_upernet import SwinUPerNet, of_ours
 from segfolio.layers.outputs import PixelOutput
@@ -48,15 +49,6 @@ class Theirs(nn.Module):
         levels = model.backbone(images).feature_maps
         found = {"aux": model.auxiliary_head(levels)} if self.training else {}
         return PixelOutput(model.decode_head(levels), found)
-
-
-def forward(network: nn.Module, images: Tensor) -> Callable[[], None]:
-    def run() -> None:
-        network.eval()
-        with torch.inference_mode():
-            network(images)
-
-    return run
 
 
 def step(network: nn.Module, images: Tensor, target: Tensor) -> Callable[[], None]:
@@ -96,16 +88,7 @@ def main() -> dict[str, float]:
     seconds = median_times({name: forward(network, images) for name, network in sides.items()}, rounds=3)
     trained = median_times({name: step(network, *small) for name, network in sides.items()}, rounds=2)
     memory = {name: peak_bytes(step(network, *large)) for name, network in sides.items()}
-    for name in sides:
-        print(
-            f"{name:14}{1e3 * seconds[name]:8.0f} ms forward{1e3 * trained[name]:8.0f} ms a step"
-            f"{memory[name] / 1e6:9.1f} MB at peak of the step"
-        )
-    return {
-        "forward": seconds["ours"] / seconds["transformers"],
-        "training step": trained["ours"] / trained["transformers"],
-        "memory of the step": memory["ours"] / memory["transformers"],
-    }
+    return shares(seconds, trained, memory)
 
 
 if __name__ == "__main__":

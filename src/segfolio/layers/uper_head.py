@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d, interpolate, pad
 from torchvision.ops import Conv2dNormActivation
 
 from segfolio.layers.dilation import PooledBatchNorm
+from segfolio.layers.heads import fcn_head
 from segfolio.layers.ppm import average_pool
 
 BINS = (1, 2, 3, 6)
@@ -115,6 +116,13 @@ def _shifted_enlargement(short: int, long: int, like: Tensor) -> Tensor:
     identity = torch.eye(short, dtype=like.dtype, device=like.device)
     matrix = pad(interpolate(identity[None], long, mode="linear", align_corners=False)[0], (1, 1))
     return torch.stack([matrix[:, tap : tap + long] for tap in range(3)])
+
+
+def auxiliary_head(in_channels: int, width: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Logits of one level, from a convolution of `width` channels."""
+    head = fcn_head(in_channels, width, num_classes, nn.Dropout2d(dropout))
+    initialise(head)
+    return head
 
 
 def initialise(module: nn.Module) -> None:

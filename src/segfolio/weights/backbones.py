@@ -14,7 +14,7 @@ from torchvision.models import get_model_weights, list_models
 
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file, read_weights
-from segfolio.weights.hub import PICKLED, SAFE, fetch
+from segfolio.weights.hub import PICKLED, SAFE, fetch, read_repository
 from segfolio.weights.names import names_of, of_resnet, unwrapped
 from segfolio.weights.packaged import PACKAGES, read_package
 
@@ -166,3 +166,25 @@ def released_state(model: Any, repository: str) -> dict[str, Tensor]:
         return model.from_pretrained(folder).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         raise SegfolioError(f"{folder} does not hold weights for transformers' {model.__name__}: {error}") from error
+
+
+def published_state(weights: str, names: str, kind: str, tag: str, repository: str) -> dict[str, Tensor]:
+    """The state dict of a file, of timm's weights of a name with its tag, or of a folder or a repository of the hub.
+
+    Args:
+        names: of timm's networks, a pattern.
+        kind, tag, repository: what one may give, for the error.
+
+    Raises:
+        SegfolioError: weights that are not to be had.
+    """
+    if Path(weights).is_file():
+        return read_file(Path(weights))
+    if weights in timm.list_pretrained(names):
+        return read_file(fetch(get_pretrained_cfg(weights).hf_hub_id, SAFE) / SAFE)
+    if Path(weights).is_dir() or "/" in weights:
+        return read_repository(weights)
+    raise SegfolioError(
+        f"{weights} is neither a file, nor timm's name of a {kind} with its tag, such as {tag}, nor a repository of "
+        f"the hub, such as {repository}"
+    )

@@ -19,25 +19,21 @@ Deviates:
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import timm
 import torch
 from timm.layers import DropPath
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, linear, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
-from segfolio.layers.heads import fcn_head
 from segfolio.layers.outputs import PixelOutput
-from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, initialise
+from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, auxiliary_head
 from segfolio.layers.vit import check_at_least_a_patch, patch_map
-from segfolio.weights.files import load_weights, read_file
-from segfolio.weights.hub import SAFE, fetch, read_repository
+from segfolio.weights.backbones import published_state
+from segfolio.weights.files import load_weights
 
 LEVELS, AUXILIARY_WIDTH = 4, 256
 BESIDE = 3  # rows of a table of biases for pairs with the class token: from it, to it, with itself
@@ -146,10 +142,7 @@ class BEiTUPerNet(nn.Module):
         nn.init.trunc_normal_(self.encoder.cls_token, std=0.02)
         self.neck = Neck(width)
         self.head = UPerHead([width] * LEVELS, width, num_classes, dropout)
-        self.auxiliary: nn.Sequential | None = None
-        if auxiliary:
-            self.auxiliary = fcn_head(width, AUXILIARY_WIDTH, num_classes, nn.Dropout2d(dropout))
-            initialise(self.auxiliary)
+        self.auxiliary = auxiliary_head(width, AUXILIARY_WIDTH, num_classes, dropout) if auxiliary else None
         if weights is not None:
             self.load(weights)
 
@@ -182,18 +175,13 @@ class BEiTUPerNet(nn.Module):
         Raises:
             SegfolioError: weights that are not to be had, or do not fit.
         """
-        if Path(weights).is_file():
-            state = read_file(Path(weights))
-        elif weights in timm.list_pretrained("beit*"):
-            state = read_file(fetch(get_pretrained_cfg(weights).hf_hub_id, SAFE) / SAFE)
-        elif Path(weights).is_dir() or "/" in weights:
-            state = read_repository(weights)
-        else:
-            raise SegfolioError(
-                f"{weights} is neither a file, nor timm's name of a BEiT with its tag, such as "
-                "beit_base_patch16_224.in22k_ft_in22k, nor a repository of the hub, such as "
-                "microsoft/beit-base-finetuned-ade-640-640"
-            )
+        state = published_state(
+            weights,
+            "beit*",
+            "BEiT",
+            "beit_base_patch16_224.in22k_ft_in22k",
+            "microsoft/beit-base-finetuned-ade-640-640",
+        )
         own, mine = of_ours(state), self.state_dict()
         kernel = own.get("encoder.patch_embed.weight")
         if kernel is not None and kernel.shape[-1] != self.patch:

@@ -27,9 +27,9 @@ from torch.nn.functional import gelu, grid_sample
 from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.heads import fcn_head
 from segfolio.layers.outputs import PixelOutput
-from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, initialise
+from segfolio.layers.stochastic_depth import rates_of
+from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, auxiliary_head
 from segfolio.layers.vit import check_at_least_a_patch
 from segfolio.weights.files import load_weights, read_file
 
@@ -118,21 +118,16 @@ class InternImage(nn.Module):
                 f"InternImage: blocks {list(blocks)}, groups {list(groups)}; give four of each, the groups divisors of "
                 f"the stages' {', '.join(map(str, stages))} channels"
             )
-        total, first, levels = max(1, sum(blocks) - 1), 0, []
-        for stage, number in enumerate(blocks):
-            rates = [drop_path * index / total for index in range(first, first + number)]
+        levels = []
+        for stage, rates in enumerate(rates_of(drop_path, blocks)):
             arguments = (stages[stage], groups[stage], post_norm, offset_scale, layer_scale)
             levels.append(Stage(arguments, rates, last=stage == STAGES - 1))
-            first += number
         self.checkpointing = checkpointing
         self.encoder = nn.Module()
         self.encoder.patch_embed = Stem(in_channels, channels)
         self.encoder.levels = nn.ModuleList(levels)
         self.head = UPerHead(stages, width, num_classes, dropout)
-        self.auxiliary: nn.Sequential | None = None
-        if auxiliary:
-            self.auxiliary = fcn_head(stages[2], max(1, width // 2), num_classes, nn.Dropout2d(dropout))
-            initialise(self.auxiliary)
+        self.auxiliary = auxiliary_head(stages[2], max(1, width // 2), num_classes, dropout) if auxiliary else None
         if weights is not None:
             self.load(weights)
 

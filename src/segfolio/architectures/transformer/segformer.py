@@ -28,6 +28,7 @@ from torch.nn.functional import interpolate, linear, scaled_dot_product_attentio
 from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.stochastic_depth import rates_of
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import read_repository
 from segfolio.weights.licences import tell_licence
@@ -152,12 +153,10 @@ class MixTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing
-        inputs, total, first = [in_channels, *channels[:-1]], max(1, sum(blocks) - 1), 0
+        inputs = [in_channels, *channels[:-1]]
         self.stages = nn.ModuleList()
-        for stage, number in enumerate(blocks):
-            rates = [drop_path * index / total for index in range(first, first + number)]
+        for stage, rates in enumerate(rates_of(drop_path, blocks)):
             self.stages.append(Stage(stage, inputs[stage], channels[stage], rates))
-            first += number
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """`[B, C_in, H, W]` to the tokens `[B, h, w, C]` of each stage."""

@@ -17,24 +17,21 @@ Deviates:
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import timm
 import torch
 from timm.layers import DropPath
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
-from segfolio.layers.heads import fcn_head
 from segfolio.layers.outputs import PixelOutput
-from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, initialise
-from segfolio.weights.files import load_weights, read_file
-from segfolio.weights.hub import SAFE, fetch, read_repository
+from segfolio.layers.stochastic_depth import rates_of
+from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, auxiliary_head
+from segfolio.weights.backbones import published_state
+from segfolio.weights.files import load_weights
 
 PATCH, STAGES = 4, 4
 KEYS = (  # of the authors, timm, mmsegmentation and transformers, of today and on the hub, to ours
@@ -125,10 +122,7 @@ class SwinUPerNet(nn.Module):
             raise SegfolioError(f"SwinUPerNet: window is {window}, expected 1 or more tokens, such as 7")
         self.encoder = Swin(in_channels, channels, blocks, heads, window, drop_path, checkpointing)
         self.head = UPerHead(stages, width, num_classes, dropout)
-        self.auxiliary: nn.Sequential | None = None
-        if auxiliary:
-            self.auxiliary = fcn_head(stages[2], max(1, width // 2), num_classes, nn.Dropout2d(dropout))
-            initialise(self.auxiliary)
+        self.auxiliary = auxiliary_head(stages[2], max(1, width // 2), num_classes, dropout) if auxiliary else None
         if weights is not None:
             self.load(weights)
 
@@ -149,18 +143,9 @@ class SwinUPerNet(nn.Module):
         Raises:
             SegfolioError: weights that are not to be had, or do not fit.
         """
-        if Path(weights).is_file():
-            state = read_file(Path(weights))
-        elif weights in timm.list_pretrained("swin_*"):
-            state = read_file(fetch(get_pretrained_cfg(weights).hf_hub_id, SAFE) / SAFE)
-        elif Path(weights).is_dir() or "/" in weights:
-            state = read_repository(weights)
-        else:
-            raise SegfolioError(
-                f"{weights} is neither a file, nor timm's name of a Swin with its tag, such as "
-                f"swin_tiny_patch4_window7_224.ms_in1k, nor a repository of the hub, such as "
-                "openmmlab/upernet-swin-tiny"
-            )
+        state = published_state(
+            weights, "swin_*", "Swin", "swin_tiny_patch4_window7_224.ms_in1k", "openmmlab/upernet-swin-tiny"
+        )
         own = self._of_our_window(of_ours(state))
         norms = tuple(f"encoder.stages.{stage}.norm." for stage in range(STAGES))  # which a classifier lacks
         new = () if any(key.startswith("head.") for key in own) else ("head.", "auxiliary.", *norms)
@@ -190,12 +175,9 @@ class Swin(nn.Module):
         super().__init__()
         self.window, self.checkpointing = window, checkpointing
         self.embed, self.embed_norm = nn.Conv2d(in_channels, channels, PATCH, PATCH), nn.LayerNorm(channels)
-        total, first = max(1, sum(blocks) - 1), 0
         self.stages = nn.ModuleList()
-        for stage, number in enumerate(blocks):
-            rates = [drop_path * index / total for index in range(first, first + number)]
+        for stage, rates in enumerate(rates_of(drop_path, blocks)):
             self.stages.append(Stage(channels * 2**stage, heads[stage], window, rates, merge=stage > 0))
-            first += number
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> list[Tensor]:
