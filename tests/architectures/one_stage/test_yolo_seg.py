@@ -6,11 +6,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from segfolio.architectures.one_stage.yolo_seg import YOLOSeg, covered
+from segfolio.architectures.one_stage.yolo_seg import YOLOSeg
 from segfolio.errors import SegfolioError
 from segfolio.layers.cells import Grid
 from segfolio.layers.detection import DetectionTarget
 from segfolio.layers.hollow import hollow
+from segfolio.layers.mask_maps import covered
 from segfolio.speed.measure import peak_bytes
 from tests.architectures.test_detection_contract import scene, step
 
@@ -62,12 +63,6 @@ def test_it_overfits_one_image(version: Any) -> None:
         assert box_iou(found.boxes[place, None], wanted.boxes[label, None]) > 0.8
         mask, truth = found.masks[place] > 0, covered(wanted.masks, 24, 32)[label] > 8
         assert (mask & truth).sum() / truth.sum() > 0.95  # a rectangle fills its box
-
-
-def test_a_cell_is_covered_by_as_many_pixels_as_a_mask_has_in_it() -> None:
-    masks = torch.zeros(1, 6, 9, dtype=torch.bool)
-    masks[0, :5, 2:9] = True
-    assert covered(masks, 2, 3)[0].tolist() == [[8, 16, 4], [2, 4, 1]]
 
 
 def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:
