@@ -20,6 +20,7 @@ from segfolio.layers.regions import RegionRecipe
 from segfolio.listing import architecture_classes
 
 CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] in ("region_based", "one_stage")]
+ONE_STAGE = [cls for cls in CLASSES if "one_stage" in cls.__module__]
 REGION_BASED = [cls for cls in CLASSES if "region_based" in cls.__module__]
 QUICK = ProposalRecipe(
     anchor_sizes=((8,), (16,), (32,), (64,), (128,)), samples=64, before_nms=(100, 100), after_nms=(50, 50)
@@ -85,6 +86,33 @@ def test_every_parameter_gets_a_gradient_with_and_without_objects(cls: Any) -> N
         assert [name for name, grad in trained.items() if grad is None or not grad.isfinite().all()] == []
     assert losses["cls"] > 0
     assert all(losses[name] == 0 for name in losses if "box" in name or "mask" in name)  # nothing to be found
+
+
+@pytest.mark.parametrize("cls", ONE_STAGE, ids=lambda cls: cls.__name__)
+def test_losses_are_the_same_on_two_processes(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they divide by is of all processes: the mean over two of an image each is the loss of both images."""
+    network, size = cls(2, **cls.tiny).train(), (70, 97)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # its statistics are of a process
+    images = torch.randn(2, 3, *size)
+    targets = [target(size, (5, 8, 40, 60, 0), (50, 10, 90, 30, 1)), target(size, (20, 20, 80, 65, 1))]
+    told: list[Tensor] = []
+
+    def alone(values: list[float], device: torch.device) -> tuple[Tensor, int]:
+        told.append(torch.tensor(values))
+        return told[-1], 1
+
+    monkeypatch.setattr(f"{cls.__module__}.over_processes", alone)
+    whole = network(images, [size] * 2, targets)
+    halves = [(images[[place]], [size], [targets[place]]) for place in (0, 1)]
+    for half in halves:
+        network(*half)
+    torch.testing.assert_close(told[0], told[1] + told[2])
+    monkeypatch.setattr(f"{cls.__module__}.over_processes", lambda values, device: (told[0], 2))
+    first, second = (network(*half) for half in halves)
+    for name, loss in whole.items():
+        torch.testing.assert_close((first[name] + second[name]) / 2, loss, rtol=1e-4, atol=1e-5)
 
 
 @every_class

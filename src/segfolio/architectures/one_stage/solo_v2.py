@@ -196,14 +196,14 @@ class SOLOv2(nn.Module):
         extent = MAP_STRIDE * maps.shape[2], MAP_STRIDE * maps.shape[3]
         image, cell, of = answering(objects, self.grids, extent, recipe)
         sums, processes = over_processes([len(of)], logits.device)
-        whole = sums[0] / processes
+        cells, masks = (sums + 1)[0] / processes, sums.clamp(min=1)[0] / processes
         truth = torch.zeros_like(logits)
         truth[image, cell, objects.labels[of]] = 1
         cls = sigmoid_focal_loss(logits, truth, recipe.alpha, recipe.gamma, reduction="sum")
         mask = mask_losses(dice, image, of, factors[image, cell], maps, objects)
         return {
-            "cls": recipe.cls_weight * cls / (whole + 1),
-            "mask": recipe.mask_weight * mask / whole.clamp(min=1),
+            "cls": recipe.cls_weight * cls / cells,
+            "mask": recipe.mask_weight * mask / masks,
         }
 
     def found(self, scores: Tensor, factors: Tensor, maps: Tensor, size: Size) -> Detections:
@@ -212,16 +212,16 @@ class SOLOv2(nn.Module):
         recipe, maps = self.recipe, maps[:, : -(-size[0] // MAP_STRIDE), : -(-size[1] // MAP_STRIDE)]
         cell, label = (scores > recipe.score_threshold).nonzero().unbind(1)
         asked, which = cell.unique(return_inverse=True)  # of several classes a cell draws one mask
-        drawings = [self.measured(some, factors, maps) for some in asked.split(at_once(maps))]
-        area, sure = (torch.cat(each)[which] for each in zip(*drawings, strict=True))
+        measures = [self.measured(some, factors, maps) for some in asked.split(at_once(maps))]
+        area, sure = (torch.cat(each)[which] for each in zip(*measures, strict=True))
         least = torch.cat([area.new_full((n**2,), stride) for n, stride in zip(self.grids, STRIDES, strict=True)])
         (kept,) = (area > least[cell]).nonzero(as_tuple=True)
         score, order = (scores[cell, label] * sure)[kept].sort(descending=True)
         kept, score = kept[order[: recipe.before_nms]], score[: recipe.before_nms]
         cell, label = cell[kept], label[kept]
         if len(cell):
-            parts = [drawn(factors[some], maps).sigmoid() for some in cell.split(at_once(maps))]
-            bits = torch.cat([part.flatten(1) > recipe.mask_threshold for part in parts])
+            drawings = (drawn(factors[some], maps).sigmoid().flatten(1) for some in cell.split(at_once(maps)))
+            bits = torch.cat([each > recipe.mask_threshold for each in drawings])
             score = matrix_nms(bits, label, score, recipe.decay, recipe.sigma)
             score, order = score.sort(descending=True)
             order = order[score >= recipe.kept_score][: recipe.max_detections]

@@ -191,7 +191,7 @@ class YOLACT(nn.Module):
         where = image, anchor = (labels > 0).nonzero().unbind(1)
         of = owners[where]
         sums, processes = over_processes([len(of)], logits.device)
-        whole = (sums[0] / processes).clamp(min=1)
+        whole = sums[0].clamp(min=1) / processes
         encoded = CODER.encode_single(objects.boxes[of], anchors[anchor])
         box = smooth_l1_loss(deltas[where], encoded, reduction="sum")
         mask = mask_losses(bce_in_boxes, image, of, factors[where], maps, objects)
