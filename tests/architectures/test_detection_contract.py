@@ -1,14 +1,17 @@
 """What every network that finds objects promises: losses in training, detections in evaluation, of any image."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet18
 from torchvision.ops import box_iou
 
 from segfolio.architectures.one_stage.solo_v2 import SOLOv2
+from segfolio.architectures.one_stage.yolact import YOLACT
 from segfolio.architectures.region_based.cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
 from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
@@ -18,6 +21,7 @@ from segfolio.layers.detection import DetectionTarget
 from segfolio.layers.proposals import ProposalRecipe
 from segfolio.layers.regions import RegionRecipe
 from segfolio.listing import architecture_classes
+from segfolio.speed.measure import peak_bytes
 
 CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] in ("region_based", "one_stage")]
 ONE_STAGE = [cls for cls in CLASSES if "one_stage" in cls.__module__]
@@ -46,6 +50,7 @@ def lenient(network: Any) -> Any:
 
 
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+every_one_stage = pytest.mark.parametrize("cls", ONE_STAGE, ids=lambda cls: cls.__name__)
 
 
 def target(size: tuple[int, int], *objects: tuple[int, int, int, int, int]) -> DetectionTarget:
@@ -88,7 +93,7 @@ def test_every_parameter_gets_a_gradient_with_and_without_objects(cls: Any) -> N
     assert all(losses[name] == 0 for name in losses if "box" in name or "mask" in name)  # nothing to be found
 
 
-@pytest.mark.parametrize("cls", ONE_STAGE, ids=lambda cls: cls.__name__)
+@every_one_stage
 def test_losses_are_the_same_on_two_processes(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they divide by is of all processes: the mean over two of an image each is the loss of both images."""
     network, size = cls(2, **cls.tiny).train(), (70, 97)
@@ -113,6 +118,18 @@ def test_losses_are_the_same_on_two_processes(cls: Any, monkeypatch: pytest.Monk
     first, second = (network(*half) for half in halves)
     for name, loss in whole.items():
         torch.testing.assert_close((first[name] + second[name]) / 2, loss, rtol=1e-4, atol=1e-5)
+
+
+@every_one_stage
+def test_thousands_of_objects_are_learned_in_little_memory(cls: Any) -> None:
+    """5,000 of 4 x 4 pixels in 320 x 320: their masks at full size would be 2 GB as floats."""
+    size, places = (320, 320), torch.arange(80)
+    corners = 4 * torch.cartesian_prod(places, places)[:5000].flip(1)
+    wanted = target(size, *((x, y, x + 4, y + 4, 0) for x, y in corners.tolist()))
+    network, images, losses = cls(1, **cls.tiny).train(), torch.randn(1, 3, *size), dict[str, Tensor]()
+    held = peak_bytes(lambda: losses.update(network(images, [size], [wanted])))
+    assert held < 5e8
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
 
 
 @every_class
@@ -266,8 +283,28 @@ def test_other_necks_learn(neck: str) -> None:
 def test_boxes_alone_do_not_make_masks() -> None:
     boxes_only = DetectionTarget(torch.tensor([[5.0, 8, 40, 60]]), torch.tensor([0]))
     assert step(FasterRCNN(1, **FasterRCNN.tiny), torch.randn(1, 3, 64, 64), [boxes_only])["box"] > 0
-    with pytest.raises(SegfolioError, match="boxes alone; take FasterRCNN"):
-        step(MaskRCNN(1, **MaskRCNN.tiny), torch.randn(1, 3, 64, 64), [boxes_only])
+    for cls in (MaskRCNN, *ONE_STAGE):
+        with pytest.raises(SegfolioError, match="boxes alone; take FasterRCNN"):
+            step(cls(1, **cls.tiny), torch.randn(1, 3, 64, 64), [boxes_only])
+
+
+@every_one_stage
+def test_a_class_that_the_network_lacks_is_named(cls: Any) -> None:
+    with pytest.raises(SegfolioError, match="an object is of class 3, but the network has the classes 0 to 1"):
+        step(cls(2, **cls.tiny), torch.randn(1, 3, 64, 64), [target((64, 64), (5, 8, 40, 60, 3))])
+
+
+@pytest.mark.parametrize("cls", [SOLOv2, YOLACT], ids=lambda cls: cls.__name__)
+def test_weights_are_those_of_the_backbone_or_of_the_whole_network(cls: Any, tmp_path: Path) -> None:
+    file, arguments = str(tmp_path / "weights.pth"), {**cls.tiny, "backbone": "resnet18"}
+    torch.save((classifier := resnet18()).state_dict(), file)
+    network = cls(2, **arguments, weights=file)
+    assert torch.equal(network.backbone.body.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
+    torch.save(network.state_dict(), file)
+    again = cls(2, **arguments, weights=file)
+    assert all(torch.equal(*pair) for pair in zip(network.parameters(), again.parameters(), strict=True))
+    with pytest.raises(SegfolioError, match="some/where is not a file"):
+        cls(2, **arguments, weights="some/where")
 
 
 @pytest.mark.parametrize(

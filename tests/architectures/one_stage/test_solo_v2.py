@@ -12,8 +12,6 @@ from segfolio.inference.paste_masks import instances
 from segfolio.layers.detection import DetectionTarget, Objects
 from segfolio.layers.hollow import hollow
 from segfolio.layers.mask_maps import covered
-from segfolio.speed.measure import peak_bytes
-from tests.architectures.one_stage.test_yolact import thousands
 from tests.architectures.test_detection_contract import scene, step, target
 
 SCRATCH: dict[str, Any] = {**SOLOv2.tiny, "norm": "group", "frozen_stride": 0}
@@ -167,14 +165,6 @@ def test_a_cell_of_several_classes_draws_one_mask_for_each() -> None:
     maps[0, 2, 2] = -1  # 8 cells are as large as a stride
     assert network.found(scores, factors, maps, (64, 96)).scores.tolist() == pytest.approx([0.8])
     assert len(network.found(scores, factors, maps, (8, 96)).masks[0]) == 2
-
-
-def test_thousands_of_objects_are_learned_in_little_memory() -> None:
-    network, (images, wanted) = SOLOv2(1, **SCRATCH).train(), thousands()
-    losses: dict[str, torch.Tensor] = {}
-    held = peak_bytes(lambda: losses.update(network(images, [(320, 320)], [wanted])))
-    assert held < 5e8
-    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
 
 
 def test_grids_and_ranges_go_together() -> None:

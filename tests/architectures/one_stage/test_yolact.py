@@ -12,7 +12,6 @@ from segfolio.layers.cells import Grid
 from segfolio.layers.detection import DetectionTarget
 from segfolio.layers.hollow import hollow
 from segfolio.layers.mask_maps import covered
-from segfolio.speed.measure import peak_bytes
 from tests.architectures.test_detection_contract import scene, step
 
 SCRATCH: dict[str, Any] = {**YOLACT.tiny, "norm": "group"}
@@ -98,26 +97,6 @@ def test_the_layer_beside_learns_all_classes_of_a_cell() -> None:
     target = DetectionTarget(torch.zeros(3, 4), torch.tensor([0, 2, 2]), masks)
     truth = network.classes_of_cells(torch.zeros(1, 3, 2, 3), masks, target)
     assert truth.tolist() == [[[1, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]], [[1, 1, 0], [0, 0, 0]]]
-
-
-def test_thousands_of_objects_are_learned_in_little_memory() -> None:
-    """5,000 of 4 x 4 pixels in 320 x 320: their masks at full size would be 2 GB as floats."""
-    network, (images, target) = YOLACT(1, **SCRATCH).train(), thousands()
-    losses: dict[str, torch.Tensor] = {}
-    held = peak_bytes(lambda: losses.update(network(images, [(320, 320)], [target])))
-    assert held < 5e8
-    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
-
-
-def thousands() -> tuple[torch.Tensor, DetectionTarget]:
-    corners = (
-        4 * torch.stack(torch.meshgrid(torch.arange(80), torch.arange(80), indexing="ij"), -1).flatten(0, 1)[:5000]
-    )
-    masks = torch.zeros(5000, 320, 320, dtype=torch.bool)
-    for mask, (y, x) in zip(masks, corners.tolist(), strict=True):
-        mask[y : y + 4, x : x + 4] = True
-    boxes = torch.cat([corners.flip(1), corners.flip(1) + 4], 1).float()
-    return torch.randn(1, 3, 320, 320), DetectionTarget(boxes, torch.zeros(5000, dtype=torch.int64), masks)
 
 
 @pytest.mark.parametrize(
