@@ -37,10 +37,9 @@ def test_the_truth_is_above_what_was_followed_in_the_same_colours() -> None:
     rows, columns = np.nonzero((sheet != other).any(2))
     width = sheet.shape[1] // 6
     assert 3 * width <= columns.min() <= columns.max() < 4 * width  # of the fourth frame alone
-    height = rows.max() - rows.min() + 1
-    above = sheet[rows.min() - 2 * height : rows.min()]  # all that is above
-    colours = {tuple(c) for c in sheet[rows, columns].tolist()}
-    assert colours & {tuple(c) for c in above.reshape(-1, 3).tolist()}
+    top, place = rows.min(), (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    above = (sheet[top - up : place[0].stop - up, place[1]] for up in range(1, top))
+    assert any(np.array_equal(each, sheet[place]) for each in above)
 
 
 def test_frames_without_truth_are_shown_as_they_are() -> None:
