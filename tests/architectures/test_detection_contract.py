@@ -75,7 +75,7 @@ def _seed() -> None:
 
 def test_the_rooms_are_complete() -> None:
     names = {"FasterRCNN", "MaskRCNN", "CascadeRCNN", "CascadeMaskRCNN", "FastRCNN", "RCNN"}
-    assert {cls.__name__ for cls in CLASSES} == names | {"YOLOSeg", "YOLACT", "SOLOv2"}
+    assert {cls.__name__ for cls in CLASSES} == names | {"YOLOSeg", "YOLACT", "SOLOv2", "RFDETRSeg"}
 
 
 @every_class

@@ -70,17 +70,27 @@ def pair_costs(
 ) -> Tensor:
     """What it costs to let each query answer for each segment of an image.
 
-    Mask loss and overlap are linear in the truth, so that matrix products compare all pairs.
-
     Args:
         class_logits: `[Q, C + 1]`.
-        mask_logits: `[Q, P]`, at P points or pixels.
         labels: `[N]`.
-        masks: `[N, P]` in 0 to 1.
-        valid: `[P]`, 1 where a point counts and 0 elsewhere; None where all count.
+
+    The others, by name, are those of `mask_costs`.
 
     Returns:
         `[Q, N]`.
+    """
+    return class_costs(class_logits, labels, weights) + mask_costs(mask_logits, masks, valid, weights, kind)
+
+
+def mask_costs(mask_logits: Tensor, masks: Tensor, valid: Tensor | None, weights: Weights, kind: MaskLoss) -> Tensor:
+    """The part of the masks, `[Q, N]`.
+
+    Mask loss and overlap are linear in the truth, so that matrix products compare all pairs.
+
+    Args:
+        mask_logits: `[Q, P]`, at P points or pixels.
+        masks: `[N, P]` in 0 to 1.
+        valid: `[P]`, 1 where a point counts and 0 elsewhere; None where all count.
     """
 
     def summed(values: Tensor) -> Tensor:
@@ -96,7 +106,7 @@ def pair_costs(
         present = FOCAL_ALPHA * (1 - probability) ** FOCAL_GAMMA * softplus(-mask_logits)
         mask = summed(absent) + (present - absent) @ truth
     number = mask_logits.shape[-1] if valid is None else valid.sum().clamp_min(1)
-    return class_costs(class_logits, labels, weights) + weights.mask * mask / number + weights.dice * dice
+    return weights.mask * mask / number + weights.dice * dice
 
 
 def box_costs(boxes: Tensor, truth: Tensor, weights: Weights) -> Tensor:
