@@ -231,9 +231,19 @@ def test_the_released_classes_are_those_that_exist(tmp_path: Path) -> None:
     here = [0, 10, 11, 79]
     rows = reference.model.class_embed.weight[ids]
     assert torch.equal(network.class_embed.weight[here], rows)
-    with pytest.warns(UserWarning, match="91 classes are not the 2 here"):
+    with pytest.warns(UserWarning, match="is not of the 2 classes here"):
         other = RFDETRSeg(2, **RFDETRSeg.tiny, weights=str(tmp_path / "model.safetensors"))
     assert torch.equal(other.query_feat.weight, reference.model.model.query_feat.weight)
+
+
+def test_of_weights_of_more_queries_the_first_are_taken(both: Any, tmp_path: Path) -> None:
+    reference, network = (each.eval() for each in both)
+    save_file(reference.state_dict(), tmp_path / "six.safetensors")
+    few = RFDETRSeg(3, **{**RFDETRSeg.tiny, "num_queries": 2}, weights=str(tmp_path / "six.safetensors")).eval()
+    assert torch.equal(few.query_feat.weight[2:4], network.query_feat.weight[6:8])  # of the second group
+    with torch.no_grad():
+        last = few.layers(torch.randn(1, 3, *SIZE), [SIZE], 1)[0]
+    assert last.logits.shape == (1, 2, 3)
 
 
 def test_it_starts_from_a_vit_of_other_patches(tmp_path: Path) -> None:

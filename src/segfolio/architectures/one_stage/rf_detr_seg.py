@@ -17,11 +17,11 @@ Deviates:
 - Costs of masks are compared at as many points as losses' maps give; transformers counts them by the boxes' table.
 - Initial values are the authors', not transformers', in decoder, queries and classes. The paper's networks were trained
   on Objects365 first, from which only the release's weights are.
-- The released weights have a row for each id of COCO up to 90; a network of 80 classes takes those that exist.
+- The released weights have a row for each id of COCO up to 90; a network of 80 classes takes those that exist. Of
+  weights of more queries a network takes the first of each group.
 """
 
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,6 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, silu
 from torchvision.ops import clip_boxes_to_image
 
-from segfolio.architectures.region_based.faster_rcnn import COCO
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.deformable import BoxDecoder
@@ -51,12 +50,11 @@ from segfolio.precision import full_float32
 from segfolio.weights.backbones import released_state
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import SAFE, fetch
-from segfolio.weights.rf_detr import own_names
+from segfolio.weights.rf_detr import OF_CLASSES, of_classes, of_queries, own_names
 
 STRIDE = 4  # of masks
 RARE = -math.log(99)  # the logit of a probability of 0.01
 SIDE, EDGE = 0.05, 0.01  # of the boxes that are proposed, and how far from the border their centres lie, in parts
-OF_CLASSES = re.compile(r"^(class_embed|enc_out_class_embed\.\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -281,24 +279,15 @@ class RFDETRSeg(nn.Module):
             kernel = resample_patch_embed(state["patch_embed.proj.weight"], [self.patch, self.patch])
             load_vit(self.vit, {**state, "patch_embed.proj.weight": kernel}, weights)
             return
-        state, new = self._of_classes(own_names(state), weights)
+        state = of_queries(own_names(state), self.num_queries, self.groups)
+        state, self.weights_of = of_classes(state, self.num_classes)
+        new = () if "class_embed.bias" in state else tuple(key for key in self.state_dict() if OF_CLASSES.match(key))
+        if new:
+            warnings.warn(
+                f"{weights} is not of the {self.num_classes} classes here; the layers of classes start anew",
+                stacklevel=3,
+            )
         load_weights(self, state, weights, new=new)
-
-    def _of_classes(self, state: dict[str, Tensor], weights: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """The rows of the classes here, of weights of COCO's ids; of others all but the classes, and what is new."""
-        rows = len(state.get("class_embed.bias", ()))
-        used = [place for place, name in enumerate(COCO) if place and name != "N/A"]
-        if rows in (0, self.num_classes):
-            return state, ()
-        if rows == len(COCO) and self.num_classes == len(used):
-            self.weights_of = tuple(COCO[place] for place in used)
-            return {key: value[used] if OF_CLASSES.search(key) else value for key, value in state.items()}, ()
-        warnings.warn(
-            f"{weights}: its {rows} classes are not the {self.num_classes} here; the layers of classes start anew",
-            stacklevel=4,
-        )
-        kept = {key: value for key, value in state.items() if not OF_CLASSES.search(key)}
-        return kept, tuple(key for key in self.state_dict() if OF_CLASSES.search(key))
 
     def _initialise(self) -> None:
         """The authors' initial values: all groups propose alike at first, and boxes stay where they are."""
