@@ -1,7 +1,7 @@
 """`task_truth`: what a network that classifies masks is to find in an image, by task."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 
 Task = Literal["semantic", "instance", "panoptic"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
 
 _LOOKED_AT = 16  # images of a split, before training
 
@@ -40,6 +42,23 @@ class TaskTruth:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return replace(sample, target=task_truth(sample.target or Target(), self.labels, self.task))
+
+
+@dataclass(frozen=True)
+class JointTruth:
+    """A family's `preparation`: as `TaskTruth`, of a task that is drawn for each sample.
+
+    Attributes:
+        tasks: all with equal probability. Which it is goes to `extras["task"]`, as its place in `TASKS`.
+    """
+
+    labels: LabelSpace
+    tasks: tuple[Task, ...]
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        task = self.tasks[rng.integers(len(self.tasks))]
+        prepared = TaskTruth(self.labels, task)(sample, rng)
+        return replace(prepared, extras={**prepared.extras, "task": torch.tensor(TASKS.index(task))})
 
 
 def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:

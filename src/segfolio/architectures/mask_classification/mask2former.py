@@ -117,9 +117,8 @@ class Mask2Former(nn.Module):
         )
 
 
-def _initialise(model: Any) -> None:
-    """The authors' initial values, where transformers' are others."""
-    decoder = model.pixel_level_module.decoder
+def initialise_pixels(decoder: Any) -> None:
+    """The authors' initial values of the pixel decoder, where transformers' are others."""
     decoder.level_embed = nn.Parameter(torch.randn(decoder.level_embed.shape))  # transformers' is never on meta
     projections = {projection[0] for projection in decoder.input_projections}
     for module in decoder.modules():
@@ -133,6 +132,11 @@ def _initialise(model: Any) -> None:
     for layer in decoder.encoder.layers:
         nn.init.xavier_uniform_(layer.fc1.weight)
         nn.init.xavier_uniform_(layer.fc2.weight)
+
+
+def _initialise(model: Any) -> None:
+    """The authors' initial values, where transformers' are others."""
+    initialise_pixels(model.pixel_level_module.decoder)
     for layer in model.transformer_module.decoder.layers:
         for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
             nn.init.xavier_uniform_(part.weight, gain=0.5**0.5)  # one weight of three times the rows there
