@@ -102,6 +102,14 @@ def test_the_task_changes_the_answer_and_one_is_answered_where_none_is_asked() -
     assert not torch.equal(semantic, instance)  # by little: CLIP's start and end are the largest numbers of all
 
 
+def test_nothing_is_dropped_in_evaluation() -> None:
+    network = OneFormer(5, **{**OneFormer.tiny, "dropout": 0.5})
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(*(network.eval()(images).mask_logits for _ in range(2)))
+        assert not torch.equal(*(network.train()(images).mask_logits for _ in range(2)))
+
+
 def test_a_released_model_without_its_text_encoder_is_read_from_its_folder(tmp_path: Path) -> None:
     theirs = transformers_own("test_efficientnet", training=False)
     state = {key: value.contiguous() for key, value in theirs.state_dict().items()}

@@ -21,7 +21,7 @@ Deviates:
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +148,12 @@ class OneFormer(nn.Module):
         _initialise(self.model)
         if weights is not None:
             self.load(weights, backbone)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for layer in self.model.pixel_level_module.decoder.encoder.layers:
+            layer.is_training = mode  # by which transformers' drops, whatever the mode of the module
+        return self
 
     def read(self, names: Sequence[str]) -> None:
         """Learn what the classes are called, by which segments are told in training.
