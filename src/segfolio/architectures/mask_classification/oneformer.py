@@ -13,6 +13,7 @@ Deviates:
   looked up.
 - The pixel decoder computes in float32 whatever the precision, and so does what reads the numbers of the task's words.
 - Images are padded with zeros to a multiple of 32, in training too, and masks cropped to a quarter of the image.
+- Deformable attention is sampled by `grid_sample`, whose gradient is not deterministic on CUDA.
 - Each text of a batch is encoded once, however many segments have it.
 - Transformers' releases are without the text encoder, whose weights then start anew.
 - Neighbourhood attention (DiNAT) is not among the backbones: timm has none.

@@ -14,6 +14,7 @@ Deviates:
 - Images of other sizes are padded on the right and below to whole windows; what is padding, no box starts from and no
   query looks at, and boxes are told in parts of the image without it. Where it ends within a patch, this is counted
   in pixels, in transformers in whole patches.
+- Deformable attention is sampled by `grid_sample`, whose gradient is not deterministic on CUDA.
 - Costs of masks are compared at as many points as losses' maps give; transformers counts them by the boxes' table.
 - Initial values are the authors', not transformers', in decoder, queries and classes. The paper's networks were trained
   on Objects365 first, from which only the release's weights are.
