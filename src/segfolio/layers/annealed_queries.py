@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import crop_quarter
@@ -26,6 +27,8 @@ class AnnealedQueries(nn.Module):
         layernorm, upscale_block, mask_head, class_predictor: of predictions; masks are of the patches, enlarged.
         mask_probabilities: of each of the blocks, first to last: how probable it is that a query is kept to
             its mask. Training anneals them from 1 to 0; they are part of the state dict.
+        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass, and
+            so of each prediction.
     """
 
     query: nn.Embedding
@@ -34,6 +37,7 @@ class AnnealedQueries(nn.Module):
     mask_head: nn.Module
     class_predictor: nn.Module
     mask_probabilities: list[float]
+    checkpointing: bool = False
 
     def ask(self, tokens: Tensor, grid: tuple[int, int], blocks: Blocks, images: Tensor) -> MaskOutput:
         """Take the queries with tokens `[B, N, D]`, the last of them patches of `grid`, through `blocks`."""
@@ -42,12 +46,18 @@ class AnnealedQueries(nn.Module):
         for block, probability in zip(blocks, self.mask_probabilities, strict=True):
             mask = None
             if self.training or probability > 0:
-                auxiliary.append(self._predict(tokens, grid))
+                auxiliary.append(self.through(self._predict, tokens, grid))
             if probability > 0:
                 mask = self._attention_mask(auxiliary[-1][1], tokens.shape[1], grid, probability)
-            tokens = block(tokens, mask)
-        layers = [*(auxiliary if self.training else ()), self._predict(tokens, grid)]
+            tokens = self.through(block, tokens, mask)
+        layers = [*(auxiliary if self.training else ()), self.through(self._predict, tokens, grid)]
         return MaskOutput.of([QueryLayer(classes, crop_quarter(masks, images)) for classes, masks in layers])
+
+    def through(self, part: Callable[..., Any], *given: Any) -> Any:
+        """What `part` makes of what is given, all of which it keeps or, see `checkpointing`, does not."""
+        if self.checkpointing and self.training:
+            return checkpoint(part, *given, use_reentrant=False)
+        return part(*given)
 
     def annealed(self) -> Self:
         """As it is at the end of training, when no attention is masked any more."""

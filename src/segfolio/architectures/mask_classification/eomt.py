@@ -54,6 +54,7 @@ class EoMT(AnnealedQueries):
         drop_path: stochastic depth, of every block.
         pad_to_size: pad images to multiples of `image_size` in place of `patch_size`, as the authors do for panoptic
             and instance segmentation, whose images they fit into a square: no position is interpolated.
+        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `lvd142m`; or a released model, e.g.
             `tue-mps/ade20k_semantic_eomt_large_512`; or a file with a state dict of one of these.
 
@@ -80,6 +81,7 @@ class EoMT(AnnealedQueries):
         num_blocks: int = 4,
         drop_path: float = 0.0,
         pad_to_size: bool = False,
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         from transformers import EomtConfig, EomtForUniversalSegmentation
@@ -108,7 +110,7 @@ class EoMT(AnnealedQueries):
         of_parts(self, parts)
         self.patch_size, self.num_blocks = patch_size, num_blocks
         self.pad_multiple = image_size if pad_to_size else patch_size
-        self.mask_probabilities = [1.0] * num_blocks
+        self.mask_probabilities, self.checkpointing = [1.0] * num_blocks, checkpointing
         if weights is not None:
 
             def load_backbone(state: dict[str, Tensor]) -> None:
@@ -123,7 +125,7 @@ class EoMT(AnnealedQueries):
         tokens = self._embed(padded, grid)
         start = len(self.layers) - self.num_blocks
         for layer in self.layers[:start]:
-            tokens = layer(tokens)
+            tokens = self.through(layer, tokens)
         return self.ask(tokens, grid, list(self.layers[start:]), images)
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
