@@ -99,14 +99,16 @@ def _classes(semantic: npt.NDArray[np.integer], ignore_index: int) -> Segments:
     return id_map_segments(semantic, classes, torch.from_numpy(classes))
 
 
-def check_task(dataset: Split, name: str, task: Task) -> None:
+def check_task(dataset: Split, name: str, task: Task, queries: int | None = None, refuse: bool = False) -> None:
     """Before training: whether the annotation serves the task, as far as a few images of the split show.
 
-    Warns of objects that are no things, which the instance task leaves out, and of what the panoptic truth loses, see
-    `panoptic_losses`; `segfolio inspect` looks at all images.
+    Warns of objects that are no things, which the instance task leaves out, of what the panoptic truth loses, see
+    `panoptic_losses`, and of images with more segments than queries; `segfolio inspect` looks at all images.
 
     Args:
         name: of the split.
+        queries: of the network, which can answer for as many segments of an image; None where that is not known.
+        refuse: images that have more.
 
     Raises:
         SegfolioError: an image without what the task needs, a segment of a class that there is not; for the panoptic
@@ -118,6 +120,10 @@ def check_task(dataset: Split, name: str, task: Task) -> None:
     for index in chosen:
         sample = dataset[index]
         target, where = _served(sample, dataset.labels, name, task), f"{name} {sample.image_id}"
+        if queries is not None and (found := task_truth(target, dataset.labels, task).segments) is not None:
+            what = f"with more segments than the {queries} queries of an image (raise the number of queries)"
+            if (number := len(found.labels)) > queries:
+                lost.append(Problem("image", what, f"{where} ({number})", fatal=refuse))
         if task == "semantic" or target.segments is None:
             continue
         no_things = target.segments.labels[~is_thing[target.segments.labels]].unique().tolist()

@@ -18,7 +18,7 @@ from segfolio.inference.dense_test import DenseTest, Protocols
 from segfolio.inference.mask_classification import instances, panoptic, semantic, semantic_scores
 from segfolio.inference.tiles import Network, Scores
 from segfolio.losses.mask_classification import MaskCriterion
-from segfolio.losses.mask_matching import MaskTarget, boxes_around
+from segfolio.losses.mask_matching import MaskTarget, boxes_around, check_one_per_class
 from segfolio.metrics import Evaluation, Evaluator, PanopticMetric, SemanticMetric, instance_metric
 from segfolio.metrics.instance import Kind
 
@@ -30,6 +30,8 @@ class MaskClassification(Family):
 
     The task decides which segments are to be found, how the queries become a prediction, and which figures are
     logged; the network is the same. A panoptic model predicts, and is measured on, all three tasks.
+
+    A network says its `num_queries`, by which fewer than an image has segments are told before training.
 
     A network that says `takes_tasks` is told the task (OneFormer): `forward(images, tasks [B], labels)`, where tasks
     are places in `TASKS` and labels, in training, the classes of each image's segments; `read(names)` tells it what
@@ -86,6 +88,9 @@ class MaskClassification(Family):
         self.task, self.main_metric = task, _MAIN[task]
         self.kinds: tuple[Kind, ...] = ("segm", "bbox") if criterion.needs_boxes else ("segm",)
         super().__init__(labels, architecture, **recipe)
+        self.num_queries: int | None = getattr(self.network, "num_queries", None)
+        if criterion.one_per_class and self.num_queries is not None:
+            check_one_per_class(self.num_queries, labels.num_classes)
         self.told = bool(getattr(self.network, "takes_tasks", False))
         self.train_tasks = tuple(train_tasks or (TASKS if self.told else (task,)))
         self._check_told(train_tasks, criterion)
@@ -132,14 +137,16 @@ class MaskClassification(Family):
         return self
 
     def setup(self, stage: str) -> None:
-        """Refuses an annotation that does not serve the task, before the first step."""
+        """Before the first step: refuses an annotation that does not serve the task, and tells or refuses images of more
+        segments than queries."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:  # loaders of a user's own
             return
         for name in data.splits_of(stage) if stage != "predict" else ():
             trained = stage == "fit" and name == data.train_split
             for task in self.train_tasks if trained else (self.task,):
-                check_task(data.split(name), name, task)
+                queries = self.num_queries if trained else None
+                check_task(data.split(name), name, task, queries, refuse=self.more_segments == "error")
 
     def forward(self, images: Tensor, *told: Any) -> Any:
         """The network's output for images `[B, C, H, W]` as the dataset has them, and what it is told beside them."""

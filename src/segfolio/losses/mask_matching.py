@@ -165,11 +165,7 @@ def one_query_per_class(targets: Sequence[MaskTarget], queries: int, classes: in
     Raises:
         SegfolioError: not as many queries as classes, or two segments of one class in an image.
     """
-    if queries != classes:
-        raise SegfolioError(
-            f"fixed matching lets query k answer for class k, but the network has {queries} queries for {classes} "
-            f"classes; give it {classes} queries, or use matching: bipartite"
-        )
+    check_one_per_class(queries, classes)
     found = torch.cat([t.labels for t in targets])
     for image, labels in enumerate(found.cpu().split([len(t.labels) for t in targets])):
         if (most := labels.bincount(minlength=classes)).max() > 1:
@@ -178,3 +174,16 @@ def one_query_per_class(targets: Sequence[MaskTarget], queries: int, classes: in
                 f"class {most.argmax()}; make one mask per class of them, or use matching: bipartite"
             )
     return found
+
+
+def check_one_per_class(queries: int, classes: int) -> None:
+    """Refuse fixed matching of other than one query for each class.
+
+    Raises:
+        SegfolioError: so.
+    """
+    if queries != classes:
+        raise SegfolioError(
+            f"fixed matching lets query k answer for class k, but the network has {queries} queries for {classes} "
+            f"classes; give it {classes} queries, or use matching: bipartite"
+        )

@@ -108,7 +108,7 @@ class EoMT(AnnealedQueries):
         parts = EomtForUniversalSegmentation(config)
         self.embeddings, self.layers, self.layernorm = parts.embeddings, parts.layers, parts.layernorm
         of_parts(self, parts)
-        self.patch_size, self.num_blocks = patch_size, num_blocks
+        self.patch_size, self.num_blocks, self.num_queries = patch_size, num_blocks, num_queries
         self.pad_multiple = image_size if pad_to_size else patch_size
         self.mask_probabilities, self.checkpointing = [1.0] * num_blocks, checkpointing
         if weights is not None:

@@ -95,7 +95,7 @@ class EoMTDINOv3(AnnealedQueries):
         self.embeddings, self.layers, self.layernorm = parts.embeddings, parts.layers, parts.layernorm
         self.rope_embeddings = parts.rope_embeddings
         of_parts(self, parts)
-        self.num_blocks = num_blocks
+        self.num_blocks, self.num_queries = num_blocks, num_queries
         self.pad_multiple = image_size if pad_to_size else self.patch_size
         self.mask_probabilities, self.checkpointing = [1.0] * num_blocks, checkpointing
         if weights is not None:

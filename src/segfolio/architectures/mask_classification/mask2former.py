@@ -77,6 +77,7 @@ class Mask2Former(nn.Module):
         from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerModel
 
         super().__init__()
+        self.num_queries = num_queries
         config = Mask2FormerConfig(
             num_queries=num_queries,
             feature_size=width,

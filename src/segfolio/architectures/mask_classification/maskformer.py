@@ -122,6 +122,7 @@ class MaskFormer(MaskTransformer):
             feedforward=feedforward,
             dropout=dropout,
         )
+        self.num_queries = num_queries or num_classes
         self.class_predictor = nn.Linear(width, num_classes + 1)
         if weights is not None:
             load(self, self.model.pixel_level_module.encoder, weights, backbone)

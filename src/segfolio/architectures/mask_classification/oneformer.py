@@ -139,6 +139,7 @@ class OneFormer(nn.Module):
         self.model: Any = OneFormerModel(config)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
         self.num_classes, self.vocabulary, self.task = num_classes, vocabulary, task
+        self.num_queries = num_queries
         self.free = num_queries - contexts  # of the texts those that are read
         self.task_words: Tensor
         self.texts: Tensor  # of each class, then of each task

@@ -122,7 +122,7 @@ class PMT(AnnealedQueries):
         )
         self.laterals = nn.ModuleList(Lateral(width) for _ in self.taps)
         self.rope_embeddings = parts.EomtDinov3RotaryEmbedding(config)
-        self.query = nn.Embedding(num_queries, width)
+        self.num_queries, self.query = num_queries, nn.Embedding(num_queries, width)
         self.layers = nn.ModuleList(parts.EomtDinov3Layer(config) for _ in range(num_blocks))
         self.layernorm = nn.LayerNorm(width)
         self.upscale_block = parts.EomtDinov3ScaleBlock(config)
