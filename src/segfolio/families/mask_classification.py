@@ -137,8 +137,8 @@ class MaskClassification(Family):
         return self
 
     def setup(self, stage: str) -> None:
-        """Before the first step: refuses an annotation that does not serve the task, and tells or refuses images of more
-        segments than queries."""
+        """Before the first step: refuses an annotation that does not serve the task, and tells or refuses images of
+        more segments than queries."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:  # loaders of a user's own
             return

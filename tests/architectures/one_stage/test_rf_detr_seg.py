@@ -236,6 +236,14 @@ def test_the_released_classes_are_those_that_exist(tmp_path: Path) -> None:
     assert torch.equal(other.query_feat.weight, reference.model.model.query_feat.weight)
 
 
+def test_a_released_model_is_read_from_its_folder(both: Any, tmp_path: Path) -> None:
+    """Which holds the names of the authors' release, not those of transformers."""
+    reference, network = both
+    reference.save_pretrained(tmp_path / "released")
+    read = RFDETRSeg(3, **RFDETRSeg.tiny, weights=str(tmp_path / "released")).state_dict()
+    assert all(torch.equal(read[name], value) for name, value in network.state_dict().items())
+
+
 def test_of_weights_of_more_queries_the_first_are_taken(both: Any, tmp_path: Path) -> None:
     reference, network = (each.eval() for each in both)
     save_file(reference.state_dict(), tmp_path / "six.safetensors")
