@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import through
 from segfolio.layers.backbones import crop_quarter
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 
@@ -46,18 +46,12 @@ class AnnealedQueries(nn.Module):
         for block, probability in zip(blocks, self.mask_probabilities, strict=True):
             mask = None
             if self.training or probability > 0:
-                auxiliary.append(self.through(self._predict, tokens, grid))
+                auxiliary.append(through(self, self._predict, tokens, grid))
             if probability > 0:
                 mask = self._attention_mask(auxiliary[-1][1], tokens.shape[1], grid, probability)
-            tokens = self.through(block, tokens, mask)
-        layers = [*(auxiliary if self.training else ()), self.through(self._predict, tokens, grid)]
+            tokens = through(self, block, tokens, mask)
+        layers = [*(auxiliary if self.training else ()), through(self, self._predict, tokens, grid)]
         return MaskOutput.of([QueryLayer(classes, crop_quarter(masks, images)) for classes, masks in layers])
-
-    def through(self, part: Callable[..., Any], *given: Any) -> Any:
-        """What `part` makes of what is given, all of which it keeps or, see `checkpointing`, does not."""
-        if self.checkpointing and self.training:
-            return checkpoint(part, *given, use_reentrant=False)
-        return part(*given)
 
     def annealed(self) -> Self:
         """As it is at the end of training, when no attention is masked any more."""

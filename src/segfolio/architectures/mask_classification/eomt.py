@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import through
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.outputs import MaskOutput
@@ -125,7 +126,7 @@ class EoMT(AnnealedQueries):
         tokens = self._embed(padded, grid)
         start = len(self.layers) - self.num_blocks
         for layer in self.layers[:start]:
-            tokens = self.through(layer, tokens)
+            tokens = through(self, layer, tokens)
         return self.ask(tokens, grid, list(self.layers[start:]), images)
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:

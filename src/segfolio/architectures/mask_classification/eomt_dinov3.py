@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from segfolio.layers.again import through
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import MaskOutput
@@ -109,7 +110,7 @@ class EoMTDINOv3(AnnealedQueries):
         tokens = self.embeddings(padded)
         start = len(self.layers) - self.num_blocks
         for layer in self.layers[:start]:
-            tokens = self.through(partial(layer, position_embeddings=positions), tokens)
+            tokens = through(self, partial(layer, position_embeddings=positions), tokens)
         rest = [partial(layer, position_embeddings=positions) for layer in self.layers[start:]]
         return self.ask(tokens, grid, rest, images)
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from segfolio.architectures.mask_classification.mask2former import initialise_pixels
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import keep_less, through
 from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.precision import without_autocast
@@ -56,6 +57,8 @@ class OneFormer(nn.Module):
         text_layers: of the text encoder.
         vocabulary: see `as_words`; the release has CLIP's, e.g. `openai/clip-vit-base-patch32`.
         task: that is answered where none is asked for.
+        checkpointing: in training, keep the inputs alone of the backbone's blocks, of the pixel decoder and of the
+            decoder, and compute each again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `ms_in22k`; or a released model, e.g.
             `shi-labs/oneformer_coco_swin_large`; or a file with a state dict of one of these.
 
@@ -106,6 +109,7 @@ class OneFormer(nn.Module):
         text_layers: int = 6,
         vocabulary: str | None = None,
         task: Literal["semantic", "instance", "panoptic"] = "panoptic",
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         from transformers import OneFormerConfig, OneFormerModel
@@ -147,6 +151,9 @@ class OneFormer(nn.Module):
         self.register_buffer("task_words", asked, persistent=False)
         self.register_buffer("texts", as_words(PADDING, vocabulary, LENGTH), persistent=False)
         freeze_unused(self.model.pixel_level_module.encoder)
+        self.checkpointing = checkpointing
+        if checkpointing:
+            keep_less(self.model.pixel_level_module.encoder)
         _initialise(self.model)
         if weights is not None:
             self.load(weights, backbone)
@@ -185,9 +192,10 @@ class OneFormer(nn.Module):
         features = self.model.pixel_level_module.encoder(pad_to(images, 32)).feature_maps
         dtype = self.logit_scale.dtype
         with without_autocast(images.device):
-            pixels = self.model.pixel_level_module.decoder([f.to(dtype) for f in features], output_hidden_states=False)
+            decoder = self.model.pixel_level_module.decoder
+            pixels = through(self, decoder, [f.to(dtype) for f in features], output_hidden_states=False)
             token = self.model.task_encoder(self.task_words[tasks].to(dtype))
-        decoded = self.model.transformer_module(pixels.multi_scale_features, pixels.mask_features, token)
+        decoded = through(self, self.model.transformer_module, pixels.multi_scale_features, pixels.mask_features, token)
         last = {"class_queries_logits": decoded.prediction_class, "masks_queries_logits": decoded.prediction_masks}
         output = MaskOutput.of(
             [
