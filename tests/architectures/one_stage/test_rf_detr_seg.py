@@ -207,6 +207,20 @@ def test_a_query_may_be_of_several_classes_and_the_best_are_kept() -> None:
     assert torch.equal(found.masks[0], found.masks[1])
 
 
+def test_boxes_and_losses_are_float32_under_mixed_precision() -> None:
+    torch.manual_seed(0)
+    network = RFDETRSeg(2, **RFDETRSeg.tiny)
+    images, wanted = scene()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = step(network, images, [wanted])
+        with torch.no_grad():
+            (found,) = network.eval()(images, [(96, 128)])
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert {part.dtype for part in (found.boxes, found.scores, found.masks)} == {torch.float32}
+    corners = found.boxes[(found.boxes > 32) & (found.boxes < 64)]
+    assert not torch.equal(corners, corners.bfloat16().float())
+
+
 def test_fewer_patches_than_queries_are_as_many_queries() -> None:
     network = RFDETRSeg(1, **{**RFDETRSeg.tiny, "num_queries": 30})
     images, wanted = torch.randn(1, 3, 32, 64), scene()[1]

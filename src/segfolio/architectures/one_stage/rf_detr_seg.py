@@ -6,11 +6,11 @@ windows, but for three that look at all of the image; a projection of four of it
 boxes from which the queries of a decoder start; and a mask for each query, the product of what it says with a map of
 stride 4 that goes through a block for each layer of the decoder. In training there are 13 groups of queries that do not
 see each other, of which the first is left. State dicts of transformers' `RfDetrForInstanceSegmentation` load and give
-equal outputs, for images of the network's own side.
+equal outputs, for square images of whole windows.
 
 Deviates:
 - The blocks of the ViT are timm's, in which query, key and value are one weight.
-- Windows of images that are not square are parts of them; in the release rows and columns change places there.
+- Windows of images that are not square are parts of them; in transformers rows and columns change places there.
 - Images of other sizes are padded on the right and below to whole windows; what is padding, no box starts from and no
   query looks at, and boxes are told in parts of the image without it. Where it ends within a patch, this is counted
   in pixels, in transformers in whole patches.
