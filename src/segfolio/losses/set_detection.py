@@ -28,7 +28,6 @@ from segfolio.losses.mask_matching import (
     mask_costs,
     random_points,
 )
-from segfolio.losses.over_processes import over_processes
 
 _NUMBERS = 4_000_000  # cells of masks that are compared at a time
 _OVERSAMPLE, _UNCERTAIN = 3, 0.75  # of the points of a mask, as PointRend draws them (arXiv 1912.08193)
@@ -70,15 +69,21 @@ class SetLayer(NamedTuple):
 
 
 def set_losses(
-    layers: Sequence[SetLayer], targets: Sequence[MaskTarget], groups: int, stride: int, weights: SetWeights
+    layers: Sequence[SetLayer],
+    targets: Sequence[MaskTarget],
+    groups: int,
+    stride: int,
+    weights: SetWeights,
+    number: Tensor,
 ) -> dict[str, Tensor]:
-    """The weighted losses `cls`, `box`, `giou`, `mask` and `dice`, each summed over the layers, per object and group.
-    Objects that find all queries taken are not learned.
+    """The weighted losses `cls`, `box`, `giou`, `mask` and `dice`, each summed over the layers. Objects that find all
+    queries taken are not learned.
 
     Args:
         layers: float32.
         targets: of each image, with boxes; masks start at the upper left of the pixels and may end before them.
         stride: of the pixels.
+        number: that losses are divided by, of objects and groups.
     """
     counts = [len(target.labels) for target in targets]
     labels = torch.cat([target.labels for target in targets])
@@ -86,8 +91,6 @@ def set_losses(
     image = torch.arange(len(targets), device=labels.device).repeat_interleave(torch.tensor(counts).to(labels.device))
     queries = layers[0].logits.shape[1] // groups
     match = _match(layers, targets, groups, stride, weights)  # [L, G, N]
-    sums, processes = over_processes([float(sum(counts) * groups)], labels.device)
-    number = (sums / processes).clamp(min=1)[0]
     found = dict.fromkeys(("cls", "box", "giou", "mask", "dice"), torch.zeros((), device=labels.device))
     for layer, of_layer in zip(layers, match, strict=True):
         group, place = (of_layer >= 0).nonzero(as_tuple=True)

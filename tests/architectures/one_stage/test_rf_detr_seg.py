@@ -139,7 +139,7 @@ def test_losses_are_those_of_transformers(monkeypatch: pytest.MonkeyPatch) -> No
     _, parts, _ = RfDetrForSegmentationLoss(
         logits[-1], labels, "cpu", boxes[-1], drawn[-1], config, logits, boxes, drawn[1:], *first
     )
-    found = set_losses(layers, targets, groups, stride, SetWeights())
+    found = set_losses(layers, targets, groups, stride, SetWeights(), torch.tensor(float(groups * sum(counts))))
     names = {"cls": ("loss_ce", 1), "box": ("loss_bbox", 5), "giou": ("loss_giou", 2)}
     names |= {"mask": ("loss_mask_ce", 5), "dice": ("loss_mask_dice", 5)}
     for name, (their_name, weight) in names.items():

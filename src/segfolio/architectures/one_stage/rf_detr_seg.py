@@ -41,11 +41,12 @@ from torchvision.ops import clip_boxes_to_image
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.deformable import BoxDecoder
-from segfolio.layers.detection import Detections, DetectionTarget, Size
+from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
 from segfolio.layers.prompt_decoder import MLP
 from segfolio.layers.vit import load_vit
 from segfolio.layers.windowed_vit import windowed_maps, windowed_vit
 from segfolio.losses.mask_matching import MaskTarget, corners
+from segfolio.losses.over_processes import over_processes
 from segfolio.losses.set_detection import SetLayer, SetWeights, set_losses
 from segfolio.precision import full_float32
 from segfolio.weights.backbones import released_state
@@ -181,9 +182,12 @@ class RFDETRSeg(nn.Module):
         with full_float32(images.device):
             if self.training:
                 assert targets is not None
-                truth = [mask_target(target, size) for target, size in zip(targets, sizes, strict=True)]
+                objects = Objects.of(targets, self.num_classes)
+                truth = in_parts(objects, sizes)
+                sums, processes = over_processes([len(objects.labels) * groups], images.device)
                 layers = [SetLayer(*(part.float() for part in layer)) for layer in layers]
-                return set_losses(layers, truth, groups, STRIDE, self.recipe)
+                number = (sums / processes).clamp(min=1)[0]
+                return set_losses(layers, truth, groups, STRIDE, self.recipe, number)
             last = (part.float() for part in layers[-1])
             return [self.found(*each) for each in zip(*last, sizes, strict=True)]
 
@@ -376,15 +380,13 @@ def moved(boxes: Tensor, deltas: Tensor) -> Tensor:
     return torch.cat([centre + deltas[..., :2] * sides, sides * deltas[..., 2:].exp()], -1)
 
 
-def mask_target(target: DetectionTarget, size: Size) -> MaskTarget:
-    """With boxes in parts of the image.
-
-    Raises:
-        SegfolioError: objects without masks.
-    """
-    if target.masks is None:
-        raise SegfolioError("this network learns masks, but the objects have boxes alone; take FasterRCNN instead")
-    low, high = target.boxes.float().split(2, 1)
-    extent = torch.tensor([size[1], size[0]] * 2, device=low.device)
-    boxes = torch.cat([(low + high) / 2, high - low], 1) / extent
-    return MaskTarget(target.labels, target.masks, boxes=boxes)
+def in_parts(objects: Objects, sizes: Sequence[Size]) -> list[MaskTarget]:
+    """The objects of each image, with boxes as centre and sides in parts of the image."""
+    found = []
+    for place, ((height, width), masks) in enumerate(zip(sizes, objects.masks, strict=True)):
+        own = objects.image == place
+        low, high = objects.boxes[own].float().split(2, 1)
+        extent = torch.tensor([width, height] * 2, device=low.device)
+        boxes = torch.cat([(low + high) / 2, high - low], 1) / extent
+        found.append(MaskTarget(objects.labels[own], masks, boxes=boxes))
+    return found
