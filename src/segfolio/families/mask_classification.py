@@ -98,7 +98,8 @@ class MaskClassification(Family):
         self.measured_by = f"{task} inference of the queries"
         if self.told:
             self.measured_by += f", trained on {' and '.join(self.train_tasks)}"
-            self.network.read(labels.names)
+            network: Any = self.network
+            network.read(labels.names)
         self.tester = DenseTest(test, self.evaluation, lambda: Evaluation(self.make_metrics()))
         if task != "semantic" and not self.tester.is_plain:
             raise SegfolioError(

@@ -299,7 +299,7 @@ class RFDETRSeg(nn.Module):
         self.decoder.initialise()
         nn.init.zeros_(self.reference_point_embed.weight)
         for linear in self.enc_output:
-            nn.init.xavier_uniform_(linear.weight)
+            nn.init.xavier_uniform_(linear.get_parameter("weight"))
         nn.init.constant_(self.class_embed.bias, RARE)
         for zero in self.bbox_embed.layers[-1].parameters():
             nn.init.zeros_(zero)
