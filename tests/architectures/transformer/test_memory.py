@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from segfolio.architectures.mask_classification.eomt import EoMT
 from segfolio.architectures.mask_classification.eomt_dinov3 import EoMTDINOv3
+from segfolio.architectures.mask_classification.max_deeplab import MaXDeepLab
 from segfolio.architectures.mask_classification.pmt import PMT
 from segfolio.architectures.transformer.beit_upernet import BEiTUPerNet
 from segfolio.architectures.transformer.dino_linear import DINOLinear
@@ -34,6 +35,7 @@ NETWORKS = [
     (EoMT, EoMT.variants["EoMT-L"]),
     (EoMTDINOv3, EoMTDINOv3.variants["EoMT-L, DINOv3"]),
     (PMT, {**PMT.variants["PMT-L, DINOv3"], "frozen": False}),
+    (MaXDeepLab, MaXDeepLab.variants["MaX-DeepLab-S"]),
 ]
 
 

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from segfolio.layers.again import keep_less, through
 from segfolio.layers.backbones import backbone_config
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.weights.backbones import load_body, load_pretrained
@@ -40,6 +41,8 @@ class DETR(nn.Module):
             first stage is trained, and no batch normalisation of any.
         dilated: the last stage has stride 16 (DC5).
         masks: whether there is a mask head; without, this is the box model of the first step.
+        checkpointing: in training, keep the inputs alone of the backbone's blocks, of the encoder, of each layer of the
+            decoder and of the mask head, and compute these again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `tv_in1k`; or a released model, e.g.
             `facebook/detr-resnet-50-panoptic`; or a file with a state dict of one of these. Of a box model all but the
             mask head is loaded.
@@ -80,6 +83,7 @@ class DETR(nn.Module):
         dropout: float = 0.1,
         dilated: bool = False,
         masks: bool = True,
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         from transformers import DetrConfig, DetrForSegmentation
@@ -108,6 +112,9 @@ class DETR(nn.Module):
         self.mask_head: Any = parts.mask_head if masks else None
         self.bbox_attention: Any = parts.bbox_attention if masks else None
         body = self.detr.model.backbone.model
+        self.checkpointing = checkpointing
+        if checkpointing:
+            keep_less(body)
         if backbone.startswith("resnet"):
             for name, parameter in body.named_parameters():
                 parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
@@ -123,13 +130,13 @@ class DETR(nn.Module):
         projected = model.input_projection(features[-1])
         grid = projected.shape[-2:]
         places = model.position_embedding(features[-1].shape, images.device, images.dtype).flatten(2).transpose(1, 2)
-        tokens = model.encoder(
-            inputs_embeds=projected.flatten(2).transpose(1, 2), spatial_position_embeddings=places
-        ).last_hidden_state
+        flat = projected.flatten(2).transpose(1, 2)
+        encoded = through(self, model.encoder, inputs_embeds=flat, spatial_position_embeddings=places)
+        tokens = encoded.last_hidden_state
         slots = model.query_position_embeddings.weight.expand(len(images), -1, -1)
         queries, decoded = torch.zeros_like(slots), []
         for layer in model.decoder.layers:
-            queries = layer(queries, None, places, slots, tokens)
+            queries = through(self, layer, queries, None, places, slots, tokens)
             decoded.append(model.decoder.layernorm(queries))
         layers = []
         for state in decoded if self.training else decoded[-1:]:
@@ -167,7 +174,7 @@ class DETR(nn.Module):
             assert layer.boxes is not None
             return inside(layer.boxes, (features[0].shape[-2], features[0].shape[-1]))
         attention = self.bbox_attention(queries, memory)
-        masks = self.mask_head(projected, attention, features[2::-1])
+        masks = through(self, self.mask_head, projected, attention, features[2::-1])
         return masks.view(*queries.shape[:2], *masks.shape[-2:])
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, relu
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import through
 from segfolio.layers.aspp import ASPP
 from segfolio.layers.axial import DualPath, Pointwise, ResidualBlock, conv
 from segfolio.layers.outputs import MaskOutput
@@ -55,6 +56,8 @@ class MaXDeepLab(nn.Module):
         span: positions of axial attention along an axis, at stride 16.
         embedding: channels of a pixel's and a slot's.
         mask_scale: standard deviation of the mask logits at first, which is learned.
+        checkpointing: in training, keep the inputs alone of each block, each exchange with the memory and each head,
+            and compute these again in the backward pass.
         weights: None, or a file with a state dict of this network, or of its backbone alone: `stem` and the blocks of
             `stages`.
 
@@ -106,11 +109,13 @@ class MaXDeepLab(nn.Module):
         span: int = 255,
         embedding: int = 128,
         mask_scale: float = 0.1,
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        stem = int(64 * width)
-        self.shape = Shape(width, wide, (bottleneck, keys, values), span, drop_path, memory, dual_stride, dual_filters)
+        stem, attention = int(64 * width), (bottleneck, keys, values)
+        self.shape = Shape(width, wide, attention, span, drop_path, memory, dual_stride, dual_filters, checkpointing)
+        self.checkpointing = checkpointing
         layers = [conv(3, stem, 3, 2)]
         if not wide:
             layers += [nn.ReLU(), conv(stem, stem, 3), nn.ReLU(), conv(stem, 2 * stem, 3)]
@@ -164,7 +169,7 @@ class MaXDeepLab(nn.Module):
     def forward(self, images: Tensor) -> MaskOutput:
         """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it; in training with `semantic` logits
         `[B, C, h, w]` and the `features` `[B, E, h, w]` of pixels, of unit length."""
-        maps, memory = self.stem(images), self.memory.expand(len(images), -1, -1)
+        maps, memory = through(self, self.stem, images), self.memory.expand(len(images), -1, -1)
         found = []
         for stage in self.stages:
             maps, memory = stage(maps, memory)
@@ -177,12 +182,12 @@ class MaXDeepLab(nn.Module):
         fine = []
         for (stride, _), stage in zip(self.path, self.decoder, strict=True):
             fuse, *groups = stage.children()
-            maps = fuse([maps, *kept[stride][-2:]], kept[stride][0].shape[-2:])
+            maps = through(self, fuse, [maps, *kept[stride][-2:]], kept[stride][0].shape[-2:])
             for group in groups:
                 maps, memory = group(maps, memory)
             kept[stride].append(maps)
             fine += [maps] if stride == 4 else []
-        features = normalize(self.pixel_norm(self.pixel_head(relu(maps))), dim=1)
+        features = normalize(self.pixel_norm(through(self, self.pixel_head, relu(maps))), dim=1)
         embeddings = self.mask_embedding(relu(self.to_mask(memory)))
         logits = torch.einsum("bne,behw->bnhw", embeddings, features)
         logits = self.mask_norm(logits.flatten(0, 1)[:, None])[:, 0].view_as(logits)
@@ -190,11 +195,11 @@ class MaXDeepLab(nn.Module):
         dense = None
         if self.training:
             if self.semantic is not None:
-                seen = self.semantic(relu(last), relu(found[-3]), relu(found[-4]))
+                seen = through(self, self.semantic, relu(last), relu(found[-3]), relu(found[-4]))
             else:
                 seen = relu(fine[self.stacks[0]])
-            dense = {"semantic": self.semantic_head(seen), "features": features}
-        return MaskOutput(classes, exclusive(logits), [], dense=dense)
+            dense = {"semantic": through(self, self.semantic_head, seen), "features": features}
+        return MaskOutput(classes, through(self, exclusive, logits), [], dense=dense)
 
 
 class Shape(NamedTuple):
@@ -208,6 +213,7 @@ class Shape(NamedTuple):
     memory: int
     dual_stride: int
     dual_filters: int
+    checkpointing: bool
 
 
 class Group(nn.Module):
@@ -224,7 +230,7 @@ class Group(nn.Module):
         self, shape: Shape, inputs: int, filters: int, number: int, original: int, step: int, stride: int
     ) -> None:
         super().__init__()
-        self.channels = 4 * filters
+        self.channels, self.checkpointing = 4 * filters, shape.checkpointing
         self.blocks, self.exchanges = nn.ModuleList(), nn.ModuleList()
         bottleneck, keys, values = shape.attention
         now, least = original, 4 if shape.wide else 16
@@ -248,9 +254,9 @@ class Group(nn.Module):
 
     def forward(self, maps: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         for block, exchange in zip(self.blocks, self.exchanges, strict=True):
-            maps = block(maps)
+            maps = through(self, block, maps)
             if isinstance(exchange, DualPath):
-                maps, memory = exchange(maps, memory)
+                maps, memory = through(self, exchange, maps, memory)
         return maps, memory
 
 
