@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -76,6 +76,22 @@ class Found:
         return Instances(self.rles, torch.zeros(len(self.rles), dtype=torch.int64), self.iou, boxes)
 
 
+class FindsAll(Protocol):
+    """How what an image shows is found where nobody asks: everything mode, or `AllMasks`.
+
+    Attributes:
+        lower: the argument of `segfolio prompt` by which more is found.
+    """
+
+    lower: str
+
+    def find(
+        self, whole: EmbeddedImages, image: int = 0, look: Callable[[Box], EmbeddedImages] | None = None
+    ) -> Found: ...
+
+    def predict(self, family: Embeds, batch: Batch) -> list[Prediction]: ...
+
+
 @dataclass(frozen=True)
 class Everything(PromptProtocol):
     """How an image is asked for everything, and which answers stay.
@@ -102,6 +118,7 @@ class Everything(PromptProtocol):
     """
 
     main_metric = "AR_1000"
+    lower = "--predict_with.iou_threshold"
 
     points_per_side: int = 32
     crop_layers: int = 0
@@ -151,12 +168,7 @@ class Everything(PromptProtocol):
 
     def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
         """As `predict`, as objects of the first class that counts, so that pictures show them beside the truth."""
-        labels, found = family.labels, self.predict(family, batch)
-        counted = labels.is_thing if labels.things else tuple(name != labels.background for name in labels.names)
-        for prediction in found:
-            if prediction.instances is not None:
-                prediction.instances.labels += counted.index(True)
-        return found
+        return counted_as(family.labels, self.predict(family, batch))
 
     def predict(self, family: Embeds, batch: Batch) -> list[Prediction]:
         """All that a batch shows, as instances of `ANYTHING`.
@@ -279,6 +291,15 @@ class Everything(PromptProtocol):
 
 TRANSFORMERS = Everything(like="transformers")
 """What transformers' mask-generation pipeline finds."""
+
+
+def counted_as(labels: LabelSpace, found: list[Prediction]) -> list[Prediction]:
+    """Instances of `ANYTHING` as objects of the first class that counts, in place."""
+    counted = labels.is_thing if labels.things else tuple(name != labels.background for name in labels.names)
+    for prediction in found:
+        if prediction.instances is not None:
+            prediction.instances.labels += counted.index(True)
+    return found
 
 
 def without_holes(mask: Bools, area: int) -> Bools:
