@@ -18,6 +18,7 @@ from segfolio.inference.seen import Embeds
 from segfolio.layers.prompting import SelectingNetwork, of_images
 from segfolio.metrics import Evaluator, ProposalMetric
 from segfolio.metrics.average_precision import Kind
+from segfolio.metrics.instance import SUFFIX
 
 OFFSET = 1.0
 """The logits by which the level of a mask is raised and lowered, to tell its stability, as in everything mode."""
@@ -35,7 +36,6 @@ class AllMasks(PromptProtocol):
         SegfolioError: a threshold outside 0 to 1.
     """
 
-    main_metric = "AR_1000"
     lower = "--model.init_args.architecture.init_args.score_threshold"
 
     score_threshold: float = 0.0
@@ -46,9 +46,14 @@ class AllMasks(PromptProtocol):
             raise SegfolioError(f"all masks: score_threshold is {self.score_threshold:g}, expected 0 to 1")
 
     @property
+    def main_metric(self) -> str:  # type: ignore[override]
+        return f"AR_1000{SUFFIX[self.kind]}"
+
+    @property
     def words(self) -> str:
         above = f" that score above {self.score_threshold:g}" if self.score_threshold else ""
-        return f"all masks{above} that are found without being asked"
+        boxes = ", the boxes around them" if self.kind == "bbox" else ""
+        return f"all masks{above} that are found without being asked{boxes}"
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
         return [ProposalMetric(labels, kind=self.kind)]

@@ -30,6 +30,8 @@ from segfolio.inference.mask_runs import MaskRuns
 from segfolio.inference.prompting import EmbeddedImages
 from segfolio.inference.seen import Embeds
 from segfolio.metrics import Evaluator, ProposalMetric
+from segfolio.metrics.average_precision import Kind
+from segfolio.metrics.instance import SUFFIX
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; the last two are the first that lie outside."""
@@ -112,12 +114,12 @@ class Everything(PromptProtocol):
         min_region_area: holes and islands of fewer pixels are removed, and then duplicates once more; 0 to leave them.
         prompts_per_pass: points that the network is asked at once: as many as its caches hold.
         like: whose habits decide what is a duplicate and what is stable enough.
+        kind: what is measured, `segm` of masks or `bbox` of the boxes around them.
 
     Raises:
         SegfolioError: a grid without points, a number out of its range.
     """
 
-    main_metric = "AR_1000"
     lower = "--predict_with.iou_threshold"
 
     points_per_side: int = 32
@@ -132,6 +134,7 @@ class Everything(PromptProtocol):
     min_region_area: int = 0
     prompts_per_pass: int = 16
     like: Habits = "segment_anything"
+    kind: Kind = "segm"
 
     def __post_init__(self) -> None:
         for name, least in (("points_per_side", 1), ("crop_layers", 0), ("crop_points_downscale", 1)):
@@ -155,13 +158,18 @@ class Everything(PromptProtocol):
             raise SegfolioError(f"everything mode: {name} is {value:g}, expected {least} or more")
 
     @property
+    def main_metric(self) -> str:  # type: ignore[override]
+        return f"AR_1000{SUFFIX[self.kind]}"
+
+    @property
     def words(self) -> str:
         crops = f", crops in {self.crop_layers} layers" if self.crop_layers else ""
         kept = f"predicted IoU > {self.iou_threshold:g}, stability {self.stability_threshold:g}"
-        return f"everything mode with {self.points_per_side} x {self.points_per_side} points{crops}, {kept}"
+        boxes = ", the boxes around masks" if self.kind == "bbox" else ""
+        return f"everything mode with {self.points_per_side} x {self.points_per_side} points{crops}, {kept}{boxes}"
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
-        return [ProposalMetric(labels)]
+        return [ProposalMetric(labels, kind=self.kind)]
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
         check_split(dataset, split)

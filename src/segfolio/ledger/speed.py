@@ -81,15 +81,15 @@ def checked_speeds(given: Any) -> list[Speed]:
     """A `speed:` block as it is written, or a list of them.
 
     Raises:
-        SegfolioError: none in the list, another key, a value of another type, two of a table that differ in the time
-            alone, and what `Speed` raises.
+        SegfolioError: none in the list, another key, a value of another type, two of as many prompts, and what `Speed`
+            raises.
     """
     if given == []:
         raise SegfolioError("paper.speed is empty; leave it out, or state a time")
     found = [_checked(block) for block in (given if isinstance(given, list) else [given])]
-    names = [each.table + each.asked for each in found]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise SegfolioError(f"paper.speed states two times of {twice[0]}; they take other prompts")
+    prompts = [each.prompts for each in found]
+    if twice := [each for each in prompts if prompts.count(each) > 1]:
+        raise SegfolioError(f"paper.speed states two times of prompts: {twice[0]}; several differ in prompts")
     return found
 
 
