@@ -39,7 +39,8 @@ class ProposalMetric(InstanceMetric):
         if found is not None and truth is not None:  # in the order of pycocotools, which decides between equals
             order = self._ids[found.labels.cpu()].argsort(stable=True)
             rles, scores = [found.rles[i] for i in order.tolist()], found.scores.cpu()[order]
-            same = Instances(rles, torch.full_like(order, self._counted), scores)
+            boxes = None if found.boxes is None else found.boxes.cpu()[order]
+            same = Instances(rles, torch.full_like(order, self._counted), scores, boxes)
             prediction = replace(prediction, instances=same)
             target = replace(target, segments=truth[self._ids[truth.labels.cpu()].argsort(stable=True)])
         super().update(prediction, target)

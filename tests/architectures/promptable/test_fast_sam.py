@@ -18,6 +18,7 @@ from segfolio.layers.detection import DetectionTarget
 from segfolio.layers.hollow import hollow
 from segfolio.layers.prompting import Embedding, PromptInput
 from tests.architectures.promptable.prompts import find_several
+from tests.architectures.test_detection_contract import scene
 
 WHOLE, PART, OTHER = (8.0, 8.0, 88.0, 72.0), (20.0, 16.0, 52.0, 40.0), (70.0, 50.0, 120.0, 110.0)
 SCORES = (0.9, 0.7, 0.5)
@@ -155,6 +156,32 @@ def test_it_is_trained_as_the_detector() -> None:
     torch.stack(list(losses.values())).sum().backward()
     trained = {name: p.grad for name, p in fast.named_parameters() if p.requires_grad}
     assert [name for name, grad in trained.items() if grad is None] == []
+
+
+def test_it_learns_to_answer_points() -> None:
+    """Two rectangles of one image, told apart by a point in each."""
+    images, wanted = scene()
+    fast = network(score_threshold=0.3, max_masks=20).train()
+    target = wanted._replace(labels=torch.zeros_like(wanted.labels))
+    optimizer = torch.optim.Adam(fast.parameters(), lr=0.003)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, 100)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.stack(list(fast.losses(images, [(96, 128)], [target]).values())).sum().backward()
+        optimizer.step()
+        schedule.step()
+    fast.eval()
+    for module in fast.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train()  # running statistics of a dozen cells are not those of the image
+    middle = (wanted.boxes[:, None, :2] + wanted.boxes[:, None, 2:]) / 2
+    prompts = PromptInput(torch.zeros(2).long(), middle, torch.ones(2, 1).long())
+    with torch.no_grad():
+        answer = fast(images, prompts, multimask=False)
+    assert (answer.iou > 0.5).all()
+    found = pixels(answer.masks)[:, 0, :96]
+    assert wanted.masks is not None
+    assert ((found & wanted.masks).sum((1, 2)) / (found | wanted.masks).sum((1, 2))).min() > 0.85
 
 
 def test_parameters_are_those_of_the_detector_of_one_class() -> None:
