@@ -128,7 +128,12 @@ class SelectingNetwork(PromptableNetwork):
 
     It is trained as a detector, never by prompts: which masks answer has no gradient. How many are drawn depends on the
     image.
+
+    Attributes:
+        score_threshold: above which a mask is found; it may be set.
     """
+
+    score_threshold: float
 
     def losses(self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget]) -> dict[str, Tensor]:
         """As `layers.detection` says, of one class, in training; images may be of any size."""

@@ -20,7 +20,7 @@ from segfolio.families.base import Family
 from segfolio.families.prompted import Prompted
 from segfolio.family_of_config import family_of_config
 from segfolio.inspection.command import data_module
-from segfolio.layers.prompting import OBJECT, PromptInput
+from segfolio.layers.prompting import OBJECT, PromptInput, SelectingNetwork
 from segfolio.ledger.paper import paper_of, read_experiment
 from segfolio.ledger.speed import EVERYTHING, Speed, network_hash
 from segfolio.runs import experiment_name
@@ -116,7 +116,8 @@ def forward(family: Family, given: Tensor, mode: Mode, prompts: int | str = 1) -
 
     Args:
         prompts: points of each image, of which the first one or the only one is in its middle; or `everything`, what
-            the family finds where nobody asks, to run lengths. With random weights hardly a mask is good enough for it.
+            the family finds where nobody asks, to run lengths. With random weights hardly a mask is good enough for
+            everything mode; of a `SelectingNetwork` all are.
 
     Raises:
         SegfolioError: prompts of a network that is not prompted.
@@ -125,6 +126,8 @@ def forward(family: Family, given: Tensor, mode: Mode, prompts: int | str = 1) -
     mode.prepared(family.network)
     if mode.channels_last:
         given = given.contiguous(memory_format=torch.channels_last)
+    if isinstance(family.network, SelectingNetwork):
+        family.network.score_threshold = 0.0  # random weights find nothing else, and there would be nothing to draw
     if isinstance(family, Prompted):
         if prompts == EVERYTHING:
             batch = Batch(given, [str(i) for i in range(len(given))], [(given.shape[-2], given.shape[-1])] * len(given))

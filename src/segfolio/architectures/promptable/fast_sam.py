@@ -18,6 +18,7 @@ Deviates:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -106,6 +107,14 @@ class FastSAM(SelectingNetwork):
         state = read_file(Path(weights))
         own = any(name.startswith("image_encoder.") for name in state)
         load_weights(self if own else self.image_encoder, state, weights)
+
+    @property
+    def score_threshold(self) -> float:
+        return self.image_encoder.recipe.score_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, threshold: float) -> None:
+        self.image_encoder.recipe = replace(self.image_encoder.recipe, score_threshold=threshold)
 
     def losses(self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget]) -> dict[str, Tensor]:
         losses = self.image_encoder(images, sizes, targets)
