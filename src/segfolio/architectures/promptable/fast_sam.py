@@ -12,8 +12,8 @@ Deviates:
   itself, as SAM answers it; where one is, by all of them merged, as the paper has it.
 - Merged masks are not smoothed: the paper does not say by which morphological operations.
 - Images are padded to a square, so that an image is seen alike in any batch.
-- A mask alone, as an earlier annotation, chooses the one that overlaps it most; beside points and boxes it does not
-  count.
+- A mask, as of an earlier annotation, chooses the one that overlaps it most; beside a box or a point on the object it
+  does not count.
 - Text is not read here; of what says how like it is to each mask, `layers.selection.greatest` chooses.
 """
 
@@ -124,16 +124,14 @@ class FastSAM(SelectingNetwork):
     def embed(self, images: Tensor) -> Embedding:
         """Maps `[B, 32, h, w]`, and of the N masks of each image, where there are as many, their factors
         `[B, N, 32]`, boxes `[B, N, 4]` in pixels and scores `[B, N]`; a score of 0 is no mask's."""
-        said, count = (
-            self.image_encoder.said(padded_square(images, self.image_size)),
-            self.image_encoder.recipe.max_detections,
-        )
+        detector, square = self.image_encoder, (self.image_size, self.image_size)
+        said, count = detector.said(padded_square(images, self.image_size)), detector.recipe.max_detections
         with full_float32(images.device):
             scores = said.logits.sigmoid()
             shapes = [(len(images), count, said.factors.shape[2]), (len(images), count, 4), (len(images), count)]
             factors, boxes, score = (scores.new_zeros(shape) for shape in shapes)
             for place in range(len(images)):
-                kept = self.image_encoder.kept(said.boxes[place], scores[place], (self.image_size, self.image_size))
+                kept = detector.kept(said.boxes[place], scores[place], square)
                 here = place, slice(len(kept.cell))
                 factors[here], boxes[here], score[here] = said.factors[place, kept.cell], kept.boxes, kept.score
         return said.maps, factors, boxes, score
@@ -149,7 +147,7 @@ class FastSAM(SelectingNetwork):
                 boxed = by_box(prompts.boxes.float(), boxes, inside, prompts.kinds, there)
                 chosen, asked = torch.where(with_box[:, None], boxed, chosen), asked | with_box
             if prompts.masks is not None:
-                chosen = chosen | greatest(self._overlap(embedding, prompts, ~asked), there)
+                chosen = chosen | greatest(_overlap(embedding, prompts.image, prompts.masks, ~asked), there)
             each = candidates(chosen, score, CANDIDATES) if multimask else chosen[:, None]
             return Reading(score[:, None].where(each, 0.0).amax(2), None, (each, prompts.image, *embedding))
 
@@ -185,19 +183,22 @@ class FastSAM(SelectingNetwork):
         in_box = ((points[:, :, None] >= low) & (points[:, :, None] < high)).all(-1)
         return in_box & (values @ factors[prompts.image].mT > 0)
 
-    def _overlap(self, embedding: Embedding, prompts: PromptInput, wanted: Tensor) -> Tensor:
-        """IoU of the masks of prompts with those found, `[P, N]`, 0 of prompts that are not `wanted`."""
-        maps, factors, boxes, scores = embedding
-        found = scores.new_zeros(len(wanted), scores.shape[1])
-        if prompts.masks is None:
-            return found
-        for prompt in wanted.nonzero()[:, 0].tolist():
-            place, truth = prompts.image[prompt], (prompts.masks[prompt] > 0).float()
-            for some in torch.arange(scores.shape[1], device=scores.device).split(_AT_ONCE):
-                masks = (_drawn(maps[place], factors[place, some], boxes[place, some]) > 0).float()
-                shared = (masks * truth).sum((1, 2))
-                found[prompt, some] = shared / (masks.sum((1, 2)) + truth.sum() - shared)
-        return found
+
+def _overlap(embedding: Embedding, image: Tensor, masks: Tensor, wanted: Tensor) -> Tensor:
+    """IoU of the masks of prompts, logits `[P, h, w]`, with those found, `[P, N]`; 0 of prompts that are not `wanted`.
+
+    Args:
+        image: `[P]`, which image each is of.
+    """
+    maps, factors, boxes, scores = embedding
+    overlap = scores.new_zeros(len(wanted), scores.shape[1])
+    for prompt in wanted.nonzero()[:, 0].tolist():
+        place, truth = image[prompt], (masks[prompt] > 0).float()
+        for some in torch.arange(scores.shape[1], device=scores.device).split(_AT_ONCE):
+            found = (_drawn(maps[place], factors[place, some], boxes[place, some]) > 0).float()
+            shared = (found * truth).sum((1, 2))
+            overlap[prompt, some] = shared / (found.sum((1, 2)) + truth.sum() - shared)
+    return overlap
 
 
 def _drawn(maps: Tensor, factors: Tensor, boxes: Tensor) -> Tensor:
