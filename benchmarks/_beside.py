@@ -4,6 +4,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from segfolio.losses import CrossEntropy
+
+Entropy = Callable[[Tensor, Tensor], Tensor]
 
 
 def forward(network: nn.Module, images: Tensor) -> Callable[[], None]:
@@ -13,6 +18,16 @@ def forward(network: nn.Module, images: Tensor) -> Callable[[], None]:
             network(images)
 
     return run
+
+
+def plain_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy at the truth's size, as transformers computes it."""
+    large = interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+    return cross_entropy(large, target, ignore_index=255)
+
+
+def our_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return CrossEntropy()(logits, target, 255)
 
 
 def shares(seconds: Mapping[str, float], trained: Mapping[str, float], memory: Mapping[str, float]) -> dict[str, float]:

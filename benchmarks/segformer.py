@@ -3,18 +3,17 @@
     python -m benchmarks.segformer
 
 One image of 512 x 512, 150 classes, one CPU thread, attention of both through `scaled_dot_product_attention`. A
-training step is of cross-entropy at the image's size, with stochastic depth and dropout, and of AdamW; its memory is
-the most that tensors hold at once beyond weights and the state of the optimiser.
+training step is of each side's own cross-entropy at the image's size, with stochastic depth and dropout, and of AdamW;
+its memory is the most that tensors hold at once beyond weights and the state of the optimiser.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from benchmarks._beside import forward, shares
+from benchmarks._beside import Entropy, forward, our_entropy, plain_entropy, shares
 from benchmarks.confusion_matrix import median_times
 from segfolio.architectures.transformer.segformer import SegFormer, of_ours
 from segfolio.speed.measure import peak_bytes
@@ -33,13 +32,12 @@ class Theirs(nn.Module):
         return self.model(images).logits
 
 
-def step(network: nn.Module, images: Tensor, target: Tensor) -> Callable[[], None]:
+def step(network: nn.Module, entropy: Entropy, images: Tensor, target: Tensor) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5)
 
     def run() -> None:
         network.train()
-        logits = interpolate(network(images), target.shape[-2:], mode="bilinear", align_corners=False)
-        cross_entropy(logits, target, ignore_index=255).backward()
+        entropy(network(images), target).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -59,9 +57,9 @@ def main() -> dict[str, float]:
     images, target = torch.randn(1, 3, SIZE, SIZE), torch.randint(CLASSES, (1, SIZE, SIZE))
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-3, atol=1e-4)
-    sides = {"ours": ours, "transformers": theirs}
-    seconds = median_times({name: forward(network, images) for name, network in sides.items()}, rounds=5)
-    steps = {name: step(network, images, target) for name, network in sides.items()}
+    sides = {"ours": (ours, our_entropy), "transformers": (theirs, plain_entropy)}
+    seconds = median_times({name: forward(network, images) for name, (network, _) in sides.items()}, rounds=5)
+    steps = {name: step(*side, images, target) for name, side in sides.items()}
     trained = median_times(steps, rounds=3)
     memory = {name: peak_bytes(run) for name, run in steps.items()}
     return shares(seconds, trained, memory)

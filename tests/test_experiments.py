@@ -103,6 +103,7 @@ def made_small(path: Path) -> dict[str, Any]:
         quick = quick_prompts if ".promptable." in network["class_path"] else quick_protocol
         test |= {key: quick(value) for key, value in test.items()}
     content["model"]["init_args"].get("parameters", {}).pop("frozen", None)  # parts that a tiny encoder lacks
+    content["model"]["init_args"].pop("init_from", None)  # a run that is not here
     short = {"max_steps": 2, "limit_val_batches": 2, "check_val_every_n_epoch": 1, "num_sanity_val_steps": 0}
     content["trainer"] |= {**short, "accelerator": "cpu", "accumulate_grad_batches": 1, "val_check_interval": None}
     content["trainer"]["logger"] = False  # takes longer than the training

@@ -29,6 +29,7 @@ LIBRARIES = {
     *("torch", "torchvision", "timm", "segmentation_models_pytorch", "transformers", "huggingface_hub"),
     *("segfolio.errors", "segfolio.layers", "segfolio.weights", "segfolio.precision", "segfolio.architectures"),
     *("segfolio.losses.regions", "segfolio.losses.over_processes"),  # a network that assigns says what its parts lose
+    *("segfolio.losses.set_detection", "segfolio.losses.mask_matching"),
 }
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -21,7 +21,7 @@ REFUSED_ON_CUDA = {
 """What the documentation of `torch.use_deterministic_algorithms` lists, torch 2.14, by the operator's name; but for bi-
 and trilinear upsampling, which `interpolate` does by other operators on CUDA then."""
 
-INTRINSIC = {name: {"grid_sampler_2d_backward"} for name in ("InternImage", "Mask2Former")}
+INTRINSIC = {name: {"grid_sampler_2d_backward"} for name in ("InternImage", "Mask2Former", "OneFormer")}
 """What a network is refused for and says so: it needs `trainer.deterministic: warn`."""
 
 

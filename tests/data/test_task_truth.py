@@ -191,3 +191,15 @@ def test_what_panoptic_truth_loses_is_one_warning_of_each_sort(target):
         check_task(images, "train", "panoptic")
     assert len(caught) == 2
     assert "the first is train 0 (car)" in str(caught[1].message)
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+def test_more_segments_than_queries_are_told_or_refused(target, task, recwarn):
+    number = len(task_truth(target, LABELS, task).segments.labels)
+    check_task(split(target), "train", task, queries=number, refuse=True)
+    assert not recwarn
+    says = rf"1 image with more segments than the {number - 1} queries of an image .raise the number of queries."
+    with pytest.warns(UserWarning, match=rf"{says}; the first is train 0 .{number}."):
+        check_task(split(target), "train", task, queries=number - 1)
+    with pytest.raises(SegfolioError, match=rf"{says}: train 0 .{number}."):
+        check_task(split(target), "train", task, queries=number - 1, refuse=True)

@@ -20,6 +20,7 @@ from segfolio.data.task_truth import task_truth
 from segfolio.errors import SegfolioError
 from segfolio.families import MaskClassification
 from segfolio.layers.outputs import MaskOutput, QueryLayer
+from segfolio.listing import architecture_classes
 from segfolio.losses import MaskClassificationLoss
 
 LABELS = Shapes.labels
@@ -174,6 +175,28 @@ def test_segments_without_a_query_are_counted_or_refused():
     assert 0 < counts[0] < counts[1]
     with pytest.raises(SegfolioError, match=r"^train_\d+.*: more segments than the 2 queries of an image; raise"):
         trainer(max_steps=1).fit(family("panoptic", architecture=few, more_segments="error"), data())
+
+
+def test_fewer_queries_than_segments_or_classes_are_refused_before_training():
+    class Counted(Tiny):
+        def __init__(self, num_classes: int, num_queries: int) -> None:
+            super().__init__(num_classes, num_queries)
+            self.num_queries = num_queries
+
+    few, loops = partial(Counted, num_queries=2), trainer(max_steps=1)
+    with pytest.raises(SegfolioError, match=r"with more segments than the 2 queries of an image .*: train train_0"):
+        loops.fit(family("panoptic", architecture=few, more_segments="error"), data())
+    assert loops.global_step == 0
+    with pytest.raises(SegfolioError, match=rf"the network has 2 queries for {LABELS.num_classes} classes"):
+        family("semantic", architecture=few, criterion=MaskClassificationLoss(matching="fixed"))
+
+
+def test_every_network_of_masks_says_its_queries():
+    rooms = [cls for cls in architecture_classes() if ".mask_classification." in cls.__module__]
+    for cls in rooms:
+        network = cls(5, **cls.tiny).eval()
+        if isinstance(output := network(torch.zeros(1, 3, 64, 64)), MaskOutput):
+            assert network.num_queries == output.class_logits.shape[1], cls.__name__
 
 
 def test_one_query_per_class_is_for_the_semantic_task():

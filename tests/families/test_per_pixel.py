@@ -19,7 +19,6 @@ from segfolio.data.module import DataModule
 from segfolio.data.sample import Batch, Target
 from segfolio.errors import SegfolioError
 from segfolio.families import PerPixel
-from segfolio.families.per_pixel import resize
 from segfolio.losses import CrossEntropy, Dice, Focal
 from segfolio.metrics import BoundaryF1, BoundaryIoU
 
@@ -55,12 +54,6 @@ def indices(model: PerPixel, of: Batch) -> Tensor:
         return torch.stack([p.semantic for p in model.eval().predict(of) if p.semantic is not None])
 
 
-def test_resizing_does_not_align_corners() -> None:
-    assert resize(torch.tensor([[[[0.0, 1.0]]]]), (1, 4)).tolist() == [[[[0.0, 0.25, 0.75, 1.0]]]]
-    logits = torch.ones(1, 1, 2, 3)
-    assert resize(logits, (2, 3)) is logits
-
-
 def test_in_training_logits_are_resized_to_the_truth() -> None:
     model, small = family(losses={"ce": CrossEntropy()}).eval(), batch()
     logits = model(small.images)
@@ -76,8 +69,8 @@ def test_predictions_have_the_original_size_resized_once() -> None:
     assert [(p.image_id, p.size) for p in predictions] == [("a", (50, 61)), ("b", (50, 61))]
     assert torch.equal(indices(model, small), expected)
     assert len(expected.unique()) == 3
-    by_way_of_the_input = resize(resize(model(small.images), (24, 32)), (50, 61)).argmax(1)
-    assert not torch.equal(expected, by_way_of_the_input)
+    at_the_input_size = interpolate(model(small.images), (24, 32), mode="bilinear")
+    assert not torch.equal(expected, interpolate(at_the_input_size, (50, 61), mode="bilinear").argmax(1))
 
 
 @pytest.mark.parametrize(("classes", "dtype"), [(256, torch.uint8), (300, torch.int16)])

@@ -135,5 +135,6 @@ def test_a_run_is_trained_tested_and_predicted_by_command(segfolio, tmp_path: Pa
     assert {"test/J_and_F", "test/rounds/NoP75"} <= figures.keys()
     assert "the mask of each object in the first frame that shows it" in record["protocol"]
     assert list(Path("run/test/pictures/test").rglob("tracked.png"))
+    assert list(Path("run/test/pictures/test").rglob("clip.png"))
     assert segfolio("predict", "--ckpt_path=run/checkpoints/last.ckpt") == 0, capsys.readouterr().err
     assert TINY.keywords["image_size"] == 64

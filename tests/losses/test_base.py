@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
 from segfolio.losses import OHEM, CrossEntropy, Dice, Focal, HardestPixels, Loss
+from segfolio.speed.measure import peak_bytes
 
 VOID = 255
 CLASS_WEIGHT = [0.5, 1.0, 3.0]
@@ -67,6 +69,38 @@ def test_an_image_of_ignored_pixels_changes_nothing(loss: Loss, logits: Tensor, 
     more_logits = torch.cat([logits, logits[:1]])
     images = len(target) / len(with_void) if getattr(loss, "reduction", "") == "sum" else 1  # a mean over images
     torch.testing.assert_close(loss(more_logits, with_void, VOID), loss(logits, target, VOID) * images)
+
+
+@every_loss
+@pytest.mark.parametrize("size", [(3, 4), (16, 5)])
+def test_logits_of_another_size_are_resized(
+    loss: Loss, size: tuple[int, int], target: Tensor, weight: Tensor, generator: Generator
+) -> None:
+    logits = 3 * torch.randn(2, 3, *size, generator=generator)
+    given = logits.clone().requires_grad_()
+    large = interpolate(given, target.shape[1:], mode="bilinear", align_corners=False)
+    expected = loss(large, target, VOID, weight)
+    expected.backward()
+    value, gradient = value_and_gradient(loss, logits, target, weight)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, given.grad)
+
+
+def test_resizing_does_not_align_corners() -> None:
+    logits = torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]]]])
+    large = torch.tensor([[[[0.0, 0.25, 0.75, 1.0]], [[0.0] * 4]]])
+    target = torch.tensor([[[0, 1, 0, 1]]])
+    torch.testing.assert_close(CrossEntropy()(logits, target, VOID), CrossEntropy()(large, target, VOID))
+
+
+@every_loss
+def test_resized_logits_take_the_memory_of_one_image(loss: Loss, generator: Generator) -> None:
+    classes = 40
+    target = torch.randint(0, classes, (8, 64, 64), generator=generator)
+    logits = torch.randn(8, 3, 8, 8, generator=generator).repeat(1, classes // 3 + 1, 1, 1)[:, :classes]
+    loss = type(loss)()  # its factors are of 3 classes
+    image = classes * 64 * 64 * 4
+    assert peak_bytes(lambda: value_and_gradient(loss, logits, target)) < 6 * image < 8 * image
 
 
 @every_loss

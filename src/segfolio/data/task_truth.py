@@ -1,7 +1,7 @@
 """`task_truth`: what a network that classifies masks is to find in an image, by task."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 
 Task = Literal["semantic", "instance", "panoptic"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
 
 _LOOKED_AT = 16  # images of a split, before training
 
@@ -40,6 +42,23 @@ class TaskTruth:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return replace(sample, target=task_truth(sample.target or Target(), self.labels, self.task))
+
+
+@dataclass(frozen=True)
+class JointTruth:
+    """A family's `preparation`: as `TaskTruth`, of a task that is drawn for each sample.
+
+    Attributes:
+        tasks: all with equal probability. Which it is goes to `extras["task"]`, as its place in `TASKS`.
+    """
+
+    labels: LabelSpace
+    tasks: tuple[Task, ...]
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        task = self.tasks[rng.integers(len(self.tasks))]
+        prepared = TaskTruth(self.labels, task)(sample, rng)
+        return replace(prepared, extras={**prepared.extras, "task": torch.tensor(TASKS.index(task))})
 
 
 def task_truth(target: Target, labels: LabelSpace, task: Task) -> Target:
@@ -80,14 +99,16 @@ def _classes(semantic: npt.NDArray[np.integer], ignore_index: int) -> Segments:
     return id_map_segments(semantic, classes, torch.from_numpy(classes))
 
 
-def check_task(dataset: Split, name: str, task: Task) -> None:
+def check_task(dataset: Split, name: str, task: Task, queries: int | None = None, refuse: bool = False) -> None:
     """Before training: whether the annotation serves the task, as far as a few images of the split show.
 
-    Warns of objects that are no things, which the instance task leaves out, and of what the panoptic truth loses, see
-    `panoptic_losses`; `segfolio inspect` looks at all images.
+    Warns of objects that are no things, which the instance task leaves out, of what the panoptic truth loses, see
+    `panoptic_losses`, and of images with more segments than queries; `segfolio inspect` looks at all images.
 
     Args:
         name: of the split.
+        queries: of the network, which can answer for as many segments of an image; None where that is not known.
+        refuse: images that have more.
 
     Raises:
         SegfolioError: an image without what the task needs, a segment of a class that there is not; for the panoptic
@@ -99,6 +120,10 @@ def check_task(dataset: Split, name: str, task: Task) -> None:
     for index in chosen:
         sample = dataset[index]
         target, where = _served(sample, dataset.labels, name, task), f"{name} {sample.image_id}"
+        if queries is not None and (found := task_truth(target, dataset.labels, task).segments) is not None:
+            what = f"with more segments than the {queries} queries of an image (raise the number of queries)"
+            if (number := len(found.labels)) > queries:
+                lost.append(Problem("image", what, f"{where} ({number})", fatal=refuse))
         if task == "semantic" or target.segments is None:
             continue
         no_things = target.segments.labels[~is_thing[target.segments.labels]].unique().tolist()

@@ -1,6 +1,6 @@
 """Mask classification: one network for semantic, instance and panoptic segmentation (MaskFormer and its line)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction, Queries, Size, Target
-from segfolio.data.task_truth import Task, TaskTruth, check_task
+from segfolio.data.task_truth import TASKS, JointTruth, Task, TaskTruth, check_task
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.batch_norm import freeze
@@ -18,7 +18,7 @@ from segfolio.inference.dense_test import DenseTest, Protocols
 from segfolio.inference.mask_classification import instances, panoptic, semantic, semantic_scores
 from segfolio.inference.tiles import Network, Scores
 from segfolio.losses.mask_classification import MaskCriterion
-from segfolio.losses.mask_matching import MaskTarget, boxes_around
+from segfolio.losses.mask_matching import MaskTarget, boxes_around, check_one_per_class
 from segfolio.metrics import Evaluation, Evaluator, PanopticMetric, SemanticMetric, instance_metric
 from segfolio.metrics.instance import Kind
 
@@ -31,8 +31,16 @@ class MaskClassification(Family):
     The task decides which segments are to be found, how the queries become a prediction, and which figures are
     logged; the network is the same. A panoptic model predicts, and is measured on, all three tasks.
 
+    A network says its `num_queries`, by which fewer than an image has segments are told before training.
+
+    A network that says `takes_tasks` is told the task (OneFormer): `forward(images, tasks [B], labels)`, where tasks
+    are places in `TASKS` and labels, in training, the classes of each image's segments; `read(names)` tells it what
+    these are called. It is trained on several tasks, and a panoptic model predicts each from queries of its own.
+
     Args:
         task: `semantic`, `instance` or `panoptic`.
+        train_tasks: of a network that is told its task, those of which one is drawn for each image; all three if not
+            given.
         object_threshold, overlap_threshold: of `inference.mask_classification.panoptic`.
         top_k: of `inference.mask_classification.instances`.
         more_segments: than queries in an image: `count` them, from the start of training and of all processes, as
@@ -64,6 +72,7 @@ class MaskClassification(Family):
         more_segments: Literal["count", "error"] = "count",
         bn_mode: Literal["running", "frozen"] = "running",
         test: Protocols = Protocols(),  # noqa: B008  it is immutable
+        train_tasks: Sequence[Task] | None = None,
         **recipe: Any,
     ) -> None:
         if task != "semantic" and not labels.things:
@@ -78,9 +87,19 @@ class MaskClassification(Family):
             )
         self.task, self.main_metric = task, _MAIN[task]
         self.kinds: tuple[Kind, ...] = ("segm", "bbox") if criterion.needs_boxes else ("segm",)
-        self.preparation = TaskTruth(labels, task)
-        self.measured_by = f"{task} inference of the queries"
         super().__init__(labels, architecture, **recipe)
+        self.num_queries: int | None = getattr(self.network, "num_queries", None)
+        if criterion.one_per_class and self.num_queries is not None:
+            check_one_per_class(self.num_queries, labels.num_classes)
+        self.told = bool(getattr(self.network, "takes_tasks", False))
+        self.train_tasks = tuple(train_tasks or (TASKS if self.told else (task,)))
+        self._check_told(train_tasks, criterion)
+        self.preparation = JointTruth(labels, self.train_tasks) if self.told else TaskTruth(labels, task)
+        self.measured_by = f"{task} inference of the queries"
+        if self.told:
+            self.measured_by += f", trained on {' and '.join(self.train_tasks)}"
+            network: Any = self.network
+            network.read(labels.names)
         self.tester = DenseTest(test, self.evaluation, lambda: Evaluation(self.make_metrics()))
         if task != "semantic" and not self.tester.is_plain:
             raise SegfolioError(
@@ -93,6 +112,21 @@ class MaskClassification(Family):
         self.bn_mode = bn_mode
         self.train()  # what is frozen is not for the optimiser
 
+    def _check_told(self, train_tasks: Sequence[Task] | None, criterion: MaskCriterion) -> None:
+        """Refuses what a network that is told its task, or one that is not, cannot be trained on."""
+        if train_tasks and not self.told:
+            raise SegfolioError(
+                f"model.train_tasks needs a network that is told its task, as OneFormer is, which "
+                f"{type(self.network).__name__} is not; leave it out"
+            )
+        if self.train_tasks == ("semantic",):
+            return
+        if self.told and (not self.labels.things or criterion.one_per_class):
+            raise SegfolioError(
+                f"model.train_tasks is {', '.join(self.train_tasks)}, which needs things among the dataset's classes, "
+                "and bipartite matching; name its countable classes as things, or give train_tasks: [semantic]"
+            )
+
     @staticmethod
     def class_rows(labels: LabelSpace) -> tuple[str | None, ...]:
         return (*labels.names, None)  # the last is no object
@@ -104,20 +138,29 @@ class MaskClassification(Family):
         return self
 
     def setup(self, stage: str) -> None:
-        """Refuses an annotation that does not serve the task, before the first step."""
+        """Before the first step: refuses an annotation that does not serve the task, and tells or refuses images of
+        more segments than queries."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:  # loaders of a user's own
             return
         for name in data.splits_of(stage) if stage != "predict" else ():
-            check_task(data.split(name), name, self.task)
+            trained = stage == "fit" and name == data.train_split
+            for task in self.train_tasks if trained else (self.task,):
+                queries = self.num_queries if trained else None
+                check_task(data.split(name), name, task, queries, refuse=self.more_segments == "error")
+
+    def forward(self, images: Tensor, *told: Any) -> Any:
+        """The network's output for images `[B, C, H, W]` as the dataset has them, and what it is told beside them."""
+        return self.network(self.normalize(images), *told)
 
     @property
     def train_keys(self) -> Sequence[str]:
         return "train/loss", *(f"train/loss_{name}" for name in self.criterion.names), "train/segments_left_out"
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
-        output = self(batch.images)
         targets = [mask_target(name, target) for name, target in zip(batch.image_ids, batch.targets, strict=True)]
+        told = (batch.extras["task"], [target.labels for target in targets]) if self.told else ()
+        output = self(batch.images, *told)
         if self.criterion.needs_boxes:
             targets = [replace(target, boxes=boxes_around(target.masks)) for target in targets]
         queries = output.class_logits.shape[1]
@@ -133,23 +176,32 @@ class MaskClassification(Family):
         return losses
 
     def predict(self, batch: Batch) -> list[Prediction]:
-        found = zip(batch.image_ids, batch.original_sizes, self.queries(batch.images), strict=True)
-        return [self._prediction(name, size, queries) for name, size, queries in found]
+        tasks = [task for task in TASKS if self.task in (task, "panoptic")]
+        if self.told:
+            of_tasks = [self.queries(batch.images, task) for task in tasks]
+        else:
+            of_tasks = [self.queries(batch.images)] * len(tasks)
+        images = zip(batch.image_ids, batch.original_sizes, *of_tasks, strict=True)
+        return [self._prediction(name, size, dict(zip(tasks, found, strict=True))) for name, size, *found in images]
 
-    def queries(self, images: Tensor) -> list[Queries]:
-        """What the network says of each image, before it is read as a task."""
-        output = self(images)
+    def queries(self, images: Tensor, task: Task | None = None) -> list[Queries]:
+        """What the network says of each image, before it is read as a task; of the model's, or of another."""
+        place = TASKS.index(task or self.task)
+        told = (torch.full((len(images),), place, device=images.device),) if self.told else ()
+        output = self(images, *told)
         boxes = [None] * len(images) if output.boxes is None else output.boxes
         return [Queries(*one) for one in zip(output.class_logits, output.mask_logits, boxes, strict=True)]
 
-    def _prediction(self, image_id: str, size: Size, queries: Queries) -> Prediction:
+    def _prediction(self, image_id: str, size: Size, found: Mapping[Task, Queries]) -> Prediction:
         prediction, things = Prediction(image_id, size), self.labels.is_thing
-        classes, masks, boxes = queries
-        if self.task in ("semantic", "panoptic"):
+        if "semantic" in found:
+            classes, masks, _ = found["semantic"]
             prediction.semantic = semantic(classes, masks, size)
-        if self.task in ("instance", "panoptic"):
+        if "instance" in found:
+            classes, masks, boxes = found["instance"]
             prediction.instances = instances(classes, masks, size, things, self.top_k, boxes)
-        if self.task == "panoptic":
+        if "panoptic" in found:
+            classes, masks, _ = found["panoptic"]
             prediction.panoptic = panoptic(classes, masks, size, things, self.object_threshold, self.overlap_threshold)
         return prediction
 

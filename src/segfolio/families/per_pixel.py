@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
@@ -120,8 +119,6 @@ class PerPixel(Family):
                     f"model.label_stride is {stride}, which leaves {size[0]}x{size[1]} labels, but the logits of "
                     f"{name} are {scores.shape[-2]}x{scores.shape[-1]}; give the stride of the network, or 1"
                 )
-            if scores.ndim == 4:
-                scores = resize(scores, size)
             return self.loss_weights.get(name, 1.0) * loss(scores, target, self.labels.ignore_index, weight)
 
         main = {name: weighted(name, loss, logits) for name, loss in self.losses.items()}
@@ -168,10 +165,3 @@ class PerPixel(Family):
 def outputs(found: Tensor | PixelOutput) -> PixelOutput:
     """The network's output with its auxiliary logits, where it has none of them, too."""
     return PixelOutput(found, {}) if isinstance(found, Tensor) else found
-
-
-def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, corners not aligned; the same tensor where the size is right already."""
-    if logits.shape[-2:] == size:
-        return logits
-    return interpolate(logits, size, mode="bilinear", align_corners=False)

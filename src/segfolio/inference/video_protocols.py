@@ -153,7 +153,8 @@ def clips_of(family: Asked, batch: Batch) -> Iterator[Clip]:
 
 
 class FromFirstFrame(OfClips):
-    """Each object is prompted in the first frame that shows it, and followed from there by what is remembered.
+    """Each object is prompted in the first frame that shows it, and followed from there by what is remembered; by the
+    rules of DAVIS, which know no others, only those of the first frame that is annotated.
 
     By a mask this is semi-supervised video object segmentation; by a few clicks or a box what SAM 2 is tested by beside
     it (2408.00714, section 6.1 and its appendix on prompts in the first frame).
@@ -197,10 +198,12 @@ class FromFirstFrame(OfClips):
 
     def of_clip(self, clip: Clip) -> list[Prediction]:
         tracker = Tracker(remembering(clip.family.network), len(clip), holes=self.holes)
-        told = set[int]()
+        told, begun = set[int](), False
         predictions = []
         for frame, truth in enumerate(clip.truth):
-            new = {track: mask for track, mask in (truth or {}).items() if track not in told}
+            shown = {} if truth is None or (begun and self.rules == "davis") else truth
+            begun |= truth is not None
+            new = {track: mask for track, mask in shown.items() if track not in told}
             told |= new.keys()
             found = self._frame(clip, tracker, frame, new) if told else {}
             size = clip.sizes[frame]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import through
 from segfolio.layers.backbones import crop_quarter
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 
@@ -26,6 +27,8 @@ class AnnealedQueries(nn.Module):
         layernorm, upscale_block, mask_head, class_predictor: of predictions; masks are of the patches, enlarged.
         mask_probabilities: of each of the blocks, first to last: how probable it is that a query is kept to
             its mask. Training anneals them from 1 to 0; they are part of the state dict.
+        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass, and
+            so of each prediction.
     """
 
     query: nn.Embedding
@@ -34,6 +37,7 @@ class AnnealedQueries(nn.Module):
     mask_head: nn.Module
     class_predictor: nn.Module
     mask_probabilities: list[float]
+    checkpointing: bool = False
 
     def ask(self, tokens: Tensor, grid: tuple[int, int], blocks: Blocks, images: Tensor) -> MaskOutput:
         """Take the queries with tokens `[B, N, D]`, the last of them patches of `grid`, through `blocks`."""
@@ -42,11 +46,11 @@ class AnnealedQueries(nn.Module):
         for block, probability in zip(blocks, self.mask_probabilities, strict=True):
             mask = None
             if self.training or probability > 0:
-                auxiliary.append(self._predict(tokens, grid))
+                auxiliary.append(through(self, self._predict, tokens, grid))
             if probability > 0:
                 mask = self._attention_mask(auxiliary[-1][1], tokens.shape[1], grid, probability)
-            tokens = block(tokens, mask)
-        layers = [*(auxiliary if self.training else ()), self._predict(tokens, grid)]
+            tokens = through(self, block, tokens, mask)
+        layers = [*(auxiliary if self.training else ()), through(self, self._predict, tokens, grid)]
         return MaskOutput.of([QueryLayer(classes, crop_quarter(masks, images)) for classes, masks in layers])
 
     def annealed(self) -> Self:

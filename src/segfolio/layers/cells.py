@@ -113,16 +113,16 @@ def task_aligned(
     where = image[of]
     overlap = iou(found[where, cell], boxes[of])
     measure = scores[where, cell, labels[of]].float() ** alpha * overlap**beta
-    kept = _first(of, measure, top)
+    kept = best_of_each(of, measure, top)
     of, cell, where, overlap, measure = (each[kept] for each in (of, cell, where, overlap, measure))
-    kept = _first(where * len(grid.centres) + cell, overlap, 1)
+    kept = best_of_each(where * len(grid.centres) + cell, overlap, 1)
     of, cell, where, overlap, measure = (each[kept] for each in (of, cell, where, overlap, measure))
     best = overlap.new_zeros(2, len(boxes))
     best.scatter_reduce_(1, of.expand(2, -1), torch.stack([measure, overlap]), "amax")
     return Assigned(where, cell, of, measure / best[0, of].clamp(min=torch.finfo(torch.float32).tiny) * best[1, of])
 
 
-def _first(group: Tensor, value: Tensor, count: int) -> Tensor:
+def best_of_each(group: Tensor, value: Tensor, count: int) -> Tensor:
     """Places of the `count` largest values of each group, `[K]` each; of equal ones those that come first."""
     order = value.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
@@ -132,10 +132,10 @@ def _first(group: Tensor, value: Tensor, count: int) -> Tensor:
 
 
 def iou(found: Tensor, wanted: Tensor) -> Tensor:
-    """Of pairs of boxes `[K, 4]`, `[K]`."""
-    (low, high), (start, end) = (each.split(2, 1) for each in (found, wanted))
-    shared = (high.minimum(end) - low.maximum(start)).clamp(min=0).prod(1)
-    return shared / ((high - low).prod(1) + (end - start).prod(1) - shared)
+    """Of pairs of boxes `[..., 4]`, `[...]`."""
+    (low, high), (start, end) = (each.split(2, -1) for each in (found, wanted))
+    shared = (high.minimum(end) - low.maximum(start)).clamp(min=0).prod(-1)
+    return shared / ((high - low).prod(-1) + (end - start).prod(-1) - shared)
 
 
 def ciou(found: Tensor, wanted: Tensor) -> Tensor:

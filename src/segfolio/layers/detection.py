@@ -10,9 +10,13 @@ which each is logged: whatever assigns objects to regions, cells or queries is i
 that learns from boxes alone says so by an attribute `learns_masks`, false.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from segfolio.errors import SegfolioError
 
 Size = tuple[int, int]
 
@@ -29,6 +33,44 @@ class DetectionTarget(NamedTuple):
     boxes: Tensor
     labels: Tensor
     masks: Tensor | None = None
+
+
+class Objects(NamedTuple):
+    """Those of all images of a batch together, N of them, for networks that learn masks.
+
+    Attributes:
+        boxes: `[N, 4]`.
+        labels: `[N]`.
+        image: `[N]`, which.
+        firsts: `[B]`, the place of the first of each image.
+        masks: of each image, `[N, H, W]`.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    image: Tensor
+    firsts: Tensor
+    masks: list[Tensor]
+
+    @classmethod
+    def of(cls, targets: Sequence[DetectionTarget], num_classes: int) -> "Objects":
+        """Raises a `SegfolioError` of objects without masks, or of a class that is none of the network's."""
+        boxes, labels = (torch.cat([getattr(each, name) for each in targets]) for name in ("boxes", "labels"))
+        if len(wrong := labels[(labels < 0) | (labels >= num_classes)]):
+            raise SegfolioError(
+                f"an object is of class {int(wrong[0])}, but the network has the classes 0 to {num_classes - 1}; give "
+                "it as many as the dataset has things"
+            )
+        masks = list[Tensor]()
+        for each in targets:
+            if each.masks is None and len(each.labels):
+                raise SegfolioError(
+                    "this network learns masks, but the objects have boxes alone; take FasterRCNN instead"
+                )
+            masks.append(each.boxes.new_zeros(0, 1, 1, dtype=torch.bool) if each.masks is None else each.masks)
+        counts = torch.tensor([len(each.labels) for each in targets], device=boxes.device)
+        image = torch.arange(len(targets), device=boxes.device).repeat_interleave(counts)
+        return cls(boxes, labels, image, counts.cumsum(0) - counts, masks)
 
 
 class Detections(NamedTuple):

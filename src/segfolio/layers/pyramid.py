@@ -1,4 +1,4 @@
-"""Backbones of region-based networks: any of timm's as a feature pyramid, or one feature map of a ResNet."""
+"""Backbones of networks that detect: any of timm's as a feature pyramid, or one feature map of a ResNet."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import timm
 import torch
 from timm.layers import BatchNormAct2d, GroupNormAct, freeze_batch_norm_2d
 from torch import Tensor, nn
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import STRIDES, check_timm_name
@@ -43,7 +43,7 @@ class Features(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Feature pyramid (Lin et al., 2017, arXiv 1612.03144) of strides 4 to 32, and 64 by subsampling.
+    """Feature pyramid (Lin et al., 2017, arXiv 1612.03144) of strides 4 to 32, and 64 by subsampling, or of others.
 
     Args:
         backbone: timm's name of a network with features of strides 4, 8, 16 and 32 that takes images of any size.
@@ -51,20 +51,29 @@ class Pyramid(nn.Module):
         frozen_stride: see `freeze`.
         out_channels: of every level.
         fpn_norm: of the pyramid's own convolutions.
+        strides: of the backbone's features.
+        coarser: makes further levels of those; one by subsampling if not given.
     """
 
     def __init__(
-        self, backbone: str, norm: Norm, frozen_stride: int, out_channels: int = 256, fpn_norm: HeadNorm = "none"
+        self,
+        backbone: str,
+        norm: Norm,
+        frozen_stride: int,
+        out_channels: int = 256,
+        fpn_norm: HeadNorm = "none",
+        strides: tuple[int, ...] = STRIDES,
+        coarser: ExtraFPNBlock | None = None,
     ) -> None:
         super().__init__()
-        body = timm_features(backbone, STRIDES)
+        body = timm_features(backbone, strides)
         channels = body.feature_info.channels()
-        self.strides, self.out_channels = STRIDES, out_channels
+        self.strides, self.out_channels = strides, out_channels
         self.body = freeze(normalised(body, norm), frozen_stride)
-        self.fpn = FeaturePyramidNetwork(channels, out_channels, LastLevelMaxPool(), norm_layer(fpn_norm))
+        self.fpn = FeaturePyramidNetwork(channels, out_channels, coarser or LastLevelMaxPool(), norm_layer(fpn_norm))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """`[B, 3, H, W]` to maps `[B, out_channels, h, w]`, named 0, 1, 2, 3 and pool."""
+        """`[B, 3, H, W]` to maps `[B, out_channels, h, w]`, named 0, 1, ... and, by subsampling, pool."""
         levels = self.fpn({str(place): level for place, level in enumerate(feature_maps(self.body, images))})
         return {name: level.float() for name, level in levels.items()}  # boxes are read off in float32
 

@@ -8,6 +8,7 @@ from segfolio.losses.focal import Focal
 from segfolio.losses.hard_pixels import OHEM, HardestPixels
 from segfolio.losses.mask_classification import MaskClassificationLoss
 from segfolio.losses.max_deeplab import MaXDeepLabLoss
+from segfolio.losses.one_former import OneFormerLoss
 
 __all__ = [
     "OHEM",
@@ -19,4 +20,5 @@ __all__ = [
     "Loss",
     "MaXDeepLabLoss",
     "MaskClassificationLoss",
+    "OneFormerLoss",
 ]

@@ -1,13 +1,13 @@
 """Cross-entropy of per-pixel classification."""
 
+from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segfolio.errors import SegfolioError
-from segfolio.losses.base import Loss, as_tensor, class_factors, pixel_mean
+from segfolio.losses.base import Loss, as_tensor, class_factors, pixel_entropy, pixel_sum, valid_pixels
 
 Reduction = Literal["mean", "sum", "weighted_mean"]
 
@@ -23,23 +23,17 @@ def cross_entropy(
 ) -> Tensor:
     """Softmax cross-entropy; arguments as `CrossEntropy`."""
     class_weight = class_factors(class_weight, logits, "the class weighting of CrossEntropy")
-    # reduced here: torch's own "mean" and "sum" in 2-D have no deterministic CUDA kernel
-    loss = F.cross_entropy(
-        logits.float(),
-        target,
-        class_weight,
-        ignore_index=ignore_index,
-        reduction="none",
-        label_smoothing=label_smoothing,
+    compute = partial(
+        pixel_entropy, ignore_index=ignore_index, class_weight=class_weight, label_smoothing=label_smoothing
     )
+    total = pixel_sum(compute, logits, target, weight)
     if reduction == "sum":
-        return (loss.sum() if weight is None else (loss * weight).sum()) / len(target)
+        return total / len(target)
     if reduction == "weighted_mean" and class_weight is not None:
         counts = target != ignore_index
         shares = class_weight[target.where(counts, 0)] * counts
-        weighted = loss if weight is None else loss * weight
-        return weighted.sum() / shares.sum().clamp_min(torch.finfo(torch.float32).tiny)
-    return pixel_mean(loss, target, ignore_index, weight)
+        return total / shares.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return total / valid_pixels(target, ignore_index)
 
 
 class CrossEntropy(Loss):

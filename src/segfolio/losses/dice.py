@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from segfolio.losses.base import Loss
+from segfolio.losses.base import Loss, of_each_image
 
 
 def soft_dice(
@@ -15,19 +15,22 @@ def soft_dice(
     per_image: bool = False,
 ) -> Tensor:
     """1 - soft Dice; arguments as `Dice`."""
-    classes = torch.arange(logits.shape[1], device=target.device)[:, None, None]
     valid = target != ignore_index
-    share = (valid if weight is None else valid * weight)[:, None]
-    axes = (2, 3) if per_image else (0, 2, 3)
-
-    truth = target[:, None] == classes  # bool: a quarter of a float one-hot, an eighth of F.one_hot's int64
-    probability = logits.float().softmax(1) * share
-    truth_size = (truth * share).sum(axes)
-    overlap = (probability * truth).sum(axes)
-    total = probability.sum(axes) + truth_size
+    share = valid if weight is None else valid * weight
+    sums = of_each_image(_sums, logits, target, share)
+    overlap, total, truth_size = (sums if per_image else sums.sum(0, keepdim=True)).unbind(1)
     loss = 1 - (2 * overlap + smooth) / (total + smooth).clamp_min(1e-7)
     present = truth_size > 0
     return (loss * present).sum() / present.sum().clamp_min(1)
+
+
+def _sums(logits: Tensor, target: Tensor, share: Tensor) -> Tensor:
+    """Of each image and class what probability and truth have in common, both, and the truth alone, `[B, 3, C]`."""
+    classes = torch.arange(logits.shape[1], device=target.device)[:, None, None]
+    truth = target[:, None] == classes  # bool: a quarter of a float one-hot, an eighth of F.one_hot's int64
+    probability = logits.float().softmax(1) * share[:, None]
+    truth_size = (truth * share[:, None]).sum((2, 3))
+    return torch.stack([(probability * truth).sum((2, 3)), probability.sum((2, 3)) + truth_size, truth_size], 1)
 
 
 class Dice(Loss):

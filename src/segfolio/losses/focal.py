@@ -1,10 +1,9 @@
 """Focal loss of per-pixel classification (Lin et al. 2017, arXiv 1708.02002)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from segfolio.losses.base import Loss, as_tensor, class_factors, pixel_mean
+from segfolio.losses.base import Loss, as_tensor, class_factors, pixel_entropy, pixel_sum, valid_pixels
 
 
 def focal(
@@ -17,13 +16,15 @@ def focal(
 ) -> Tensor:
     """Softmax focal loss; arguments as `Focal`."""
     alpha = class_factors(alpha, logits, "alpha of Focal")
-    entropy = F.cross_entropy(logits.float(), target, ignore_index=ignore_index, reduction="none")
-    # 1 - p; kept above 0, where the power has no finite slope if gamma < 1
-    miss = (-torch.expm1(-entropy)).clamp_min(1e-8)
-    loss = miss.pow(gamma) * entropy
-    if alpha is not None:
-        loss = loss * alpha[target.where(target != ignore_index, 0)]
-    return pixel_mean(loss, target, ignore_index, weight)
+
+    def compute(logits: Tensor, target: Tensor) -> Tensor:
+        entropy = pixel_entropy(logits, target, ignore_index)
+        # 1 - p; kept above 0, where the power has no finite slope if gamma < 1
+        miss = (-torch.expm1(-entropy)).clamp_min(1e-8)
+        loss = miss.pow(gamma) * entropy
+        return loss if alpha is None else loss * alpha[target.where(target != ignore_index, 0)]
+
+    return pixel_sum(compute, logits, target, weight) / valid_pixels(target, ignore_index)
 
 
 class Focal(Loss):

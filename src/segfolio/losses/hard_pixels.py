@@ -1,11 +1,12 @@
 """Cross-entropy of the pixels that are hard."""
 
+from functools import partial
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segfolio.errors import SegfolioError
-from segfolio.losses.base import Loss
+from segfolio.losses.base import Loss, of_each_image, pixel_entropy
 
 
 class OHEM(Loss):
@@ -64,11 +65,11 @@ class HardestPixels(Loss):
 
 def _per_pixel(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """`[B * H * W]`: the loss, 0 at ignored pixels, and which are not ignored."""
-    loss = F.cross_entropy(logits.float(), target, ignore_index=ignore_index, reduction="none")
+    loss = of_each_image(partial(pixel_entropy, ignore_index=ignore_index), logits, target)
     return loss.flatten(), (target != ignore_index).flatten()
 
 
 def _mean(loss: Tensor, hard: Tensor, weight: Tensor | None) -> Tensor:
-    """Of the hard pixels; weights do not enter the divisor, see `pixel_mean`."""
+    """Of the hard pixels; weights do not enter the divisor, see `valid_pixels`."""
     weighted = loss if weight is None else loss * weight.flatten()
     return weighted.where(hard, 0).sum() / hard.sum().clamp_min(1)

@@ -70,17 +70,27 @@ def pair_costs(
 ) -> Tensor:
     """What it costs to let each query answer for each segment of an image.
 
-    Mask loss and overlap are linear in the truth, so that matrix products compare all pairs.
-
     Args:
         class_logits: `[Q, C + 1]`.
-        mask_logits: `[Q, P]`, at P points or pixels.
         labels: `[N]`.
-        masks: `[N, P]` in 0 to 1.
-        valid: `[P]`, 1 where a point counts and 0 elsewhere; None where all count.
+
+    The others, by name, are those of `mask_costs`.
 
     Returns:
         `[Q, N]`.
+    """
+    return class_costs(class_logits, labels, weights) + mask_costs(mask_logits, masks, valid, weights, kind)
+
+
+def mask_costs(mask_logits: Tensor, masks: Tensor, valid: Tensor | None, weights: Weights, kind: MaskLoss) -> Tensor:
+    """The part of the masks, `[Q, N]`.
+
+    Mask loss and overlap are linear in the truth, so that matrix products compare all pairs.
+
+    Args:
+        mask_logits: `[Q, P]`, at P points or pixels.
+        masks: `[N, P]` in 0 to 1.
+        valid: `[P]`, 1 where a point counts and 0 elsewhere; None where all count.
     """
 
     def summed(values: Tensor) -> Tensor:
@@ -96,7 +106,7 @@ def pair_costs(
         present = FOCAL_ALPHA * (1 - probability) ** FOCAL_GAMMA * softplus(-mask_logits)
         mask = summed(absent) + (present - absent) @ truth
     number = mask_logits.shape[-1] if valid is None else valid.sum().clamp_min(1)
-    return class_costs(class_logits, labels, weights) + weights.mask * mask / number + weights.dice * dice
+    return weights.mask * mask / number + weights.dice * dice
 
 
 def box_costs(boxes: Tensor, truth: Tensor, weights: Weights) -> Tensor:
@@ -155,11 +165,7 @@ def one_query_per_class(targets: Sequence[MaskTarget], queries: int, classes: in
     Raises:
         SegfolioError: not as many queries as classes, or two segments of one class in an image.
     """
-    if queries != classes:
-        raise SegfolioError(
-            f"fixed matching lets query k answer for class k, but the network has {queries} queries for {classes} "
-            f"classes; give it {classes} queries, or use matching: bipartite"
-        )
+    check_one_per_class(queries, classes)
     found = torch.cat([t.labels for t in targets])
     for image, labels in enumerate(found.cpu().split([len(t.labels) for t in targets])):
         if (most := labels.bincount(minlength=classes)).max() > 1:
@@ -168,3 +174,16 @@ def one_query_per_class(targets: Sequence[MaskTarget], queries: int, classes: in
                 f"class {most.argmax()}; make one mask per class of them, or use matching: bipartite"
             )
     return found
+
+
+def check_one_per_class(queries: int, classes: int) -> None:
+    """Refuse fixed matching of other than one query for each class.
+
+    Raises:
+        SegfolioError: so.
+    """
+    if queries != classes:
+        raise SegfolioError(
+            f"fixed matching lets query k answer for class k, but the network has {queries} queries for {classes} "
+            f"classes; give it {classes} queries, or use matching: bipartite"
+        )

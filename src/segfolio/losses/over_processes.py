@@ -1,10 +1,11 @@
-"""What a loss divides by, where a batch is divided over processes."""
+"""What a loss divides by, and what it compares with, where a batch is divided over processes."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 
 def over_processes(values: Sequence[float], device: torch.device) -> tuple[Tensor, int]:
@@ -14,3 +15,11 @@ def over_processes(values: Sequence[float], device: torch.device) -> tuple[Tenso
         return sums, 1
     dist.all_reduce(sums)
     return sums, dist.get_world_size()
+
+
+def of_all_processes(x: Tensor) -> tuple[Tensor, int]:
+    """What all processes have, one after the other, with gradients, and the place of this one's first; all have as
+    many."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return x, 0
+    return torch.cat(all_gather(x.contiguous())), dist.get_rank() * len(x)

@@ -1,7 +1,7 @@
 """`PredictionPictures`: the same few images at every validation, on disk and in Weights & Biases."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from segfolio.data.sample import Batch, Prediction, Queries
 from segfolio.errors import SegfolioError
 from segfolio.files import OutputFolder, write_atomically
 from segfolio.tracking import Wandb
-from segfolio.viz.overlay import at_original_size
+from segfolio.viz.clip import clip_sheet, shown_frames
+from segfolio.viz.overlay import Pixels, at_original_size
 from segfolio.viz.panel import panel
 from segfolio.viz.prompted import prompted_panel
 from segfolio.viz.queries import query_sheet
@@ -30,8 +31,9 @@ from segfolio.viz.views import views
 class PredictionPictures(Callback):
     """Draws images evenly spaced over what the first process evaluates, the same ones every time.
 
-    Of each image one picture per reading that the model has: `semantic`, `instances`, `panoptic`, `prompted`; and of a
-    mask classification network `queries`: which one took which object. A validation writes
+    Of each image one picture per reading that the model has: `semantic`, `instances`, `panoptic`, `prompted`,
+    `tracked`; of a mask classification network `queries`: which one took which object; and of a frame `clip`: how
+    objects were followed through its clip. A validation writes
     `<run>/pictures/val/<image>/<reading>/step_<n>.png`, a test `<run>/pictures/test/<image>/<reading>.png`. Each W&B
     logger gets them as `<stage>/pictures/<image>/<reading>`, and the image with masks and boxes to switch on and off
     as `<stage>/masks/<image>`: each under its own key, because W&B misdraws lists of images of several sizes.
@@ -124,7 +126,7 @@ class PredictionPictures(Callback):
         with self._never_ending_a_run():
             for i in places:
                 found = move_data_to_device(outputs[i], torch.device("cpu"))
-                self._draw(stage, trainer, family, found, batch, i, queries[i])
+                self._draw(stage, trainer, family, found, batch, i, queries[i], outputs)
 
     def _draw(
         self,
@@ -135,6 +137,7 @@ class PredictionPictures(Callback):
         batch: Batch,
         i: int,
         queries: Queries | None,
+        outputs: Sequence[Prediction],
     ) -> None:
         image_id, image, labels = batch.image_ids[i], at_original_size(batch, i, family.image_space), family.labels
         target = batch.targets[i] if batch.targets else None
@@ -154,6 +157,8 @@ class PredictionPictures(Callback):
         if queries is not None and readings[-1].truth is not None:  # panoptic, which comes last, has most to take
             shown = readings[-1], labels, title, self.max_width, self.min_score
             pictures["queries"] = query_sheet(image, queries, *shown)
+        if found.tracked is not None:
+            pictures["clip"] = self._clip(family, batch, i, outputs, title)
         folder = OutputFolder(Path(trainer.default_root_dir))
         for name, picture in pictures.items():
             place = (name, f"step_{trainer.global_step:08d}.png") if step else (f"{name}.png",)
@@ -162,6 +167,20 @@ class PredictionPictures(Callback):
         self._masked[f"{stage}/masks/{image_id}"] = partial(
             switchable, image, readings, found, target, labels, self.max_width // 2, self.min_score
         )
+
+    def _clip(self, family: Any, batch: Batch, i: int, outputs: Sequence[Prediction], title: str) -> Pixels:
+        """Of the clip of an image that was followed through it."""
+        ends = np.cumsum(batch.clips)
+        first, last = next(
+            (int(end) - count, int(end)) for end, count in zip(ends, batch.clips, strict=True) if i < end
+        )
+        places = [first + frame for frame in shown_frames(last - first)]
+        images = [at_original_size(batch, place, family.image_space) for place in places]
+        targets = [batch.targets[place] if batch.targets else None for place in places]
+        found = [move_data_to_device(outputs[place], torch.device("cpu")) for place in places]
+        each = [views(one, target, family.labels)[-1] for one, target in zip(found, targets, strict=True)]
+        headings = [f"frame {place - first}" for place in places]
+        return clip_sheet(images, each, headings, family.labels, title, self.max_width)
 
     def _places(self, stage: str, batch: Batch, batch_idx: int, batches: float) -> list[int]:
         """Which images of this batch are drawn."""

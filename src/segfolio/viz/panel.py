@@ -1,5 +1,7 @@
 """One picture that says what a model made of an image: image, truth, prediction, errors and a legend."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -47,7 +49,7 @@ def panel(image: Pixels, view: View, labels: LabelSpace, title: str = "", max_wi
         errors = error_map(shown, fit_map(wrong, size) > 0, fit_map(ignored, size) > 0)
         tiles.insert(1, ("truth", drawn(view.truth)))
         tiles.append((f"errors  {share:.1%}", errors))
-    return compose(tiles, columns, _legend(view, labels), title, type_size)
+    return compose(tiles, columns, legend([view], labels), title, type_size)
 
 
 def tile_size(image: Size, width: int, height: int, enlarged: int = TILE) -> tuple[int, int]:
@@ -64,17 +66,24 @@ def enlarge(image: Pixels, size: tuple[int, int]) -> Pixels:
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
 
 
-def _legend(view: View, labels: LabelSpace) -> list[Entry]:
-    """Each class in the colours that its regions have."""
-    maps = [view.prediction.ids] if view.truth is None else [view.prediction.ids, view.truth.ids]
-    present = np.unique(np.concatenate([np.unique(m) for m in maps])).tolist()
-    shades: dict[int, list[Pixels]] = {}
-    for number in present:
-        if number > 0:
-            shades.setdefault(view.classes[number - 1], []).append(view.colors[number - 1])
-    entries: list[Entry] = [(labels.names[c], np.array(shades[c][:_SHADES])) for c in sorted(shades)]
-    if view.truth is not None and view.errors()[0].any():
+def legend(views: Sequence[View], labels: LabelSpace, errors: bool = True) -> list[Entry]:
+    """Each class in the colours that its regions have in the pictures that are shown.
+
+    Args:
+        errors: are among these.
+    """
+    shades: dict[int, dict[tuple[int, ...], None]] = {}
+    wrong = ignored = False
+    for view in views:
+        maps = [view.prediction.ids] if view.truth is None else [view.prediction.ids, view.truth.ids]
+        for number in np.unique(np.concatenate([np.unique(m) for m in maps])).tolist():
+            ignored |= number == IGNORED
+            if number > 0:
+                shades.setdefault(view.classes[number - 1], {})[tuple(view.colors[number - 1].tolist())] = None
+        wrong |= errors and view.truth is not None and bool(view.errors()[0].any())
+    entries: list[Entry] = [(labels.names[c], np.array([*shades[c]][:_SHADES], np.uint8)) for c in sorted(shades)]
+    if wrong:
         entries.append(("wrong", np.array([WRONG], np.uint8)))
-    if IGNORED in present:
+    if ignored:
         entries.append(("ignored", None))
     return entries

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from segfolio.architectures.one_stage.yolo_seg import YOLOSeg, covered
-from segfolio.errors import SegfolioError
+from segfolio.architectures.one_stage.yolo_seg import YOLOSeg
 from segfolio.layers.cells import Grid
 from segfolio.layers.detection import DetectionTarget
 from segfolio.layers.hollow import hollow
-from segfolio.speed.measure import peak_bytes
+from segfolio.layers.mask_maps import covered
 from tests.architectures.test_detection_contract import scene, step
 
 PARAMETERS = {
@@ -64,12 +63,6 @@ def test_it_overfits_one_image(version: Any) -> None:
         assert (mask & truth).sum() / truth.sum() > 0.95  # a rectangle fills its box
 
 
-def test_a_cell_is_covered_by_as_many_pixels_as_a_mask_has_in_it() -> None:
-    masks = torch.zeros(1, 6, 9, dtype=torch.bool)
-    masks[0, :5, 2:9] = True
-    assert covered(masks, 2, 3)[0].tolist() == [[8, 16, 4], [2, 4, 1]]
-
-
 def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:
     """Of 2 x 2 pixels, and one larger than all distances that can be said."""
     network = YOLOSeg(1, **YOLOSeg.tiny)
@@ -79,12 +72,6 @@ def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:
     masks[0, 1:3, 1:3] = masks[1] = True
     losses = step(network, torch.randn(1, 3, *size), [DetectionTarget(boxes, torch.tensor([0, 0]), masks)])
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
-
-
-def test_boxes_alone_are_refused() -> None:
-    boxes_only = DetectionTarget(torch.tensor([[5.0, 8, 40, 60]]), torch.tensor([0]))
-    with pytest.raises(SegfolioError, match="boxes alone; take FasterRCNN"):
-        step(YOLOSeg(1, **YOLOSeg.tiny), torch.randn(1, 3, 64, 64), [boxes_only])
 
 
 def test_boxes_and_masks_are_computed_in_float32_under_mixed_precision() -> None:
@@ -105,20 +92,3 @@ def test_boxes_and_masks_are_computed_in_float32_under_mixed_precision() -> None
     boxes = Grid.of(maps, (8, 16, 32)).boxes(sides.softmax(3) @ torch.arange(16.0))[0]
     exact = clip_boxes_to_image(boxes, size)
     assert (torch.cdist(found.boxes, exact).amin(1) < 1e-3).all()
-
-
-def test_thousands_of_objects_are_learned_in_little_memory() -> None:
-    """5,000 of 4 x 4 pixels in 320 x 320: their masks at full size would be 2 GB as floats."""
-    corners = (
-        torch.stack(torch.meshgrid(torch.arange(80), torch.arange(80), indexing="ij"), -1).flatten(0, 1)[:5000] * 4
-    )
-    masks = torch.zeros(5000, 320, 320, dtype=torch.bool)
-    for mask, (y, x) in zip(masks, corners.tolist(), strict=True):
-        mask[y : y + 4, x : x + 4] = True
-    boxes = torch.cat([corners.flip(1), corners.flip(1) + 4], 1).float()
-    target = DetectionTarget(boxes, torch.zeros(5000, dtype=torch.int64), masks)
-    network, images = YOLOSeg(1, **YOLOSeg.tiny).train(), torch.randn(1, 3, 320, 320)
-    losses: dict[str, torch.Tensor] = {}
-    held = peak_bytes(lambda: losses.update(network(images, [(320, 320)], [target])))
-    assert held < 5e8
-    assert all(loss.isfinite() and loss > 0 for loss in losses.values())

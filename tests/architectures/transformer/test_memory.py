@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from segfolio.architectures.mask_classification.eomt import EoMT
+from segfolio.architectures.mask_classification.eomt_dinov3 import EoMTDINOv3
+from segfolio.architectures.mask_classification.pmt import PMT
 from segfolio.architectures.transformer.beit_upernet import BEiTUPerNet
 from segfolio.architectures.transformer.dino_linear import DINOLinear
 from segfolio.architectures.transformer.dpt import DPT
@@ -28,6 +31,9 @@ NETWORKS = [
     (SwinUPerNet, SwinUPerNet.variants["Swin-UPerNet, L, 640"]),
     (InternImage, InternImage.variants["InternImage-L"]),
     (SegFormer, SegFormer.variants["SegFormer-B5"]),
+    (EoMT, EoMT.variants["EoMT-L"]),
+    (EoMTDINOv3, EoMTDINOv3.variants["EoMT-L, DINOv3"]),
+    (PMT, {**PMT.variants["PMT-L, DINOv3"], "frozen": False}),
 ]
 
 

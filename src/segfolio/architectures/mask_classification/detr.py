@@ -85,6 +85,7 @@ class DETR(nn.Module):
         from transformers import DetrConfig, DetrForSegmentation
 
         super().__init__()
+        self.num_queries = num_queries
         images: Any = backbone_config(backbone)
         if dilated:
             images.output_stride = 16

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import through
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.outputs import MaskOutput
@@ -54,6 +55,7 @@ class EoMT(AnnealedQueries):
         drop_path: stochastic depth, of every block.
         pad_to_size: pad images to multiples of `image_size` in place of `patch_size`, as the authors do for panoptic
             and instance segmentation, whose images they fit into a square: no position is interpolated.
+        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `lvd142m`; or a released model, e.g.
             `tue-mps/ade20k_semantic_eomt_large_512`; or a file with a state dict of one of these.
 
@@ -80,6 +82,7 @@ class EoMT(AnnealedQueries):
         num_blocks: int = 4,
         drop_path: float = 0.0,
         pad_to_size: bool = False,
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         from transformers import EomtConfig, EomtForUniversalSegmentation
@@ -106,9 +109,9 @@ class EoMT(AnnealedQueries):
         parts = EomtForUniversalSegmentation(config)
         self.embeddings, self.layers, self.layernorm = parts.embeddings, parts.layers, parts.layernorm
         of_parts(self, parts)
-        self.patch_size, self.num_blocks = patch_size, num_blocks
+        self.patch_size, self.num_blocks, self.num_queries = patch_size, num_blocks, num_queries
         self.pad_multiple = image_size if pad_to_size else patch_size
-        self.mask_probabilities = [1.0] * num_blocks
+        self.mask_probabilities, self.checkpointing = [1.0] * num_blocks, checkpointing
         if weights is not None:
 
             def load_backbone(state: dict[str, Tensor]) -> None:
@@ -123,7 +126,7 @@ class EoMT(AnnealedQueries):
         tokens = self._embed(padded, grid)
         start = len(self.layers) - self.num_blocks
         for layer in self.layers[:start]:
-            tokens = layer(tokens)
+            tokens = through(self, layer, tokens)
         return self.ask(tokens, grid, list(self.layers[start:]), images)
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from segfolio.layers.again import through
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import MaskOutput
@@ -41,6 +42,7 @@ class EoMTDINOv3(AnnealedQueries):
         drop_path: stochastic depth, of every block.
         pad_to_size: pad images to multiples of `image_size` in place of the patches', as the authors do for panoptic
             and instance segmentation, whose images they fit into a square.
+        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `lvd1689m`; or Meta's own, e.g.
             `facebook/dinov3-vitl16-pretrain-lvd1689m`; or a repository or file with a state dict of transformers' EoMT,
             of one of these or of this network. Weights that are from DINOv3 have its licence, which is told.
@@ -74,6 +76,7 @@ class EoMTDINOv3(AnnealedQueries):
         num_blocks: int = 4,
         drop_path: float = 0.0,
         pad_to_size: bool = False,
+        checkpointing: bool = False,
         weights: str | None = None,
         delta: str | None = None,
         size: Mapping[str, int] | None = None,
@@ -93,9 +96,9 @@ class EoMTDINOv3(AnnealedQueries):
         self.embeddings, self.layers, self.layernorm = parts.embeddings, parts.layers, parts.layernorm
         self.rope_embeddings = parts.rope_embeddings
         of_parts(self, parts)
-        self.num_blocks = num_blocks
+        self.num_blocks, self.num_queries = num_blocks, num_queries
         self.pad_multiple = image_size if pad_to_size else self.patch_size
-        self.mask_probabilities = [1.0] * num_blocks
+        self.mask_probabilities, self.checkpointing = [1.0] * num_blocks, checkpointing
         if weights is not None:
             self.load(weights, delta, backbone)
 
@@ -107,7 +110,7 @@ class EoMTDINOv3(AnnealedQueries):
         tokens = self.embeddings(padded)
         start = len(self.layers) - self.num_blocks
         for layer in self.layers[:start]:
-            tokens = layer(tokens, position_embeddings=positions)
+            tokens = through(self, partial(layer, position_embeddings=positions), tokens)
         rest = [partial(layer, position_embeddings=positions) for layer in self.layers[start:]]
         return self.ask(tokens, grid, rest, images)
 

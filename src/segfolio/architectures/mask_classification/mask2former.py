@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from segfolio.layers.again import keep_less, through
 from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.precision import without_autocast
@@ -34,6 +35,8 @@ class Mask2Former(nn.Module):
         backbone: timm's name of any network with features of strides 4 to 32; `swin_...` is transformers' Swin.
         width: channels of the pixel decoder, the queries and the mask embeddings.
         encoder_layers: of the pixel decoder.
+        checkpointing: in training, keep the inputs alone of the backbone's blocks, of the pixel decoder and of the
+            decoder, and compute each again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `tv_in1k`; or a released model, e.g.
             `facebook/mask2former-swin-tiny-coco-panoptic`; or a file with a state dict of one of these.
 
@@ -72,11 +75,13 @@ class Mask2Former(nn.Module):
         heads: int = 8,
         encoder_feedforward: int = 1024,
         feedforward: int = 2048,
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerModel
 
         super().__init__()
+        self.num_queries = num_queries
         config = Mask2FormerConfig(
             num_queries=num_queries,
             feature_size=width,
@@ -93,6 +98,9 @@ class Mask2Former(nn.Module):
         self.class_predictor = nn.Linear(width, num_classes + 1)
         encoder = self.model.pixel_level_module.encoder
         freeze_unused(encoder)
+        self.checkpointing = checkpointing
+        if checkpointing:
+            keep_less(encoder)
         _initialise(self.model)
         if weights is not None:
 
@@ -106,8 +114,9 @@ class Mask2Former(nn.Module):
         features = self.model.pixel_level_module.encoder(pad_to(images, 32)).feature_maps
         dtype = self.class_predictor.weight.dtype
         with without_autocast(images.device):
-            pixels = self.model.pixel_level_module.decoder([f.to(dtype) for f in features], output_hidden_states=False)
-        decoded = self.model.transformer_module(pixels.multi_scale_features, pixels.mask_features)
+            decoder = self.model.pixel_level_module.decoder
+            pixels = through(self, decoder, [f.to(dtype) for f in features], output_hidden_states=False)
+        decoded = through(self, self.model.transformer_module, pixels.multi_scale_features, pixels.mask_features)
         layers = list(zip(decoded.intermediate_hidden_states, decoded.masks_queries_logits, strict=True))
         return MaskOutput.of(
             [
@@ -117,9 +126,8 @@ class Mask2Former(nn.Module):
         )
 
 
-def _initialise(model: Any) -> None:
-    """The authors' initial values, where transformers' are others."""
-    decoder = model.pixel_level_module.decoder
+def initialise_pixels(decoder: Any) -> None:
+    """The authors' initial values of the pixel decoder, where transformers' are others."""
     decoder.level_embed = nn.Parameter(torch.randn(decoder.level_embed.shape))  # transformers' is never on meta
     projections = {projection[0] for projection in decoder.input_projections}
     for module in decoder.modules():
@@ -133,6 +141,11 @@ def _initialise(model: Any) -> None:
     for layer in decoder.encoder.layers:
         nn.init.xavier_uniform_(layer.fc1.weight)
         nn.init.xavier_uniform_(layer.fc2.weight)
+
+
+def _initialise(model: Any) -> None:
+    """The authors' initial values, where transformers' are others."""
+    initialise_pixels(model.pixel_level_module.decoder)
     for layer in model.transformer_module.decoder.layers:
         for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
             nn.init.xavier_uniform_(part.weight, gain=0.5**0.5)  # one weight of three times the rows there

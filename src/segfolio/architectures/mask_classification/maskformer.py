@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from segfolio.layers.again import keep_less
 from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.weights.backbones import load_encoder, load_pretrained
@@ -74,6 +75,8 @@ class MaskFormer(MaskTransformer):
         backbone: timm's name of any network with features of strides 4 to 32; `swin_...` is transformers' Swin.
         num_queries: None for one per class, which fixed matching needs.
         width: channels of the pixel decoder, the queries and the mask embeddings.
+        checkpointing: in training, keep the inputs alone of the backbone's blocks and compute these again in the
+            backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `tv_in1k`; or a released model, e.g.
             `facebook/maskformer-swin-tiny-ade`; or a file with a state dict of one of these.
 
@@ -111,6 +114,7 @@ class MaskFormer(MaskTransformer):
         heads: int = 8,
         feedforward: int = 2048,
         dropout: float = 0.1,
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         super().__init__(
@@ -122,6 +126,9 @@ class MaskFormer(MaskTransformer):
             feedforward=feedforward,
             dropout=dropout,
         )
+        self.num_queries = num_queries or num_classes
+        if checkpointing:
+            keep_less(self.model.pixel_level_module.encoder)
         self.class_predictor = nn.Linear(width, num_classes + 1)
         if weights is not None:
             load(self, self.model.pixel_level_module.encoder, weights, backbone)

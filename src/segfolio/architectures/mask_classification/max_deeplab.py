@@ -115,6 +115,7 @@ class MaXDeepLab(nn.Module):
         if not wide:
             layers += [nn.ReLU(), conv(stem, stem, 3), nn.ReLU(), conv(stem, 2 * stem, 3)]
         self.stem, channels = nn.Sequential(*layers), stem if wide else 2 * stem
+        self.num_queries = slots
         self.memory = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, slots, memory)))
         self.stages = nn.ModuleList()
         stages = [(2, 3, 1), (2, blocks[0], 2)] if wide else [(2, blocks[0], 2)]

@@ -62,6 +62,7 @@ class PMT(AnnealedQueries):
         pad_to_size: pad images to multiples of `image_size` in place of the patches', as the authors do for panoptic
             and instance segmentation.
         frozen: False trains the encoder, too.
+        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `lvd1689m`; or a file with a state dict of it or
             of this network. Weights that are from DINOv3 have its licence, which is told.
         decoder: None; or a decoder of the authors, e.g. `tue-mps/coco_panoptic_pmt_large_640_dinov3`, or its file.
@@ -91,6 +92,7 @@ class PMT(AnnealedQueries):
         feedforward: int | None = None,
         pad_to_size: bool = False,
         frozen: bool = True,
+        checkpointing: bool = False,
         weights: str | None = None,
         decoder: str | None = None,
     ) -> None:
@@ -120,20 +122,21 @@ class PMT(AnnealedQueries):
         )
         self.laterals = nn.ModuleList(Lateral(width) for _ in self.taps)
         self.rope_embeddings = parts.EomtDinov3RotaryEmbedding(config)
-        self.query = nn.Embedding(num_queries, width)
+        self.num_queries, self.query = num_queries, nn.Embedding(num_queries, width)
         self.layers = nn.ModuleList(parts.EomtDinov3Layer(config) for _ in range(num_blocks))
         self.layernorm = nn.LayerNorm(width)
         self.upscale_block = parts.EomtDinov3ScaleBlock(config)
         self.mask_head = parts.EomtDinov3MaskHead(config)
         self.class_predictor = nn.Linear(width, num_classes + 1)
         self.patch_size, self.pad_multiple = patch_size, image_size if pad_to_size else patch_size
-        self.mask_probabilities = [1.0] * num_blocks
+        self.mask_probabilities, self.checkpointing = [1.0] * num_blocks, checkpointing
         if weights is not None:
             self.load(weights, backbone)
         if decoder is not None:
             state = of_release(read_named(decoder, backbone))
             load_weights(self, {**state, **of_encoder(self)}, decoder)
         self.frozen = frozen
+        self.encoder.set_grad_checkpointing(checkpointing and not frozen)
         self.encoder.requires_grad_(not frozen)
         self.train()
 

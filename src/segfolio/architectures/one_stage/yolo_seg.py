@@ -24,21 +24,18 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
-from segfolio.layers.cells import Assigned, Grid, ciou, task_aligned, two_bins
+from segfolio.layers.cells import Grid, ciou, task_aligned, two_bins
 from segfolio.layers.csp import C2PSA, SPPF, Bottleneck, C2f, C3k, ConvBN
-from segfolio.layers.detection import Detections, DetectionTarget, Size
+from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
+from segfolio.layers.mask_maps import MAP_STRIDE, bce_in_boxes, drawn, mask_losses
 from segfolio.losses.over_processes import over_processes
 from segfolio.precision import full_float32
 
-STRIDES, PROTOTYPE_STRIDE, FACTORS = (8, 16, 32), 4, 32
-_PIXELS = PROTOTYPE_STRIDE**2  # of a cell
-_NUMBERS = 4_000_000  # pixels of masks that are compared at a time
+STRIDES, FACTORS = (8, 16, 32), 32
 RARE = -4.595  # the logit of a probability of 0.01
 STAGES = {  # channels of the halving convolution and of the stage, blocks, part inside, and whether those are deep
     8: ((128, 128, 3, 0.5, False), (256, 256, 6, 0.5, False), (512, 512, 6, 0.5, False), (1024, 1024, 3, 0.5, False)),
@@ -192,10 +189,8 @@ class YOLOSeg(nn.Module):
     def losses(self, said: Said, targets: Sequence[DetectionTarget]) -> dict[str, Tensor]:
         """All weighted; of classes, boxes and distances the sums over cells by the sum of their scores in truth."""
         grid, bins, boxes, logits, factors, maps = said
-        recipe = self.recipe
-        wanted, labels = (torch.cat([getattr(each, name) for each in targets]) for name in ("boxes", "labels"))
-        counts = torch.tensor([len(each.labels) for each in targets], device=wanted.device)
-        image = torch.arange(len(targets), device=wanted.device).repeat_interleave(counts)
+        recipe, objects = self.recipe, Objects.of(targets, self.num_classes)
+        wanted, labels, image = objects.boxes, objects.labels, objects.image
         assigned = task_aligned(
             grid, logits.sigmoid(), boxes, image, wanted, labels, recipe.top, recipe.alpha, recipe.beta
         )
@@ -204,25 +199,25 @@ class YOLOSeg(nn.Module):
         truth[(*where, labels[of])] = score
         sums, processes = over_processes([float(score.sum()), len(of)], score.device)
         whole, masks = (sums / processes).clamp(min=1)
-        firsts = counts.cumsum(0) - counts
         low, high = wanted[of].split(2, 1)
         centres, strides = grid.centres[assigned.cell], grid.strides[assigned.cell]
         sides = torch.cat([centres - low, high - centres], 1) / strides
         box = ((1 - ciou(boxes[where], wanted[of])) * score).sum()
         dfl = (two_bins(bins[where], sides) * score).sum()
         cls = binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+        mask = mask_losses(bce_in_boxes, assigned.image, of, factors[where], maps, objects)
         return {
             "box": recipe.box_weight * box / whole,
             "cls": recipe.cls_weight * cls / whole,
             "dfl": recipe.dfl_weight * dfl / whole,
-            "mask": recipe.mask_weight * _mask_loss(assigned, factors, maps, wanted, firsts, targets) / masks,
+            "mask": recipe.mask_weight * mask / masks,
         }
 
     def found(self, boxes: Tensor, scores: Tensor, factors: Tensor, maps: Tensor, size: Size) -> Detections:
         """In one image, best first; a cell may be of several classes."""
         kept = self.kept(boxes, scores, size)
-        masks = (factors[kept.cell] @ maps.flatten(1)).unflatten(1, maps.shape[1:])
-        return Detections(kept.boxes, kept.label, kept.score, masks, PROTOTYPE_STRIDE, threshold=0.0, cropped=True)
+        masks = drawn(factors[kept.cell], maps)
+        return Detections(kept.boxes, kept.label, kept.score, masks, MAP_STRIDE, threshold=0.0, cropped=True)
 
     def kept(self, boxes: Tensor, scores: Tensor, size: Size) -> Kept:
         """Of the cells of one image those that are detections, best first, at most `recipe.max_detections`."""
@@ -347,67 +342,3 @@ def _branches(
 ) -> nn.ModuleList:
     """Of each level the last layers, which are not shared; what they say begins at `start`."""
     return nn.ModuleList(_branch(each, hidden, channels, start, separable) for each in in_channels)
-
-
-def _mask_loss(
-    assigned: Assigned,
-    factors: Tensor,
-    maps: Tensor,
-    boxes: Tensor,
-    firsts: Tensor,
-    targets: Sequence[DetectionTarget],
-) -> Tensor:
-    """Binary cross-entropy in the box of the object, the mean over its cells of stride 4; of all masks the sum. Few are
-    held at a time.
-
-    Args:
-        boxes: `[N, 4]`, of the objects of all images.
-        firsts: `[B]`, the first of each image.
-
-    Raises:
-        SegfolioError: objects without masks.
-    """
-    total = 0 * (maps.sum() + factors.sum())  # no parameter is without a gradient
-    at_once = max(1, _NUMBERS // maps[0, 0].numel())
-    for place, target in enumerate(targets):
-        if not len(target.labels):
-            continue
-        if target.masks is None:
-            raise SegfolioError("this network learns masks, but the objects have boxes alone; take FasterRCNN instead")
-        for some in (assigned.image == place).nonzero()[:, 0].split(at_once):
-            of = assigned.of[some]
-            known, which = (of - firsts[place]).unique(return_inverse=True)
-            truth = covered(target.masks[known], *maps.shape[2:])
-            of_some = factors[place, assigned.cell[some]], maps[place], truth, which, boxes[of]
-            total = total + checkpoint(_masks_in_boxes, *of_some, use_reentrant=False)
-    return total
-
-
-def _masks_in_boxes(factors: Tensor, maps: Tensor, truth: Tensor, which: Tensor, boxes: Tensor) -> Tensor:
-    """The sum of the losses of P masks, of factors `[P, 32]` and maps `[32, h, w]`.
-
-    Args:
-        truth: `[N, h, w]`, how many pixels of each cell N objects cover.
-        which: `[P]`, the object of each.
-        boxes: `[P, 4]`.
-    """
-    y, x = (PROTOTYPE_STRIDE * (torch.arange(n, device=maps.device, dtype=torch.float32) + 0.5) for n in maps.shape[1:])
-    x1, y1, x2, y2 = boxes.T[..., None]
-    inside = _near(y, y1, y2)[:, :, None] & _near(x, x1, x2)[:, None]
-    logits = (factors @ maps.flatten(1)).unflatten(1, maps.shape[1:])
-    loss = binary_cross_entropy_with_logits(logits, truth[which].float() / _PIXELS, reduction="none")
-    return ((loss * inside).sum((1, 2)) / inside.sum((1, 2))).sum()
-
-
-def _near(centres: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """`[P, n]`, the cells of stride 4 that a side of a box, from `low` to `high` `[P, 1]`, touches."""
-    half = PROTOTYPE_STRIDE / 2
-    return (centres > low - half) & (centres < high + half)
-
-
-def covered(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks `[N, H, W]` bool to how many pixels of each cell of stride 4 they cover, `[N, height, width]` uint8."""
-    stride = PROTOTYPE_STRIDE
-    missing = (0, stride * width - masks.shape[2], 0, stride * height - masks.shape[1])
-    cells = pad(masks.view(torch.uint8), missing).unflatten(2, (width, stride)).unflatten(1, (height, stride))
-    return cells.sum((2, 4), dtype=torch.uint8)

@@ -25,9 +25,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from segfolio.architectures.one_stage.yolo_seg import PROTOTYPE_STRIDE, STRIDES, CellRecipe, YOLOSeg
+from segfolio.architectures.one_stage.yolo_seg import STRIDES, CellRecipe, YOLOSeg
 from segfolio.errors import SegfolioError
 from segfolio.layers.detection import DetectionTarget, Size
+from segfolio.layers.mask_maps import MAP_STRIDE, drawn
 from segfolio.layers.prompt_decoder import check_image_size, padded_square
 from segfolio.layers.prompting import OBJECT, Embedding, PromptInput, Reading, SelectingNetwork
 from segfolio.layers.selection import by_box, by_points, candidates, greatest
@@ -92,7 +93,7 @@ class FastSAM(SelectingNetwork):
         if max_masks < 1:
             raise SegfolioError(f"max_masks of FastSAM is {max_masks}, expected 1 or more")
         super().__init__()
-        self.image_size, self.mask_size = image_size, image_size // PROTOTYPE_STRIDE
+        self.image_size, self.mask_size = image_size, image_size // MAP_STRIDE
         recipe = CellRecipe(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_masks)
         self.image_encoder = YOLOSeg(1, version, depth, width, max_channels, recipe, in_channels, bins)
         if weights is not None:
@@ -170,15 +171,15 @@ class FastSAM(SelectingNetwork):
             for place in of.unique().tolist():
                 for some in (of == place).nonzero()[:, 0].split(_AT_ONCE):
                     found = which[some]
-                    drawn = _drawn(maps[place], factors[place, found], boxes[place, found])
-                    masks.scatter_reduce_(0, answer[some, None, None].expand_as(drawn), drawn, "amax")
+                    logits = _in_boxes(maps[place], factors[place, found], boxes[place, found])
+                    masks.scatter_reduce_(0, answer[some, None, None].expand_as(logits), logits, "amax")
         return masks
 
     def _inside(self, embedding: Embedding, prompts: PromptInput) -> Tensor:
         """`[P, K, N]` bool, whether a point lies in a mask; those that are nowhere may lie in any."""
         maps, factors, boxes, _ = embedding
         points = prompts.points.float().nan_to_num()
-        values = _read(maps, prompts.image, points / PROTOTYPE_STRIDE - 0.5)
+        values = _read(maps, prompts.image, points / MAP_STRIDE - 0.5)
         low, high = boxes[prompts.image][:, None].split(2, -1)
         in_box = ((points[:, :, None] >= low) & (points[:, :, None] < high)).all(-1)
         return in_box & (values @ factors[prompts.image].mT > 0)
@@ -195,13 +196,13 @@ def _overlap(embedding: Embedding, image: Tensor, masks: Tensor, wanted: Tensor)
     for prompt in wanted.nonzero()[:, 0].tolist():
         place, truth = image[prompt], (masks[prompt] > 0).float()
         for some in torch.arange(scores.shape[1], device=scores.device).split(_AT_ONCE):
-            found = (_drawn(maps[place], factors[place, some], boxes[place, some]) > 0).float()
+            found = (_in_boxes(maps[place], factors[place, some], boxes[place, some]) > 0).float()
             shared = (found * truth).sum((1, 2))
             overlap[prompt, some] = shared / (found.sum((1, 2)) + truth.sum() - shared)
     return overlap
 
 
-def _drawn(maps: Tensor, factors: Tensor, boxes: Tensor) -> Tensor:
+def _in_boxes(maps: Tensor, factors: Tensor, boxes: Tensor) -> Tensor:
     """Logits `[S, h, w]` of masks of one image that end at their boxes, between the cells too.
 
     Args:
@@ -209,9 +210,8 @@ def _drawn(maps: Tensor, factors: Tensor, boxes: Tensor) -> Tensor:
         factors: `[S, 32]`.
         boxes: `[S, 4]`.
     """
-    logits = (factors @ maps.flatten(1)).unflatten(1, maps.shape[1:])
-    left, top, right, bottom = boxes.T / PROTOTYPE_STRIDE - 0.5  # in cells, 0 at the centre of the first
-    return _cut(_cut(logits, left, right).mT, top, bottom).mT
+    left, top, right, bottom = boxes.T / MAP_STRIDE - 0.5  # in cells, 0 at the centre of the first
+    return _cut(_cut(drawn(factors, maps), left, right).mT, top, bottom).mT
 
 
 def _cut(logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
