@@ -233,6 +233,7 @@ def test_every_time_of_the_folio_but_those_without_a_size_can_be_measured():
         "FastSAM, Table 1": 5 * 4,
         "MaskFormer, Table 1": 10,
         "R-CNN to Faster R-CNN, as lectured": 3,
+        "YOLACT, as its repository lists it": 4,
     }
     assert all(row.network == network_hash(row.content, row.speed) for row in rows)
 
