@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 CLAIMED = sorted((REPOSITORY / "experiments").glob(f"*/{CLAIMS}"))
 EXPERIMENTS = sorted(set((REPOSITORY / "experiments").glob("*/*.yaml")) - set(CLAIMED))
 CONTENT = {path: yaml.safe_load(path.read_text()) for path in EXPERIMENTS}
-MAIN = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "AR_1000", "teacher_mIoU", "J_and_F")
+MAIN = ("mIoU", "AP", "AP_box", "PQ", "mIoU_1click", "AR_1000", "AR_1000_box", "teacher_mIoU", "J_and_F")
 LENGTHS = {"size", "short_side", "short_sides", "long_side", "max_size", "window", "stride"}
 
 

@@ -77,7 +77,7 @@ HOUSE = by_name(
         *ratios("mIoU_per_image", "mIoU_absent_as_zero", "dice_per_image", "IoU_category", "iIoU", "iIoU_category"),
         *ratios("AP75", *(f"{name}_{size}" for name in ("AP", "AR") for size in ("small", "medium", "large"))),
         *ratios("AR_1", "AR_10", "AR_100", "AR_1000"),
-        *ratios("AP_box", "AP50_box", "AP75_box", "AR_1_box", "AR_10_box", "AR_100_box"),
+        *ratios("AP_box", "AP50_box", "AP75_box", "AR_1_box", "AR_10_box", "AR_100_box", "AR_1000_box"),
         *ratios("AP_rare", "AP_common", "AP_frequent", "AR_300"),  # of federated datasets
         *ratios("AP_rare_box", "AP_common_box", "AP_frequent_box", "AR_300_box"),
         *ratios(*(f"{name}_{size}_box" for name in ("AP", "AR") for size in ("small", "medium", "large"))),

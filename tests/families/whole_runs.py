@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from segfolio.architectures.dilated.pspnet import PSPNet
 from segfolio.architectures.mask_classification.mask2former import Mask2Former
+from segfolio.architectures.promptable.fast_sam import FastSAM
 from segfolio.architectures.promptable.sam import SAM
 from segfolio.architectures.promptable.sam2 import SAM2
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
@@ -20,7 +21,7 @@ from segfolio.data.clip_prompts import ClipPrompts
 from segfolio.data.clips import ClipFrames
 from segfolio.data.datasets import MovingShapes, Shapes
 from segfolio.data.module import DataModule
-from segfolio.families import Detection, MaskClassification, PerPixel, Promptable, Video
+from segfolio.families import Detection, MaskClassification, PerPixel, Promptable, PromptableDetection, Video
 from segfolio.families.base import Family
 from segfolio.inference.asking import PromptProtocol
 from segfolio.inference.dense_test import Protocols
@@ -121,6 +122,12 @@ def promptable() -> Family:
     return Promptable(Shapes.labels, network, optimizer=OPTIMIZER, validation=Clicks(2), test=test)
 
 
+def promptable_detection() -> Family:
+    test = PromptProtocols(Clicks(3), {"box": "boxes", "everything": "all_masks"})
+    network = partial(FastSAM, **{**FastSAM.tiny, "image_size": 96})
+    return PromptableDetection(Shapes.labels, network, optimizer=OPTIMIZER, validation=Clicks(2), test=test)
+
+
 def video() -> Family:
     also: dict[str, str | PromptProtocol] = {
         "clicks": FromFirstFrame("clicks", 2),
@@ -145,5 +152,6 @@ WHOLE_RUNS = [
     WholeRun("panoptic", partial(mask_classification, "panoptic")),
     WholeRun("region_based", region_based),
     WholeRun("promptable", promptable),
+    WholeRun("promptable_detection", promptable_detection),
     WholeRun("video", video, clips=True, within=0.02),
 ]

@@ -27,7 +27,10 @@ def test_a_time_is_of_one_image_in_any_unit(given, seconds):
 @pytest.mark.parametrize(
     ("block", "says"),
     [
-        ({"table": "t"}, "paper.speed has no time; it takes one of milliseconds, seconds, fps, of one image"),
+        ([], "paper.speed is empty; leave it out, or state a time"),
+        ({"table": "t", "fps": 1, "prompts": 0}, "prompts is 0; give 1 or more points, or everything"),
+        ({"table": "t", "fps": 1, "prompts": "all"}, "prompts is 'all'; give 1 or more points, or everything"),
+        ([{"table": "t", "fps": 1, "prompts": 3}] * 2, "states two times of prompts: 3; several differ in prompts"),
         ({"table": "t", "fps": 2, "seconds": 1}, "has seconds and fps; it takes one of"),
         ({"table": "t", "fps": 0}, "is of {'fps': 0} and a batch of 1; both are above 0"),
         ({"table": "t", "fps": 1, "size": [512]}, r"size is \[512\]; it is height and width in pixels"),

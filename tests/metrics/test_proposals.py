@@ -9,21 +9,23 @@ import torch
 from segfolio.data.labels import LabelSpace
 from segfolio.figure import HOUSE
 from segfolio.metrics import ProposalMetric
+from segfolio.metrics.average_precision import Kind
+from segfolio.metrics.instance import SUFFIX
 from tests.metrics.test_average_precision import by_pycocotools, of_kind, random_case
 from tests.metrics.test_instance import LABELS, computed, from_json, predicted, truth
 
 NAMES = ("AR_10", "AR_100", "AR_1000", "AR_small", "AR_medium", "AR_large")
 
 
-def test_random_cases_equal_pycocotools_without_categories_to_the_last_bit() -> None:
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_random_cases_equal_pycocotools_without_categories_to_the_last_bit(kind: Kind) -> None:
     defined = np.zeros(6, np.int64)
     for seed in range(100):
         annotations, results = random_case(seed)
-        results = of_kind(results, "segm")
-        labels, pairs = from_json(annotations, [r | {"bbox": [0, 0, 0, 0]} for r in results])
-        expected, _ = by_pycocotools(annotations, results, "segm", (10, 100, 1000), classes=False)
-        found = computed(ProposalMetric(labels), pairs)
-        assert tuple(found) == NAMES
+        labels, pairs = from_json(annotations, results)
+        expected, _ = by_pycocotools(annotations, of_kind(results, kind), kind, (10, 100, 1000), classes=False)
+        found = computed(ProposalMetric(labels, kind=kind), pairs)
+        assert tuple(found) == tuple(name + SUFFIX[kind] for name in NAMES)
         assert [-1 if math.isnan(value) else value for value in found.values()] == expected[6:], seed
         defined += np.array(expected[6:]) > 0
     assert (defined > 5).all(), "cases in which nothing is found test nothing"
@@ -43,9 +45,10 @@ def test_only_the_best_of_an_image_count_whatever_their_order(limit: int, recall
     assert computed(metric, [(found, truth((0, 1), (20, 1)))])[f"AR_{limit}"] == recall
 
 
-def test_figures_are_declared_as_the_house_has_them() -> None:
-    figures = ProposalMetric(LABELS).figures
-    assert [figure.name for figure in figures] == list(NAMES)
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_figures_are_declared_as_the_house_has_them(kind: Kind) -> None:
+    figures = ProposalMetric(LABELS, kind=kind).figures
+    assert [figure.name for figure in figures] == [name + SUFFIX[kind] for name in NAMES]
     assert all(HOUSE[figure.name] == figure for figure in figures)
 
 

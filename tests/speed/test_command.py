@@ -9,7 +9,9 @@ import torch
 import yaml
 
 from segfolio.architectures.encoder_decoder.unet import UNet
-from segfolio.families import Detection, MaskClassification, PerPixel, Promptable
+from segfolio.architectures.promptable.fast_sam import FastSAM
+from segfolio.architectures.promptable.sam import SAM
+from segfolio.families import Detection, MaskClassification, PerPixel, Promptable, PromptableDetection
 from segfolio.ledger.speed import Measurement, Speed, network_hash
 from segfolio.speed.measure import Mode
 from segfolio.speed.networks import SpeedRow, forward, images
@@ -119,11 +121,84 @@ def test_a_dataset_whose_classes_are_in_its_files_says_which_files(segfolio, cap
     assert "nowhere" in capsys.readouterr().err
 
 
+def prompted(name: str, family: str, network: str, *speeds: dict[str, Any], **arguments: Any) -> Path:
+    """A promptable experiment of small images."""
+    cls = f"segfolio.architectures.promptable.{network}"
+    init = {"architecture": {"class_path": cls, "init_args": arguments}, "optimizer": SHAPES_OPTIMIZER}
+    if family == "Promptable":
+        init["predict_with"] = {"points_per_side": 4}
+    paper = {**SHAPES["paper"], "speed": [{"table": "Prompts", "size": [96, 128], **each} for each in speeds]}
+    model = {"class_path": f"segfolio.families.{family}", "init_args": init}
+    path = Path("experiments", f"{name}.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({**SHAPES, "paper": paper, "model": model}))
+    return path
+
+
+SHAPES_OPTIMIZER = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+
+
+def test_a_network_is_measured_by_several_numbers_of_prompts_and_beside_one_without_a_time(
+    segfolio, tmp_path, capsys, monkeypatch
+):
+    tiny = {key: list(value) if isinstance(value, tuple) else value for key, value in SAM.tiny.items()}
+    times = [{"milliseconds": 10}, {"milliseconds": 15, "prompts": 10}, {"milliseconds": 90, "prompts": "everything"}]
+    sam = prompted("net/sam", "Promptable", "sam.SAM", *times, **tiny)
+    others = [{"prompts": prompts} for prompts in (1, 10, "everything")]
+    fast = prompted("net/fast", "PromptableDetection", "fast_sam.FastSAM", *others, **FastSAM.tiny)
+    asked, built, read, family = [], [], SAM.read, SpeedRow.family
+
+    def counting(network: Any, embedding: Any, prompts: Any, multimask: bool = True) -> Any:
+        asked.append(len(prompts.image))
+        return read(network, embedding, prompts, multimask)
+
+    def once(row: SpeedRow) -> Any:
+        built.append(row.name)
+        return family(row)
+
+    monkeypatch.setattr(SAM, "read", counting)
+    monkeypatch.setattr(SpeedRow, "family", once)
+    assert segfolio("speed", sam, fast, "--device=cpu", "--rounds=1", "--warm_up=1") == 0, capsys.readouterr().err
+    assert built == ["net/sam", "net/fast"]
+    assert asked.count(1) == asked.count(10) == 3  # and once for the memory
+    assert asked.count(16) == 3  # everything
+    (file,) = Path("experiments/speed").glob("prompts-*.json")
+    found = Measurement.read(file)
+    rows = [f"net/{name}{how}" for name in ("sam", "fast") for how in ("", ", 10 points", ", everything")]
+    assert set(found.networks) == set(rows)
+    said = capsys.readouterr().out
+    lines = [line for line in said.splitlines() if line.startswith("net/")]
+    assert [line.split("  ")[0] for line in lines] == rows
+    assert "x 1.50" in lines[1]
+    assert all(line.split().count("-") == 3 for line in lines[3:])
+    assert segfolio("results", "--state=ratio") == 0
+    shown = capsys.readouterr().out
+    for how in (", 10 points", ", everything"):
+        assert f"time{how} on 1 CPU thread (x sam) ↓" in shown
+    assert shown.count("(x sam) ↓") == 5
+
+
+def test_prompts_are_for_networks_that_are_prompted(segfolio, capsys):
+    times = [{"milliseconds": 1}, {"milliseconds": 1, "prompts": 3}]
+    path = write("a/x")
+    content = yaml.safe_load(path.read_text())
+    content["paper"]["speed"] = [{"table": "Table 1", "size": [48, 64], **each} for each in times]
+    path.write_text(yaml.safe_dump(content))
+    assert segfolio("speed", path, "--device=cpu", "--rounds=1") == 2
+    assert "UNet is not prompted; paper.speed.prompts is for networks that are" in capsys.readouterr().err
+
+
+def test_a_table_without_a_time_of_the_paper_is_refused(segfolio, capsys):
+    assert segfolio("speed", write("a/x", milliseconds=None), write("a/y", milliseconds=None)) == 2
+    assert "of the table 'Table 1' no config given states a time of the paper" in capsys.readouterr().err
+
+
 FAMILIES = {
     "unet/camvid_sample60": PerPixel,
     "maskformer/shapes_panoptic": MaskClassification,
     "mask_rcnn/shapes_small": Detection,
     "mobile_sam/dsb2018_sample80": Promptable,
+    "fast_sam/dsb2018_sample80": PromptableDetection,
 }
 
 
@@ -139,26 +214,31 @@ def test_every_family_is_passed_without_weights_or_data(name):
     found = run()
     if isinstance(family, Detection):
         assert [type(each).__name__ for each in found] == ["Detections", "Detections"]
-    elif isinstance(family, Promptable):
+    elif isinstance(family, Promptable | PromptableDetection):
         assert found.iou.shape[0] == 2
+        assert type(family) is Promptable or found.iou.max() > 0  # else nothing would be drawn
     elif isinstance(family, PerPixel):
         assert found.shape == (2, 8, 64, 64)
 
 
 def test_every_time_of_the_folio_but_those_without_a_size_can_be_measured():
     """They are rows of tables with at least two, and states what `speed` needs."""
-    rows = [SpeedRow.read(path) for path in sorted((REPOSITORY / "experiments").glob("*/*.yaml")) if _timed(path)]
+    paths = [path for path in sorted((REPOSITORY / "experiments").glob("*/*.yaml")) if _timed(path)]
+    rows = [row for path in paths for row in SpeedRow.read(path)]
     tables: dict[str, list[SpeedRow]] = {}
     for row in rows:
         tables.setdefault(row.speed.table, []).append(row)
     assert {table: len(each) for table, each in tables.items()} == {
         "FCN, Table 1": 3,
+        "FastSAM, Table 1": 5 * 4,
         "MaskFormer, Table 1": 10,
         "R-CNN to Faster R-CNN, as lectured": 3,
+        "YOLACT, as its repository lists it": 4,
     }
     assert all(row.network == network_hash(row.content, row.speed) for row in rows)
 
 
 def _timed(path: Path) -> bool:
     content = yaml.safe_load(path.read_text())
-    return "size" in content["paper"].get("speed", {})
+    speed = content["paper"].get("speed", {})
+    return all("size" in each for each in speed) if isinstance(speed, list) else "size" in speed

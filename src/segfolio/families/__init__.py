@@ -5,6 +5,7 @@ from segfolio.families.distillation import Distillation
 from segfolio.families.mask_classification import MaskClassification
 from segfolio.families.per_pixel import PerPixel
 from segfolio.families.promptable import Promptable
+from segfolio.families.promptable_detection import PromptableDetection
 from segfolio.families.video import Video
 
-__all__ = ["Detection", "Distillation", "MaskClassification", "PerPixel", "Promptable", "Video"]
+__all__ = ["Detection", "Distillation", "MaskClassification", "PerPixel", "Promptable", "PromptableDetection", "Video"]

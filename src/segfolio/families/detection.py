@@ -83,11 +83,7 @@ class Detection(Family):
     ) -> Any:
         """The network's output for a dataset's images `[B, C_in, H, W]`, of its own `sizes` at the upper left each."""
         sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
-        images = self.normalize(images)
-        for image, (height, width) in zip(images, sizes, strict=True):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
-        return self.network(images, sizes, targets)
+        return self.network(zero_beyond(self.normalize(images), sizes), sizes, targets)
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         targets = [
@@ -112,6 +108,14 @@ class Detection(Family):
 
 def _of_things(architecture: Callable[[int], nn.Module], stuff: int, num_classes: int) -> nn.Module:
     return architecture(num_classes - stuff)
+
+
+def zero_beyond(images: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """Images `[B, C, H, W]`, of `sizes` at the upper left each, with 0 on the right and below, in place."""
+    for image, (height, width) in zip(images, sizes, strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return images
 
 
 def thing_names(labels: LabelSpace) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from segfolio.inference.embedding_store import EmbeddingStore, origin_of
 from segfolio.inference.everything import Everything
 from segfolio.inference.prompt_test import PromptProtocols
 from segfolio.inference.prompting import EmbeddedImages
-from segfolio.layers.prompting import Embedding
+from segfolio.layers.prompting import Embedding, SelectingNetwork
 from segfolio.losses.promptable import LOSSES, PromptLoss
 
 
@@ -58,6 +58,11 @@ class Promptable(Prompted):
         **recipe: Any,
     ) -> None:
         super().__init__(labels, architecture, validation, test, predict_with, **recipe)
+        if isinstance(self.network, SelectingNetwork):
+            raise SegfolioError(
+                f"{type(self.network).__name__} is not trained by prompts but as a detector; take "
+                "segfolio.families.PromptableDetection"
+            )
         self.criterion, self.recompute_rounds = criterion or PromptLoss(), recompute_rounds
         self.prompts = self.preparation = prompts
         self.embeddings = embeddings

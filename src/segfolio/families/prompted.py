@@ -12,7 +12,7 @@ from segfolio.families.base import Family
 from segfolio.families.checkpoint import check_fits
 from segfolio.families.transfer import transfer
 from segfolio.inference.asking import PromptProtocol
-from segfolio.inference.everything import Everything
+from segfolio.inference.everything import FindsAll
 from segfolio.inference.prompt_protocols import find
 from segfolio.inference.prompt_test import PromptProtocols, PromptTest
 from segfolio.inference.prompting import EmbeddedImages, embed
@@ -30,7 +30,7 @@ class Prompted(Family):
     Args:
         validation: the protocol of validation, a preset or an object.
         test: the protocol of the test, and further ones of the same test, see `inference.prompt_test`.
-        predict_with: how images are predicted where nobody asks, see `inference.everything`.
+        predict_with: how images are predicted where nobody asks, see `inference.everything` and `inference.all_masks`.
     """
 
     network: PromptableNetwork
@@ -44,7 +44,7 @@ class Prompted(Family):
         architecture: Callable[[int], nn.Module],
         validation: str | PromptProtocol,
         test: PromptProtocols,
-        predict_with: Everything,
+        predict_with: FindsAll,
         **recipe: Any,
     ) -> None:
         self.validation, self.predict_with = find(validation), predict_with

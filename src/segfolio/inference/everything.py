@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -30,6 +30,8 @@ from segfolio.inference.mask_runs import MaskRuns
 from segfolio.inference.prompting import EmbeddedImages
 from segfolio.inference.seen import Embeds
 from segfolio.metrics import Evaluator, ProposalMetric
+from segfolio.metrics.average_precision import Kind
+from segfolio.metrics.instance import SUFFIX
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; the last two are the first that lie outside."""
@@ -76,6 +78,22 @@ class Found:
         return Instances(self.rles, torch.zeros(len(self.rles), dtype=torch.int64), self.iou, boxes)
 
 
+class FindsAll(Protocol):
+    """How what an image shows is found where nobody asks: everything mode, or `AllMasks`.
+
+    Attributes:
+        lower: the argument of `segfolio prompt` by which more is found.
+    """
+
+    lower: str
+
+    def find(
+        self, whole: EmbeddedImages, image: int = 0, look: Callable[[Box], EmbeddedImages] | None = None
+    ) -> Found: ...
+
+    def predict(self, family: Embeds, batch: Batch) -> list[Prediction]: ...
+
+
 @dataclass(frozen=True)
 class Everything(PromptProtocol):
     """How an image is asked for everything, and which answers stay.
@@ -96,12 +114,13 @@ class Everything(PromptProtocol):
         min_region_area: holes and islands of fewer pixels are removed, and then duplicates once more; 0 to leave them.
         prompts_per_pass: points that the network is asked at once: as many as its caches hold.
         like: whose habits decide what is a duplicate and what is stable enough.
+        kind: what is measured, `segm` of masks or `bbox` of the boxes around them.
 
     Raises:
         SegfolioError: a grid without points, a number out of its range.
     """
 
-    main_metric = "AR_1000"
+    lower = "--predict_with.iou_threshold"
 
     points_per_side: int = 32
     crop_layers: int = 0
@@ -115,6 +134,7 @@ class Everything(PromptProtocol):
     min_region_area: int = 0
     prompts_per_pass: int = 16
     like: Habits = "segment_anything"
+    kind: Kind = "segm"
 
     def __post_init__(self) -> None:
         for name, least in (("points_per_side", 1), ("crop_layers", 0), ("crop_points_downscale", 1)):
@@ -138,25 +158,25 @@ class Everything(PromptProtocol):
             raise SegfolioError(f"everything mode: {name} is {value:g}, expected {least} or more")
 
     @property
+    def main_metric(self) -> str:  # type: ignore[override]
+        return f"AR_1000{SUFFIX[self.kind]}"
+
+    @property
     def words(self) -> str:
         crops = f", crops in {self.crop_layers} layers" if self.crop_layers else ""
         kept = f"predicted IoU > {self.iou_threshold:g}, stability {self.stability_threshold:g}"
-        return f"everything mode with {self.points_per_side} x {self.points_per_side} points{crops}, {kept}"
+        boxes = ", the boxes around masks" if self.kind == "bbox" else ""
+        return f"everything mode with {self.points_per_side} x {self.points_per_side} points{crops}, {kept}{boxes}"
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
-        return [ProposalMetric(labels)]
+        return [ProposalMetric(labels, kind=self.kind)]
 
     def check(self, dataset: SegmentationDataset, split: str) -> None:
         check_split(dataset, split)
 
     def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
         """As `predict`, as objects of the first class that counts, so that pictures show them beside the truth."""
-        labels, found = family.labels, self.predict(family, batch)
-        counted = labels.is_thing if labels.things else tuple(name != labels.background for name in labels.names)
-        for prediction in found:
-            if prediction.instances is not None:
-                prediction.instances.labels += counted.index(True)
-        return found
+        return counted_as(family.labels, self.predict(family, batch))
 
     def predict(self, family: Embeds, batch: Batch) -> list[Prediction]:
         """All that a batch shows, as instances of `ANYTHING`.
@@ -279,6 +299,15 @@ class Everything(PromptProtocol):
 
 TRANSFORMERS = Everything(like="transformers")
 """What transformers' mask-generation pipeline finds."""
+
+
+def counted_as(labels: LabelSpace, found: list[Prediction]) -> list[Prediction]:
+    """Instances of `ANYTHING` as objects of the first class that counts, in place."""
+    counted = labels.is_thing if labels.things else tuple(name != labels.background for name in labels.names)
+    for prediction in found:
+        if prediction.instances is not None:
+            prediction.instances.labels += counted.index(True)
+    return found
 
 
 def without_holes(mask: Bools, area: int) -> Bools:

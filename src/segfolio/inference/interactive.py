@@ -18,7 +18,7 @@ from segfolio.data.image_space import ImageSpace
 from segfolio.data.prompts import NOT_OBJECT, OBJECT, Prompts
 from segfolio.data.sample import Size, to_image, to_pixels
 from segfolio.errors import SegfolioError
-from segfolio.inference.everything import Box, Everything, Found
+from segfolio.inference.everything import Box, Everything, FindsAll, Found
 from segfolio.inference.mask_runs import MaskRuns
 from segfolio.inference.prompting import EmbeddedImages, Embedder
 from segfolio.inference.seen import best_window, windows
@@ -266,7 +266,7 @@ class Interactive:
         self._steps, self.current = [[]], 0
 
     @torch.no_grad()
-    def everything(self, everything: Everything = Everything()) -> Found:  # noqa: B008  it is immutable
+    def everything(self, everything: FindsAll = Everything()) -> Found:  # noqa: B008  it is immutable
         """All that the image shows; only crops are embedded for it."""
         return everything.find(self._view(self._whole).embedded, 0, self._look)
 

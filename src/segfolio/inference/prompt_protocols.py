@@ -21,6 +21,7 @@ from segfolio.data.prompts import Prompts
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError, did_you_mean
 from segfolio.inference import video_protocols
+from segfolio.inference.all_masks import AllMasks
 from segfolio.inference.asking import (
     Answer,
     Asked,
@@ -87,6 +88,7 @@ class Clicks(OfObjects):
     Args:
         clicks: that an object gets at most.
         window, prompts_per_pass: see `OfObjects`.
+        multimask: false to have the first click, too, answered by one mask.
 
     Raises:
         SegfolioError: a number below 1.
@@ -94,16 +96,18 @@ class Clicks(OfObjects):
 
     main_metric = "mIoU_1click"
 
-    def __init__(self, clicks: int = 20, window: int | None = None, prompts_per_pass: int = 64) -> None:
+    def __init__(
+        self, clicks: int = 20, window: int | None = None, prompts_per_pass: int = 64, multimask: bool = True
+    ) -> None:
         super().__init__(window, prompts_per_pass)
         check_numbers(self, clicks=clicks)
-        self.rounds = clicks
+        self.rounds, self.multimask = clicks, multimask
 
     @property
     def words(self) -> str:
         return (
             f"{self.rounds} clicks on each object at most, in its middle and then in that of the deepest error"
-            f"{self.where}, the mask of highest predicted IoU"
+            f"{self.where}, {'the mask of highest predicted IoU' if self.multimask else 'one mask'}"
         )
 
     def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
@@ -119,7 +123,7 @@ class Clicks(OfObjects):
             going = [user for user, more in zip(going, clicked, strict=True) if more]
             if not going:
                 break
-            logits = _round(seen, going, logits)
+            logits = _round(seen, going, logits, self.multimask and logits is None)
         return [user.answer(self.rounds) for user in users]
 
 
@@ -182,18 +186,19 @@ class _User:
         return found
 
 
-def _round(seen: Seen, users: Sequence[_User], logits: Tensor | None) -> Tensor:
+def _round(seen: Seen, users: Sequence[_User], logits: Tensor | None, multimask: bool) -> Tensor:
     """Answer the last click of some users; returns the logits `[P, h, w]` of the masks that are shown.
 
     Args:
         logits: those of the round before.
+        multimask: answer by several masks.
     """
     places = [user.number for user in users]
     points = torch.tensor([[click[:2] for click in user.clicks] for user in users])
     kinds = torch.tensor([[click.kind for click in user.clicks] for user in users])
     prompts = Prompts(torch.arange(len(users)), points, kinds)
     start = time.perf_counter()
-    answers = seen.ask(prompts, places, logits, multimask=logits is None)
+    answers = seen.ask(prompts, places, logits, multimask)
     best = answers.iou.argmax(1)
     chosen, iou, *masks = on_host(best, answers.iou.float(), *seen.drawn(answers.masks, places))
     each = (time.perf_counter() - start) / len(users)
@@ -234,7 +239,9 @@ PRESETS: dict[str, PromptProtocol] = {
     "boxes": Boxes(),
     "everything": Everything(),
     "everything_transformers": TRANSFORMERS,
+    "all_masks": AllMasks(),
     **video_protocols.PRESETS,
 }
 """Protocols by their ids: the usual 20 clicks of interactive segmentation, as many as validation takes, boxes, what is
-found where nobody asks, as segment-anything and as transformers' pipeline find it, and those of clips."""
+found where nobody asks, as segment-anything, as transformers' pipeline and as a network itself finds it, and those of
+clips."""

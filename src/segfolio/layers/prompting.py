@@ -1,4 +1,4 @@
-"""What networks that are prompted are given and return: SAM, MobileSAM, SAM 2.
+"""What networks that are prompted are given and return: SAM, MobileSAM, SAM 2, FastSAM.
 
     embed(images) -> Embedding                      once for an image
     read(embedding, prompts, multimask) -> Reading  what is answered to each prompt, before a mask is drawn
@@ -9,10 +9,13 @@ and below. `decode` is the last two, `forward` all three. Embeddings are opaque,
 be kept, cut into images, and asked again and again.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from segfolio.layers.detection import DetectionTarget, Size
 
 OBJECT, NOT_OBJECT, NO_POINT, PADDING = 1, 0, -1, -10
 """Kinds of points: on the object, beside it, "not a point" (SAM, arXiv 2304.02643, appendix A), and nothing at all."""
@@ -118,6 +121,28 @@ class PromptableNetwork(nn.Module):
 
     def forward(self, images: Tensor, prompts: PromptInput, multimask: bool = True) -> PromptedMasks:
         return self.decode(self.embed(images), prompts, multimask)
+
+
+class SelectingNetwork(PromptableNetwork):
+    """One that finds the masks of an image before it is asked, and answers by those that a prompt means (FastSAM).
+
+    It is trained as a detector, never by prompts: which masks answer has no gradient. How many are drawn depends on the
+    image.
+
+    Attributes:
+        score_threshold: above which a mask is found; it may be set.
+    """
+
+    score_threshold: float
+
+    def losses(self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget]) -> dict[str, Tensor]:
+        """As `layers.detection` says, of one class, in training; images may be of any size."""
+        raise NotImplementedError
+
+    def all_masks(self, embedding: Embedding) -> Reading:
+        """The N masks of each of B images, best first, as the answers to one prompt of each; `iou` is 0 of those that
+        there are not."""
+        raise NotImplementedError
 
 
 def of_images(embedding: Embedding, images: Tensor | slice) -> Embedding:

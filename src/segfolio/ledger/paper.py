@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from segfolio.errors import SegfolioError
 from segfolio.figure import HOUSE, STAGES, Figure, of_key
-from segfolio.ledger.speed import Speed, checked_speed
+from segfolio.ledger.speed import Speed, checked_speeds
 from segfolio.ledger.static import Counting, countings
 from segfolio.yaml_file import read_yaml
 
@@ -31,7 +31,7 @@ class Paper:
             given; a figure in another unit has its own, by log key.
         status: trainable; evaluate-only (weights, no recipe); record-only (cannot be run here).
         deviations: of our run from the paper's, each with its reason.
-        speed: the time that the row states, for `segfolio speed`.
+        speed: the time that the row states, or several by several numbers of prompts, for `segfolio speed`.
         static: figures that need no run, such as `{parameters: 41e6}`, and how they are counted, see `ledger.static`.
 
     Raises:
@@ -46,7 +46,12 @@ class Paper:
     status: Status = "trainable"
     deviations: list[str] = field(default_factory=list)
     static: dict | list = field(default_factory=list)  # jsonargparse would look into dict[str, Any]
-    speed: Speed | None = None
+    speed: Speed | list[Speed] | None = None
+
+    @property
+    def speeds(self) -> list[Speed]:
+        """What `speed` says."""
+        return self.speed if isinstance(self.speed, list) else [] if self.speed is None else [self.speed]
 
     @property
     def countings(self) -> list[Counting]:
@@ -140,7 +145,7 @@ def checked_paper(block: Any, where: str) -> Paper:
         if not fits(value):
             raise SegfolioError(f"{where}: paper.{key} is {value!r}, expected {expected}")
     try:
-        speed = {"speed": checked_speed(block["speed"])} if "speed" in block else {}
+        speed = {"speed": checked_speeds(block["speed"])} if "speed" in block else {}
         return Paper(**{**block, **speed})
     except SegfolioError as error:
         raise SegfolioError(f"{where}: {error}") from None
@@ -174,5 +179,5 @@ _TYPES = {  # what is expected, and whether a value is that
         _printed,
     ),
     "deviations": ("a list of texts", lambda v: isinstance(v, list) and all(map(_text, v))),
-    "speed": ("keys and their values", lambda v: isinstance(v, dict)),
+    "speed": ("keys and their values, or a list of them", lambda v: isinstance(v, (dict, list))),
 }

@@ -152,8 +152,8 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
         content = read_experiment(path)
         if (paper := paper_of(content, path)) is None:
             continue
-        if paper.speed and paper.status != "record-only":
-            networks[f"{path.parent.name}/{path.stem}"] = network_hash(content, paper.speed)
+        for speed in paper.speeds if paper.status != "record-only" else ():
+            networks[f"{path.parent.name}/{path.stem}{speed.asked}"] = network_hash(content, speed)
         dataset, counted = _dataset(content), _counted(path, paper, content)
         shown = shown_results(path, paper, recipe_hash(content), said)
         if all(results.overrides for _, results in shown):
@@ -167,13 +167,14 @@ def ledger(experiments: Path) -> tuple[list[Row], list[str]]:
 
 def _with_ratios(rows: list[Row], networks: Mapping[str, str], experiments: Path, said: list[str]) -> list[Row]:
     """The rows that state a time with what it is of those of their table, by the paper and as it was measured."""
-    timed = {row.name: row for row in rows if row.paper.speed and not row.overrides}
-    claims = {name: Claim(row.paper.speed, networks.get(name, "")) for name, row in timed.items() if row.paper.speed}
+    stated = [(row.name + speed.asked, speed) for row in rows if not row.overrides for speed in row.paper.speeds]
+    claims = {name: Claim(speed, networks.get(name, "")) for name, speed in stated}
     measured = [Measurement.read(path) for path in sorted((experiments / FOLDER).glob("*.json"))]
     found = ratios(claims, measured, said)
 
     def cells(row: Row) -> tuple[Cell, ...]:
-        of_row = found[row.name] if row.name in timed and not row.overrides else ()
+        names = [] if row.overrides else [row.name + speed.asked for speed in row.paper.speeds]
+        of_row = [ratio for name in names for ratio in found[name]]
         before = _before_a_run(row.paper)
         return tuple(
             Cell(r.key, r.figure, r.expected, r.ours, "ratio" if r.ours else before, note=r.how) for r in of_row

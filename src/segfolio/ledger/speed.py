@@ -19,6 +19,7 @@ from segfolio.ledger.results import Spread
 from segfolio.words import counted
 
 _UNITS = ("milliseconds", "seconds", "fps")
+EVERYTHING = "everything"
 FOLDER = "speed"
 """Of the measurements, below that of the experiments."""
 
@@ -30,13 +31,16 @@ class Speed:
     Attributes:
         table: all rows that name it alike are of one table, of whichever paper their experiments are.
         milliseconds, seconds: of one image; one of them, or
-        fps: images in a second.
+        fps: images in a second. None of the three of a network that the paper has no time of, and that is measured
+            beside those that it has.
         size: height and width of the images; None where that is not said, which leaves nothing to measure.
         batch: images at a time.
         hardware: the paper's; "" where that is not said.
+        prompts: points by which a network that is prompted is asked for as many objects of each image, or `everything`
+            for what it finds where nobody asks.
 
     Raises:
-        SegfolioError: none of the three times or several, one that is not above 0, a size that is none.
+        SegfolioError: several of the three times, one that is not above 0, a size that is none, prompts that are none.
     """
 
     table: str
@@ -46,34 +50,55 @@ class Speed:
     size: list[int] | None = None
     batch: int = 1
     hardware: str = ""
+    prompts: int | str = 1
 
     def __post_init__(self) -> None:
         given = {unit: value for unit in _UNITS if (value := getattr(self, unit)) is not None}
-        if len(given) != 1:
-            found = " and ".join(given) or "no time"
+        if len(given) > 1:
+            found = " and ".join(given)
             raise SegfolioError(f"paper.speed has {found}; it takes one of {', '.join(_UNITS)}, of one image")
-        if not min(*given.values(), self.batch) > 0:
+        if not (self.prompts == EVERYTHING or (isinstance(self.prompts, int) and self.prompts > 0)):
+            raise SegfolioError(f"paper.speed.prompts is {self.prompts!r}; give 1 or more points, or {EVERYTHING}")
+        if not min([*given.values(), self.batch]) > 0:
             raise SegfolioError(f"paper.speed is of {given} and a batch of {self.batch}; both are above 0")
         if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
             raise SegfolioError(f"paper.speed.size is {self.size}; it is height and width in pixels, as [512, 512]")
 
     @property
-    def seconds_per_image(self) -> float:
+    def seconds_per_image(self) -> float | None:
+        """The paper's; None where it has none."""
         if self.fps is not None:
             return 1 / self.fps
-        return self.seconds if self.seconds is not None else (self.milliseconds or 0.0) / 1e3
+        return self.seconds if self.milliseconds is None else self.milliseconds / 1e3
+
+    @property
+    def asked(self) -> str:
+        """How many prompts, as it follows the name of a row that states several times; "" of one."""
+        return "" if self.prompts == 1 else f", {self.prompts}{'' if self.prompts == EVERYTHING else ' points'}"
 
 
-def checked_speed(block: Any) -> Speed:
-    """A `speed:` block as it is written.
+def checked_speeds(given: Any) -> list[Speed]:
+    """A `speed:` block as it is written, or a list of them.
 
     Raises:
-        SegfolioError: another key, a value of another type, and what `Speed` raises.
+        SegfolioError: none in the list, another key, a value of another type, two of as many prompts, and what `Speed`
+            raises.
     """
+    if given == []:
+        raise SegfolioError("paper.speed is empty; leave it out, or state a time")
+    found = [_checked(block) for block in (given if isinstance(given, list) else [given])]
+    prompts = [each.prompts for each in found]
+    if twice := [each for each in prompts if prompts.count(each) > 1]:
+        raise SegfolioError(f"paper.speed states two times of prompts: {twice[0]}; several differ in prompts")
+    return found
+
+
+def _checked(block: Any) -> Speed:
     kinds: dict[str, tuple[Any, str]] = {
         **dict.fromkeys(("table", "hardware"), (str, "a text")),
         **dict.fromkeys(_UNITS, ((int, float), "a number")),
         **{"size": (list, "[height, width]"), "batch": (int, "a number of images")},
+        "prompts": ((int, str), f"a number of points, or {EVERYTHING}"),
     }
     if not isinstance(block, dict) or "table" not in block:
         raise SegfolioError(f"paper.speed is {block!r}, expected the keys {', '.join(kinds)}, table among them")
@@ -114,7 +139,7 @@ class Measurement:
         threads: of the processor; of one, times are those that it had.
         hardware: CPU and GPU, their numbers and memory.
         started: UTC.
-        networks: by experiment, `<paper>/<variant>`.
+        networks: by experiment, `<paper>/<variant>`, and of other prompts than one, `<paper>/<variant>, 10 points`.
 
     The others are those of `Record`.
     """
@@ -174,12 +199,13 @@ def network_hash(experiment: Mapping[str, Any], speed: Speed) -> str:
     """Of what is measured of an experiment as it is written: once it is edited, its times are no longer its."""
     model = experiment.get("model") or {}
     network = (model.get("init_args") or {}).get("architecture") if isinstance(model, dict) else None
-    measured = [network, speed.size, speed.batch]
+    measured = [network, speed.size, speed.batch, *([] if speed.prompts == 1 else [speed.prompts])]
     return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
 
 
 class Ratio(NamedTuple):
-    """How many times as long as the fastest a network takes, by the paper and, where it was measured, by us.
+    """How many times as long as the fastest a network takes, by the paper where that has a time, and by us where it was
+    measured.
 
     Attributes:
         key: of the figure, one of each fastest and device.
@@ -189,7 +215,7 @@ class Ratio(NamedTuple):
 
     key: str
     figure: Figure
-    expected: float
+    expected: float | None
     ours: Spread | None = None
     how: str = ""
 
@@ -202,7 +228,7 @@ class Claim(NamedTuple):
 
 
 def ratios(claims: Mapping[str, Claim], measured: Iterable[Measurement], said: list[str]) -> dict[str, list[Ratio]]:
-    """Of each row that states a time, by its name: against the fastest row of its table, once for each measurement of
+    """Of each claim of a row, by its name: against the fastest row of its table, once for each measurement of
     it, or the paper's alone. The fastest, by the paper and of those that were measured together, has none.
 
     Args:
@@ -216,11 +242,18 @@ def ratios(claims: Mapping[str, Claim], measured: Iterable[Measurement], said: l
             if measurement.table == table:
                 for name, ratio in _measured(rows, measurement, said):
                     found[name].append(ratio)
-        fastest = min(rows, key=lambda name: (not rows[name].network, rows[name].speed.seconds_per_image))
-        for name in rows.keys() - {fastest}:
-            if not found[name]:
+        stated = [name for name, claim in rows.items() if claim.speed.seconds_per_image is not None]
+        fastest = _fastest(rows, [name for name in stated if rows[name].network] or stated)
+        for name in stated:
+            if fastest not in (None, name) and not found[name]:
                 found[name].append(_ratio(rows, name, fastest))
     return found
+
+
+def _fastest(rows: Mapping[str, Claim], among: Iterable[str]) -> str | None:
+    """By the paper, the first of equals; None where that has no time."""
+    stated = {name: seconds for name in among if (seconds := rows[name].speed.seconds_per_image) is not None}
+    return min(stated, key=lambda name: stated[name], default=None)
 
 
 def _measured(rows: Mapping[str, Claim], measurement: Measurement, said: list[str]) -> Iterator[tuple[str, Ratio]]:
@@ -236,9 +269,8 @@ def _measured(rows: Mapping[str, Claim], measurement: Measurement, said: list[st
                 f"the time of {name} on {measurement.device} is not shown: it is another network or row since; run "
                 "`segfolio speed` with all of its table"
             )
-    if not shown:
+    if (fastest := _fastest(rows, shown)) is None:
         return
-    fastest = min(shown, key=lambda name: rows[name].speed.seconds_per_image)
     for name, timed in shown.items():
         if name != fastest:
             rounds = [a / b for a, b in zip(timed.seconds, shown[fastest].seconds, strict=True)]
@@ -250,9 +282,16 @@ def _measured(rows: Mapping[str, Claim], measurement: Measurement, said: list[st
 def _ratio(
     rows: Mapping[str, Claim], name: str, fastest: str, device: str = "", ours: Spread | None = None, how: str = ""
 ) -> Ratio:
-    expected = rows[name].speed.seconds_per_image / rows[fastest].speed.seconds_per_image
+    theirs, least = (rows[each].speed.seconds_per_image for each in (name, fastest))
+    expected = theirs / least if theirs and least else None
     near = fastest.removeprefix(f"{name.partition('/')[0]}/")  # of one folder the variant alone
-    return Ratio(f"time{device}//{fastest}", Figure("time", f"x {near}", higher_is_better=False), expected, ours, how)
+    return Ratio(
+        f"time{rows[name].speed.asked}{device}//{fastest}",
+        Figure("time", f"x {near}", higher_is_better=False),
+        expected,
+        ours,
+        how,
+    )
 
 
 def _slug(text: str) -> str:

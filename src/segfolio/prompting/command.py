@@ -64,7 +64,7 @@ def prompt(arguments: Sequence[str]) -> None:
             results += write_everything(folder, name, session.image, found)
             rows.append((name, f"{len(found.rles)}", *_range(found.iou.tolist())))
             if not found.rles:
-                rank_zero_warn(f"{file}: no mask is above the thresholds; give a lower --predict_with.iou_threshold")
+                rank_zero_warn(f"{file}: no mask is above the thresholds; give a lower {family.predict_with.lower}")
             continue
         answers = []
         for wish in wishes:

@@ -11,8 +11,9 @@ from segfolio.arguments import with_config_of_run
 from segfolio.data.image_space import RGB
 from segfolio.data.labels import ANYTHING
 from segfolio.errors import SegfolioError
-from segfolio.families import Distillation, Promptable, Video
+from segfolio.families import Distillation, Promptable, PromptableDetection, Video
 from segfolio.families.checkpoint import image_space_of, labels_of, read_checkpoint
+from segfolio.families.prompted import Prompted
 from segfolio.family_of_config import family_of_config
 from segfolio.ledger.command import Parser
 from segfolio.runs import run_of
@@ -24,9 +25,7 @@ _OF_STUDENT = ("architecture", "mean", "std", "optimizer")
 _OF_VIDEOS = {"criterion", "prompts", "validation", "test"}  # which a `Promptable` has of its own kinds
 
 
-def promptable(
-    command: str, config: str | None, checkpoint: str | None, changes: Given = ()
-) -> tuple[Promptable, Path]:
+def promptable(command: str, config: str | None, checkpoint: str | None, changes: Given = ()) -> tuple[Prompted, Path]:
     """The family in evaluation, and the folder to write to: of the run that it came from, or this one.
 
     Args:
@@ -61,12 +60,12 @@ def _prompted(model: Any, config: Path) -> dict[str, Any]:
         family = import_object(name) if isinstance(name, str) else None
     except (ImportError, AttributeError, ValueError):
         family = None
-    if not (isinstance(family, type) and issubclass(family, Promptable | Distillation | Video)):
+    if not (isinstance(family, type) and issubclass(family, Prompted | Distillation)):
         raise SegfolioError(
             f"{config} is of {name or 'no model'}, which is not asked by points and boxes; give a config or a "
-            "checkpoint of segfolio.families.Promptable or Video"
+            "checkpoint of segfolio.families.Promptable, PromptableDetection or Video"
         )
-    if issubclass(family, Promptable):
+    if issubclass(family, Promptable | PromptableDetection):
         return dict(model)
     given = model.get("init_args") or {}
     kept = given.keys() - _OF_VIDEOS if issubclass(family, Video) else _OF_STUDENT
@@ -76,7 +75,7 @@ def _prompted(model: Any, config: Path) -> dict[str, Any]:
     }
 
 
-def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes: Given) -> Promptable:
+def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes: Given) -> Prompted:
     """Without weights to be fetched where a checkpoint has them."""
     trained_with_labels = checkpoint is not None and "labels" in checkpoint.get("segfolio", {})
     labels = labels_of(checkpoint) if checkpoint and trained_with_labels else ANYTHING
@@ -88,7 +87,7 @@ def _built(model: Any, config: Path, checkpoint: dict[str, Any] | None, changes:
         initial_weights.warn_of_none(arguments)
     block = {**model, "init_args": arguments}
     under_model = [_under_model(change) for change in changes]
-    return family_of_config(block, config, labels, space, Promptable, under_model)
+    return family_of_config(block, config, labels, space, Prompted, under_model)
 
 
 def _under_model(argument: str) -> str:

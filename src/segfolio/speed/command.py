@@ -1,6 +1,7 @@
 """`segfolio speed`: the networks of a paper's table, measured side by side on this machine."""
 
 import argparse
+import math
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import torchvision
 
 import segfolio
 from segfolio.errors import SegfolioError
+from segfolio.families.base import Family
 from segfolio.ledger.command import Parser
 from segfolio.ledger.record import code, machine
 from segfolio.ledger.speed import Measurement, Timed
@@ -58,46 +60,54 @@ def speed(arguments: Sequence[str]) -> None:
 
 
 def of_one_table(configs: Sequence[Path]) -> list[SpeedRow]:
-    """The rows of two or more experiments.
+    """The rows of experiments, of the one table that all of them are of.
 
     Raises:
-        SegfolioError: one config alone or twice, one that cannot be measured, configs of several tables.
+        SegfolioError: one row alone, a config twice, one that cannot be measured, configs of several tables.
     """
-    rows = {row.name: row for row in map(SpeedRow.read, configs)}
-    if len(rows) < max(2, len(configs)):
+    read = [SpeedRow.read(path) for path in configs]
+    first, *others = read
+    tables = dict.fromkeys(row.speed.table for row in first)
+    for rows in others:
+        shared = {row.speed.table for row in rows}
+        if not (left := [table for table in tables if table in shared]):
+            raise SegfolioError(
+                f"{first[0].name} is of the table {next(iter(tables))!r} and {rows[0].name} of "
+                f"{rows[0].speed.table!r}; give configs of one table, as their ratios are compared with the paper's"
+            )
+        tables = dict.fromkeys(left)
+    table = next(iter(tables))
+    every = [row for rows in read for row in rows if row.speed.table == table]
+    found = {row.name: row for row in every}
+    if len(found) < max(2, len(every)):
         raise SegfolioError(
             f"{configs[0]} is the only config or given twice; `segfolio speed` compares two or more networks of one "
             "table"
         )
-    first, *others = rows.values()
-    if other := next((row for row in others if row.speed.table != first.speed.table), None):
-        raise SegfolioError(
-            f"{first.name} is of the table {first.speed.table!r} and {other.name} of {other.speed.table!r}; give "
-            "configs of one table, as their ratios are compared with the paper's"
-        )
-    return list(rows.values())
+    if all(row.speed.seconds_per_image is None for row in every):
+        raise SegfolioError(f"of the table {table!r} no config given states a time of the paper; add one that does")
+    return list(found.values())
 
 
 def measured(
     rows: Sequence[SpeedRow], mode: Mode, device: torch.device, threads: int, rounds: int, warm_up: int
 ) -> Measurement:
-    """The networks in turns; all are in memory at one time."""
+    """The networks in turns; all are in memory at one time, each once."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         passes: dict[str, Callable[[], object]] = {}
-        networks: dict[str, Any] = {}
+        families: dict[Path, Family] = {}
         for row in rows:
             torch.manual_seed(0)
-            family = row.family()
-            networks[row.name] = family.network
+            family = families.get(row.path) or families.setdefault(row.path, row.family())
             given = images(row.speed.batch, row.size, family.image_space, device)
-            passes[row.name] = forward(family, given, mode)
+            passes[row.name] = forward(family, given, mode, row.speed.prompts)
         modes = dict.fromkeys(passes, mode)
         seconds = in_turns(passes, rounds, warm_up, device, modes)
         timed = {}
         for row in rows:
-            network = networks[row.name]
+            network = families[row.path].network
             with mode.computing(device):
                 peak = peak_bytes(passes[row.name], device) + weight_bytes(network)
             each = [one / row.speed.batch for one in seconds[row.name]]
@@ -121,20 +131,25 @@ _MODULES: tuple[Any, ...] = (torch, torchvision, segfolio)
 
 
 def _shown(rows: Sequence[SpeedRow], measurement: Measurement) -> str:
-    """A line for each network, the fastest by the paper first; ratios are to it."""
-    ordered = sorted(rows, key=lambda row: row.speed.seconds_per_image)
+    """A line for each row, the fastest by the paper first, and last those that it has no time of; ratios are to it."""
+    stated = {row.name: seconds for row in rows if (seconds := row.speed.seconds_per_image) is not None}
+    ordered = sorted(rows, key=lambda row: stated.get(row.name, math.inf))
     first = measurement.networks[ordered[0].name].seconds
     header = ("network", "image", "paper ms", "ours ms", "images/s", "paper", "ours", "factor", "MiB", "parameters")
     lines = []
     for row in ordered:
-        timed = measurement.networks[row.name]
+        timed, seconds = measurement.networks[row.name], stated.get(row.name)
         middle = statistics.median(timed.seconds)
-        theirs = row.speed.seconds_per_image / ordered[0].speed.seconds_per_image
         ours = statistics.median(a / b for a, b in zip(timed.seconds, first, strict=True))
         image = f"{row.size[1]}x{row.size[0]}" + (f" x {row.speed.batch}" if row.speed.batch > 1 else "")
-        times = f"{1e3 * row.speed.seconds_per_image:.1f}", f"{1e3 * middle:.1f}", f"{1 / middle:.2f}"
+        times = f"{1e3 * middle:.1f}", f"{1 / middle:.2f}"
+        memory = f"{timed.mebibytes:.0f}", f"{timed.parameters / 1e6:.2f} M"
+        if seconds is None:
+            lines.append((row.name, image, "-", *times, "-", f"x {ours:.2f}", "-", *memory))
+            continue
+        theirs = seconds / stated[ordered[0].name]
         factors = f"x {theirs:.2f}", f"x {ours:.2f}", f"{ours / theirs:.2f}"
-        lines.append((row.name, image, *times, *factors, f"{timed.mebibytes:.0f}", f"{timed.parameters / 1e6:.2f} M"))
+        lines.append((row.name, image, f"{1e3 * seconds:.1f}", *times, *factors, *memory))
     theirs_on = sorted({row.speed.hardware for row in rows} - {""})
     told = f"\n\npaper: on {', '.join(theirs_on)}" if theirs_on else ""
     return table(header, lines, right=range(1, len(header))) + told

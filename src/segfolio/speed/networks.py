@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,28 @@ from segfolio import initial_weights
 from segfolio.data.datasets import Shapes
 from segfolio.data.image_space import RGB, ImageSpace
 from segfolio.data.labels import LabelSpace
-from segfolio.data.sample import Size
+from segfolio.data.sample import Batch, Size
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.families.prompted import Prompted
 from segfolio.family_of_config import family_of_config
 from segfolio.inspection.command import data_module
-from segfolio.layers.prompting import OBJECT, PromptInput
+from segfolio.layers.prompting import OBJECT, PromptInput, SelectingNetwork
 from segfolio.ledger.paper import paper_of, read_experiment
-from segfolio.ledger.speed import Speed, network_hash
+from segfolio.ledger.speed import EVERYTHING, Speed, network_hash
 from segfolio.runs import experiment_name
 from segfolio.speed.measure import Mode
 from segfolio.upgrade import upgrade
 
+_GOLDEN = 0.618034
+
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """An experiment that states a time, not yet built.
+    """A time that an experiment states, its network not yet built.
 
     Attributes:
-        name: `<paper>/<variant>`.
+        name: `<paper>/<variant>`, with the prompts where it states several times.
         size: height and width of the images.
         network: `network_hash` of it.
     """
@@ -45,23 +48,25 @@ class SpeedRow:
     network: str
 
     @classmethod
-    def read(cls, path: Path) -> "SpeedRow":
+    def read(cls, path: Path) -> "list[SpeedRow]":
         """Raises a `SegfolioError` for a file that is no experiment, states no time, or no image size."""
         content = read_experiment(path)
         paper = paper_of(content, path)
-        if paper is None or paper.speed is None:
+        if paper is None or not paper.speeds:
             raise SegfolioError(
                 f"{path} states no time; give experiments with paper.speed, as {{table: Table 1, fps: 20, size: "
                 "[512, 512]}"
             )
-        if paper.speed.size is None:
-            raise SegfolioError(
-                f"{path}: paper.speed has no image size; add size: [height, width] as the row says, or leave it out"
-            )
-        height, width = paper.speed.size
-        return cls(
-            experiment_name(path), path, content, paper.speed, (height, width), network_hash(content, paper.speed)
-        )
+        found = []
+        for speed in paper.speeds:
+            if speed.size is None:
+                raise SegfolioError(
+                    f"{path}: paper.speed has no image size; add size: [height, width] as the row says, or leave it out"
+                )
+            height, width = speed.size
+            name, network = experiment_name(path) + speed.asked, network_hash(content, speed)
+            found.append(cls(name, path, content, speed, (height, width), network))
+        return found
 
     def family(self) -> Family:
         """With random weights, in evaluation.
@@ -106,24 +111,46 @@ def images(batch: int, size: Size, space: ImageSpace, device: torch.device) -> T
     return (low + (high - low) * torch.rand(batch, space.channels, *size)).to(device)
 
 
-def forward(family: Family, given: Tensor, mode: Mode) -> Callable[[], object]:
-    """A pass over images, from the dataset's values to the network's answer: scores, objects, or the masks of a point
-    in the middle of each image."""
+def forward(family: Family, given: Tensor, mode: Mode, prompts: int | str = 1) -> Callable[[], object]:
+    """A pass over images, from the dataset's values to the network's answer: scores, objects, or the masks of points.
+
+    Args:
+        prompts: points of each image, of which the first one or the only one is in its middle; or `everything`, what
+            the family finds where nobody asks, to run lengths. With random weights hardly a mask is good enough for
+            everything mode; of a `SelectingNetwork` all are.
+
+    Raises:
+        SegfolioError: prompts of a network that is not prompted.
+    """
     family = family.to(given.device)
     mode.prepared(family.network)
     if mode.channels_last:
         given = given.contiguous(memory_format=torch.channels_last)
+    if isinstance(family.network, SelectingNetwork):
+        family.network.score_threshold = 0.0  # random weights find nothing else, and there would be nothing to draw
+    if isinstance(family, Prompted):
+        if prompts == EVERYTHING:
+            batch = Batch(given, [str(i) for i in range(len(given))], [(given.shape[-2], given.shape[-1])] * len(given))
+            return partial(_inferred, lambda: family.predict_with.predict(family, batch))
+        assert isinstance(prompts, int)
+        points = _spread(given, prompts)
+        return partial(_inferred, lambda: family.network(family.normalize(given), points))
+    if prompts != 1:
+        raise SegfolioError(
+            f"{type(family.network).__name__} is not prompted; paper.speed.prompts is for networks that are"
+        )
+    return partial(_inferred, lambda: family(given))
 
-    def run() -> object:
-        with torch.inference_mode():
-            if isinstance(family, Prompted):
-                return family.network(family.normalize(given), _middle(given))
-            return family(given)
 
-    return run
+def _inferred(run: Callable[[], object]) -> object:
+    with torch.inference_mode():
+        return run()
 
 
-def _middle(given: Tensor) -> PromptInput:
-    middle = given.new_tensor([given.shape[-1] / 2, given.shape[-2] / 2], dtype=torch.float32)
-    image = torch.arange(len(given), device=given.device)
-    return PromptInput(image, middle.expand(len(given), 1, 2), torch.full_like(image, OBJECT)[:, None])
+def _spread(given: Tensor, count: int) -> PromptInput:
+    """As many points in each image, apart from each other in both directions; of one, in the middle."""
+    steps = torch.arange(count, device=given.device, dtype=torch.float32)
+    places = torch.stack([(steps + 0.5) / count, (0.5 + _GOLDEN * steps) % 1], 1)
+    points = places * torch.tensor([given.shape[-1], given.shape[-2]], device=given.device)
+    image = torch.arange(len(given), device=given.device).repeat_interleave(count)
+    return PromptInput(image, points.repeat(len(given), 1)[:, None], torch.full_like(image, OBJECT)[:, None])

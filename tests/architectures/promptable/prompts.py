@@ -1,4 +1,6 @@
-"""Random prompts."""
+"""Random prompts, and random masks among which they choose."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,3 +32,19 @@ def of_kind(kind: str, size: tuple[int, int], mask_size: int, images: int = 2, e
 
 def of_prompts(prompts: PromptInput, which: Tensor | slice) -> PromptInput:
     return PromptInput(*(x if x is None else x[which] for x in prompts))
+
+
+@torch.no_grad()
+def find_several(detector: Any) -> None:
+    """What the cells of a detector say, in evaluation, becomes as different as they are."""
+    for heads, std in ((detector.factors, 0.02), (detector.classes, 0.2), (detector.boxes, 1.0)):
+        for head in heads:
+            torch.nn.init.normal_(head[-1].weight, std=std)
+    norms = [module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    detector.train().said(torch.randn(4, 3, 128, 128))
+    for norm, before in zip(norms, momentum, strict=True):
+        norm.momentum = before
+    detector.eval()

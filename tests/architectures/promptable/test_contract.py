@@ -10,16 +10,18 @@ from torch import Tensor
 
 from segfolio.errors import SegfolioError
 from segfolio.families.lora import LoRA, add_lora
-from segfolio.layers.prompting import PromptableNetwork, PromptedMasks, PromptInput, best, of_images
+from segfolio.layers.prompting import PromptableNetwork, PromptedMasks, PromptInput, SelectingNetwork, best, of_images
 from segfolio.listing import architecture_classes
 from segfolio.weights.low_rank import merged
-from tests.architectures.promptable.prompts import boxes, of_kind, of_prompts, points
+from tests.architectures.promptable.prompts import boxes, find_several, of_kind, of_prompts, points
 
 CLASSES = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] == "promptable"]
+LEARNERS = [cls for cls in CLASSES if not issubclass(cls, SelectingNetwork)]  # of what they are asked
 KINDS = ("point", "points", "box", "box + points", "mask", "mask + points")
 PADDING = -10
 
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+every_learner = pytest.mark.parametrize("cls", LEARNERS, ids=lambda cls: cls.__name__)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -34,6 +36,8 @@ def evaluated(cls: Any, **arguments: Any) -> PromptableNetwork:
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
+    if isinstance(network, SelectingNetwork):
+        find_several(network.image_encoder)
     return network
 
 
@@ -84,7 +88,7 @@ def test_answers_have_the_shapes_and_parts_of_the_contract(cls: Any, kind: str) 
     assert best(answers)[0].shape == (4, side, side)
 
 
-@every_class
+@every_learner
 @torch.no_grad()
 def test_prompts_matter(cls: Any) -> None:
     """A point's place and kind, a box, a mask."""
@@ -180,7 +184,7 @@ def test_no_prompts_have_no_answers(cls: Any) -> None:
         assert answers.masks.shape == (0, answers.iou.shape[1], network.mask_size, network.mask_size)
 
 
-@every_class
+@every_learner
 @every_kind
 @pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one"])
 def test_every_parameter_gets_a_gradient_whatever_the_prompts_are(cls: Any, kind: str, multimask: bool) -> None:
@@ -194,7 +198,7 @@ def test_every_parameter_gets_a_gradient_whatever_the_prompts_are(cls: Any, kind
     assert all(grad.isfinite().all() for grad in trained.values())
 
 
-@every_class
+@every_learner
 @every_kind
 def test_a_decoder_is_adapted_by_low_rank_in_every_linear_layer(cls: Any, kind: str) -> None:
     """Also in those whose weights are folded into others: all learn, and are what they are when they are merged."""
@@ -237,7 +241,7 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
     torch.set_default_dtype(before)
 
 
-@every_class
+@every_learner
 @pytest.mark.parametrize("kind", ["box + points", "mask + points"])
 def test_trains_and_answers_in_every_precision(cls: Any, kind: str, dtype: torch.dtype) -> None:
     network = cls(1, **cls.tiny).to(dtype).train()
@@ -249,7 +253,7 @@ def test_trains_and_answers_in_every_precision(cls: Any, kind: str, dtype: torch
     assert answers.masks.isfinite().all()
 
 
-@every_class
+@every_learner
 @pytest.mark.parametrize("kind", ["box + points", "mask + points"])
 def test_mixed_precision_is_near_to_full(cls: Any, kind: str) -> None:
     network = evaluated(cls)
@@ -273,7 +277,7 @@ def test_state_dict_holds_the_whole_network(cls: Any) -> None:
     assert torch.equal(copy(images, prompts).masks, network(images, prompts).masks)
 
 
-@every_class
+@every_learner
 @every_kind
 @torch.no_grad()
 def test_export_gives_the_same_answers(cls: Any, kind: str) -> None:
@@ -283,7 +287,7 @@ def test_export_gives_the_same_answers(cls: Any, kind: str) -> None:
     assert_close(PromptedMasks(*exported(images, prompts)), network(images, prompts))
 
 
-@every_class
+@every_learner
 def test_a_network_that_takes_in_channels_reads_images_of_as_many(cls: Any) -> None:
     network = cls(1, **cls.tiny, in_channels=5).train()
     images = torch.randn(2, 5, 64, 64, requires_grad=True)
@@ -292,7 +296,7 @@ def test_a_network_that_takes_in_channels_reads_images_of_as_many(cls: Any) -> N
     assert (images.grad.abs().amax((0, 2, 3)) > 0).all()
 
 
-@every_class
+@every_learner
 def test_overfits_one_batch(cls: Any) -> None:
     """Two squares of one image, told apart by a point in each."""
     network = cls(1, **cls.tiny).train()

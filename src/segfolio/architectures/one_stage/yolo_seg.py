@@ -20,7 +20,7 @@ Deviates:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ from segfolio.layers.mask_maps import MAP_STRIDE, bce_in_boxes, drawn, mask_loss
 from segfolio.losses.over_processes import over_processes
 from segfolio.precision import full_float32
 
-STRIDES, BINS, FACTORS = (8, 16, 32), 16, 32
+STRIDES, FACTORS = (8, 16, 32), 32
 RARE = -4.595  # the logit of a probability of 0.01
 STAGES = {  # channels of the halving convolution and of the stage, blocks, part inside, and whether those are deep
     8: ((128, 128, 3, 0.5, False), (256, 256, 6, 0.5, False), (512, 512, 6, 0.5, False), (1024, 1024, 3, 0.5, False)),
@@ -70,6 +70,35 @@ class CellRecipe:
     max_detections: int = 300
 
 
+class Said(NamedTuple):
+    """What A cells say of B images, in float32.
+
+    Attributes:
+        grid: the cells.
+        bins: `[B, A, 4, bins]` logits of distances.
+        boxes: `[B, A, 4]` in pixels.
+        logits: `[B, A, C]`.
+        factors: `[B, A, 32]`.
+        maps: `[B, 32, h, w]`, prototypes.
+    """
+
+    grid: Grid
+    bins: Tensor
+    boxes: Tensor
+    logits: Tensor
+    factors: Tensor
+    maps: Tensor
+
+
+class Kept(NamedTuple):
+    """N detections of one image: cell, class and score `[N]`, and boxes `[N, 4]`, which end with the image."""
+
+    cell: Tensor
+    label: Tensor
+    score: Tensor
+    boxes: Tensor
+
+
 class YOLOSeg(nn.Module):
     """Objects of an image in one go.
 
@@ -81,6 +110,7 @@ class YOLOSeg(nn.Module):
         max_channels: of a stage, before `width`.
         recipe: of training and testing.
         in_channels: of the images.
+        bins: of the distances, which reach one stride less far than their number.
 
     Raises:
         SegfolioError: in training, objects without masks.
@@ -111,19 +141,20 @@ class YOLOSeg(nn.Module):
         max_channels: int = 1024,
         recipe: CellRecipe = CellRecipe(),
         in_channels: int = 3,
+        bins: int = 16,
     ) -> None:
         super().__init__()
-        self.num_classes, self.recipe = num_classes, recipe
+        self.num_classes, self.recipe, self.bins = num_classes, recipe, bins
         scale = _Scale(version, depth, width, max_channels)
         self.backbone = Backbone(in_channels, scale)
         self.neck = Neck(scale, self.backbone.out_channels[1:])
         channels = [scale.channels(each) for each in (256, 512, 1024)]
-        self.boxes = _branches(channels, max(16, channels[0] // 4, 4 * BINS), 4 * BINS, start=1.0)
+        self.boxes = _branches(channels, max(16, channels[0] // 4, 4 * bins), 4 * bins, start=1.0)
         hidden = max(channels[0], min(num_classes, 100))
         self.classes = _branches(channels, hidden, num_classes, RARE, separable=version == 11)
         self.factors = _branches(channels, max(channels[0] // 4, FACTORS), FACTORS)
         self.prototypes = Prototypes(channels[0], scale.channels(256))
-        self.distances = nn.Parameter(torch.arange(BINS, dtype=torch.float32), requires_grad=False)
+        self.distances = nn.Parameter(torch.arange(bins, dtype=torch.float32), requires_grad=False)
 
     def forward(
         self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget] | None = None
@@ -135,6 +166,15 @@ class YOLOSeg(nn.Module):
             sizes: height and width of each image without that.
             targets: of each image, in training.
         """
+        said = self.said(images)
+        with full_float32(images.device):
+            if self.training:
+                assert targets is not None
+                return self.losses(said, targets)
+            each = zip(said.boxes, said.logits.sigmoid(), said.factors, said.maps, sizes, strict=True)
+            return [self.found(*one) for one in each]
+
+    def said(self, images: Tensor) -> Said:
         levels = self.neck(self.backbone(pad_to(images, STRIDES[-1])))
         said = [
             torch.cat([head(level).flatten(2) for head, level in zip(heads, levels, strict=True)], 2).mT
@@ -143,32 +183,12 @@ class YOLOSeg(nn.Module):
         maps = self.prototypes(levels[0])
         with full_float32(images.device):
             sides, logits, factors, maps = (each.float() for each in (*said, maps))
-            grid, bins = Grid.of(levels, STRIDES), sides.unflatten(2, (4, BINS))
-            boxes = grid.boxes(bins.softmax(3) @ self.distances.float())
-            if self.training:
-                assert targets is not None
-                return self.losses(grid, bins, boxes, logits, factors, maps, targets)
-            return [self.found(*each) for each in zip(boxes, logits.sigmoid(), factors, maps, sizes, strict=True)]
+            grid, bins = Grid.of(levels, STRIDES), sides.unflatten(2, (4, self.bins))
+            return Said(grid, bins, grid.boxes(bins.softmax(3) @ self.distances.float()), logits, factors, maps)
 
-    def losses(
-        self,
-        grid: Grid,
-        bins: Tensor,
-        boxes: Tensor,
-        logits: Tensor,
-        factors: Tensor,
-        maps: Tensor,
-        targets: Sequence[DetectionTarget],
-    ) -> dict[str, Tensor]:
-        """All weighted; of classes, boxes and distances the sums over cells by the sum of their scores in truth.
-
-        Args:
-            bins: `[B, A, 4, bins]` logits of distances.
-            boxes: `[B, A, 4]` in pixels.
-            logits: `[B, A, C]`.
-            factors: `[B, A, 32]`.
-            maps: `[B, 32, h, w]`, prototypes.
-        """
+    def losses(self, said: Said, targets: Sequence[DetectionTarget]) -> dict[str, Tensor]:
+        """All weighted; of classes, boxes and distances the sums over cells by the sum of their scores in truth."""
+        grid, bins, boxes, logits, factors, maps = said
         recipe, objects = self.recipe, Objects.of(targets, self.num_classes)
         wanted, labels, image = objects.boxes, objects.labels, objects.image
         assigned = task_aligned(
@@ -195,6 +215,12 @@ class YOLOSeg(nn.Module):
 
     def found(self, boxes: Tensor, scores: Tensor, factors: Tensor, maps: Tensor, size: Size) -> Detections:
         """In one image, best first; a cell may be of several classes."""
+        kept = self.kept(boxes, scores, size)
+        masks = drawn(factors[kept.cell], maps)
+        return Detections(kept.boxes, kept.label, kept.score, masks, MAP_STRIDE, threshold=0.0, cropped=True)
+
+    def kept(self, boxes: Tensor, scores: Tensor, size: Size) -> Kept:
+        """Of the cells of one image those that are detections, best first, at most `recipe.max_detections`."""
         recipe = self.recipe
         cell, label = (scores > recipe.score_threshold).nonzero().unbind(1)
         score = scores[cell, label]
@@ -203,8 +229,7 @@ class YOLOSeg(nn.Module):
             cell, label = cell[order], label[order]
         clipped = clip_boxes_to_image(boxes[cell], size)
         kept = batched_nms(clipped, score, label, recipe.nms_iou)[: recipe.max_detections]
-        masks = drawn(factors[cell[kept]], maps)
-        return Detections(clipped[kept], label[kept], score[kept], masks, MAP_STRIDE, threshold=0.0, cropped=True)
+        return Kept(cell[kept], label[kept], score[kept], clipped[kept])
 
 
 class _Scale:
