@@ -124,6 +124,12 @@ def test_a_panoptic_model_predicts_each_task_from_queries_of_its_own() -> None:
     ("arguments", "sentence"),
     [
         ({"architecture": Tiny, "train_tasks": ["semantic"]}, "train_tasks needs a network that is told its task"),
+        ({"train_tasks": ["semantic"]}, r"model.task is panoptic, which is not among model.train_tasks \(semantic\)"),
+        ({"train_tasks": []}, r"not among model.train_tasks \(none\)"),
+        (
+            {"train_tasks": ["panoptic", "foo"]},
+            "model.train_tasks names foo; give some of semantic, instance",
+        ),
         (
             {"labels": replace(LABELS, things=()), "task": "semantic"},
             r"needs things among the dataset's classes.*or give train_tasks: \[semantic\]",

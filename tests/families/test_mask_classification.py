@@ -21,7 +21,7 @@ from segfolio.errors import SegfolioError
 from segfolio.families import MaskClassification
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.listing import architecture_classes
-from segfolio.losses import MaskClassificationLoss
+from segfolio.losses import MaskClassificationLoss, MaXDeepLabLoss, OneFormerLoss
 
 LABELS = Shapes.labels
 FIGURES = {
@@ -189,6 +189,26 @@ def test_fewer_queries_than_segments_or_classes_are_refused_before_training():
     assert loops.global_step == 0
     with pytest.raises(SegfolioError, match=rf"the network has 2 queries for {LABELS.num_classes} classes"):
         family("semantic", architecture=few, criterion=MaskClassificationLoss(matching="fixed"))
+    with pytest.warns(UserWarning, match=rf"Counted has 2 queries for {LABELS.num_classes} classes"):
+        loops.fit(family("semantic", architecture=few), data())
+
+
+class Dense(Tiny):
+    beside = ("semantic", "features")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "criterion", "said"),
+    [
+        (Tiny, MaXDeepLabLoss(), "MaXDeepLabLoss learns from semantic, features beside the queries, and Tiny gives"),
+        (Dense, MaskClassificationLoss(), "and Dense gives semantic, features; take MaXDeepLabLoss"),
+        (Dense, OneFormerLoss(), "OneFormerLoss learns from queries, texts, log_scale.*take MaXDeepLabLoss"),
+        (Tiny, OneFormerLoss(), "and Tiny gives nothing; take MaskClassificationLoss"),
+    ],
+)
+def test_a_criterion_of_another_network_is_refused(architecture: Any, criterion: Any, said: str):
+    with pytest.raises(SegfolioError, match=said):
+        family("panoptic", architecture=architecture, criterion=criterion)
 
 
 def test_every_network_of_masks_says_its_queries():

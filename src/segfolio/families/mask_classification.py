@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from segfolio.data.labels import LabelSpace
@@ -17,6 +18,7 @@ from segfolio.families.batch_norm import freeze
 from segfolio.inference.dense_test import DenseTest, Protocols
 from segfolio.inference.mask_classification import instances, panoptic, semantic, semantic_scores
 from segfolio.inference.tiles import Network, Scores
+from segfolio.losses import MaskClassificationLoss, MaXDeepLabLoss, OneFormerLoss
 from segfolio.losses.mask_classification import MaskCriterion
 from segfolio.losses.mask_matching import MaskTarget, boxes_around, check_one_per_class
 from segfolio.metrics import Evaluation, Evaluator, PanopticMetric, SemanticMetric, instance_metric
@@ -91,8 +93,10 @@ class MaskClassification(Family):
         self.num_queries: int | None = getattr(self.network, "num_queries", None)
         if criterion.one_per_class and self.num_queries is not None:
             check_one_per_class(self.num_queries, labels.num_classes)
+        self._check_criterion(criterion)
         self.told = bool(getattr(self.network, "takes_tasks", False))
-        self.train_tasks = tuple(train_tasks or (TASKS if self.told else (task,)))
+        given = (TASKS if self.told else (task,)) if train_tasks is None else train_tasks
+        self.train_tasks: tuple[Task, ...] = tuple(given)
         self._check_told(train_tasks, criterion)
         self.preparation = JointTruth(labels, self.train_tasks) if self.told else TaskTruth(labels, task)
         self.measured_by = f"{task} inference of the queries"
@@ -112,12 +116,31 @@ class MaskClassification(Family):
         self.bn_mode = bn_mode
         self.train()  # what is frozen is not for the optimiser
 
+    def _check_criterion(self, criterion: MaskCriterion) -> None:
+        """Refuses one that compares what the network does not give, or leaves out what it does."""
+        beside = getattr(self.network, "beside", ())
+        if beside == criterion.compares:
+            return
+        fitting = [c.__name__ for c in (MaskClassificationLoss, OneFormerLoss, MaXDeepLabLoss) if c.compares == beside]
+        needed, given = (", ".join(each) or "nothing" for each in (criterion.compares, beside))
+        raise SegfolioError(
+            f"{type(criterion).__name__} learns from {needed} beside the queries, and {type(self.network).__name__} "
+            f"gives {given}; take {''.join(fitting) or 'the criterion that goes with it'}"
+        )
+
     def _check_told(self, train_tasks: Sequence[Task] | None, criterion: MaskCriterion) -> None:
         """Refuses what a network that is told its task, or one that is not, cannot be trained on."""
-        if train_tasks and not self.told:
+        if train_tasks is not None and not self.told:
             raise SegfolioError(
                 f"model.train_tasks needs a network that is told its task, as OneFormer is, which "
                 f"{type(self.network).__name__} is not; leave it out"
+            )
+        if unknown := sorted(set(self.train_tasks) - set(TASKS)):
+            raise SegfolioError(f"model.train_tasks names {', '.join(unknown)}; give some of {', '.join(TASKS)}")
+        if self.task not in self.train_tasks:
+            raise SegfolioError(
+                f"model.task is {self.task}, which is not among model.train_tasks "
+                f"({', '.join(self.train_tasks) or 'none'}); the network would never have been told it"
             )
         if self.train_tasks == ("semantic",):
             return
@@ -141,6 +164,12 @@ class MaskClassification(Family):
         """Before the first step: refuses an annotation that does not serve the task, and tells or refuses images of
         more segments than queries."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        queries, classes = self.num_queries, self.labels.num_classes
+        if stage == "fit" and self.task == "semantic" and queries is not None and queries < classes:
+            rank_zero_warn(
+                f"{type(self.network).__name__} has {queries} queries for {classes} classes: of an image with more "
+                "classes than queries some are never found; raise num_queries"
+            )
         if data is None:  # loaders of a user's own
             return
         for name in data.splits_of(stage) if stage != "predict" else ():

@@ -1,9 +1,8 @@
 """Parts of a network that are computed a second time, so that less is kept for the backward pass."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -12,38 +11,42 @@ from segfolio.errors import SegfolioError
 
 
 def through(network: Any, part: Any, *given: Any, **named: Any) -> Any:
-    """What `part` makes of what is given: which, where `network.checkpointing` and it is trained, is kept alone.
-    Running statistics of batch normalisations see it once."""
-    if not (network.checkpointing and network.training):
-        return part(*given, **named)
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_kept(part)
-
-    return checkpoint(part, *given, use_reentrant=False, context_fn=contexts, **named)
+    """What `part` makes of what is given. Where `network.checkpointing` and it is trained, only what is given is kept,
+    and the rest computed again in the backward pass; see `see_once`."""
+    if network.checkpointing and network.training:
+        return checkpoint(part, *given, use_reentrant=False, **named)
+    return part(*given, **named)
 
 
-@contextmanager
-def _statistics_kept(part: Any) -> Iterator[None]:
-    modules = part.modules() if isinstance(part, nn.Module) else ()
-    norms = [module for module in modules if isinstance(module, _BatchNorm) and module.momentum is not None]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+def see_once(network: nn.Module) -> None:
+    """Running statistics of batch normalisations see a batch once, though parts are computed a second time."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(_hold)
+            module.register_forward_hook(_release, always_call=True)  # torch leaves by an error once it has all
+
+
+def _hold(norm: Any, _: Any) -> None:
+    if norm.training and torch._C._current_graph_task_id() != -1:  # in a backward pass
+        norm.held, norm.momentum = norm.momentum, 0.0
+
+
+def _release(norm: Any, *_: Any) -> None:
+    if hasattr(norm, "held"):
+        norm.momentum = norm.held
+        del norm.held
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked -= 1
 
 
 def keep_less(encoder: Any) -> None:
     """In training, each block of a backbone, transformers' or timm's, keeps its input alone and is computed again in
-    the backward pass; running statistics of batch normalisations see each batch twice.
+    the backward pass; see `see_once`.
 
     Raises:
         SegfolioError: a backbone of timm's that cannot.
     """
+    see_once(encoder)
     body = getattr(encoder, "_backbone", encoder)  # timm's within transformers', or by itself
     if body is encoder and hasattr(encoder, "activation_checkpointing_enable"):
         encoder.activation_checkpointing_enable({"use_reentrant": False})

@@ -40,8 +40,8 @@ class MaskOutput(NamedTuple):
     Attributes:
         class_logits, mask_logits, boxes: of the last decoder layer, see `QueryLayer`.
         auxiliary: the earlier decoder layers, first to last; empty in evaluation.
-        dense: maps `[B, ., h, w]` that are supervised beside the queries, by the name of the criterion's argument; None
-            in evaluation, and of networks without.
+        dense: maps `[B, ., h, w]` that are supervised beside the queries, by the name of the criterion's argument, all
+            of which the network's `beside` names; None in evaluation, and of networks without.
     """
 
     class_logits: Tensor

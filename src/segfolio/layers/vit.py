@@ -123,7 +123,7 @@ def load_vit(vit: Any, state: Mapping[str, Tensor], source: str) -> None:
         )
     if "pos_embed" in taken:
         table = taken["pos_embed"]
-        patches = math.isqrt(table.shape[1]) ** 2
+        patches = math.isqrt(table.shape[1]) ** 2 if table.ndim == 3 else 0
         beside = table.shape[1] - patches
         if table.shape[0] != 1 or beside > sum(state[name].shape[1] for name in PREFIX if name in state):
             raise SegfolioError(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, interpolate
 from torch.utils.checkpoint import checkpoint
 
@@ -92,6 +93,7 @@ class _SumOfResized(Function):
         return torch.stack(sums).detach().sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * scale).to(ctx.dtype), None, None, None

@@ -48,12 +48,14 @@ class MaskCriterion(nn.Module):
         names: of the losses.
         one_per_class: whether query k answers for class k.
         needs_boxes: whether targets need boxes.
+        compares: the maps and vectors beside the queries that `forward` needs, as a network's `beside` names them.
         left_out: segments of the last batch, of all processes, that found all queries of their image taken.
     """
 
     names: tuple[str, ...]
     one_per_class: bool = False
     needs_boxes: bool = False
+    compares: tuple[str, ...] = ()
     left_out: Tensor
 
 

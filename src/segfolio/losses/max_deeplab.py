@@ -40,6 +40,7 @@ class MaXDeepLabLoss(MaskCriterion):
     """
 
     names = ("class", "dice", "mask_id", "instance", "semantic")
+    compares = ("semantic", "features")
 
     def __init__(
         self,

@@ -29,6 +29,8 @@ class OneFormerLoss(MaskClassificationLoss):
         SegfolioError: a weight below 0; a network without texts.
     """
 
+    compares = ("queries", "texts", "log_scale")
+
     def __init__(self, contrastive_weight: float = 0.5, **arguments: Any) -> None:
         super().__init__(**arguments)
         if contrastive_weight < 0:

@@ -18,7 +18,6 @@ from segfolio.weights.backbones import from_timm
 from segfolio.weights.files import read_file
 from segfolio.weights.hub import SAFE, fetch, read_repository
 
-LICENCE = "the DINOv3 License, which is passed on with them and does not allow every use, military ones for one"
 ENCODER = ("embeddings.", "layers.", "layernorm.")
 _TIMM = (  # of transformers' EoMT, to timm's
     (r"^embeddings\.cls_token", "cls_token"),

@@ -44,10 +44,10 @@ def test_gradients_are_the_same(cls: Any, arguments: dict[str, Any]) -> None:
     assert any(p.grad is not None for p in plain.layers.parameters())
 
 
-@pytest.mark.parametrize("cls", [DETR, MaXDeepLab])
+@pytest.mark.parametrize("cls", [DETR, MaXDeepLab, MaskFormer, Mask2Former])
 def test_statistics_see_a_batch_once_and_gradients_are_the_same(cls: Any) -> None:
     torch.manual_seed(0)
-    arguments = {**cls.tiny, **({"backbone": "resnet10t"} if cls is DETR else {})}
+    arguments = {**cls.tiny, **({} if cls is MaXDeepLab else {"backbone": "resnet10t"})}
     plain, sparing = (cls(3, **arguments, checkpointing=given).train() for given in (False, True))
     sparing.load_state_dict(plain.state_dict())
     images = torch.randn(2, 3, 64, 64)
@@ -60,8 +60,7 @@ def test_statistics_see_a_batch_once_and_gradients_are_the_same(cls: Any) -> Non
         if p.grad is not None and q.grad is not None:
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-6)
     for (name, b), c in zip(plain.named_buffers(), sparing.buffers(), strict=True):
-        if "running" in name:
-            torch.testing.assert_close(b, c)
+        torch.testing.assert_close(b, c, msg=name)
 
 
 def test_a_quarter_is_kept_of_detr() -> None:
@@ -90,6 +89,12 @@ def test_a_quarter_is_kept_and_gradients_are_the_same(monkeypatch: pytest.Monkey
         assert (p.grad is None) == (q.grad is None), name
         if p.grad is not None and q.grad is not None:
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", [EoMT, EoMTDINOv3, PMT])
+def test_an_image_smaller_than_a_patch_is_said(cls: Any) -> None:
+    with pytest.raises(SegfolioError, match=rf"{cls.__name__} got images of 64x7 pixels, smaller than a patch"):
+        cls(3, **cls.tiny)(torch.zeros(1, 3, 64, 7))
 
 
 def test_a_backbone_that_cannot_is_said() -> None:

@@ -175,6 +175,15 @@ def test_losses_have_one_more() -> None:
         criterion(output.layers, targets)
 
 
+def test_classes_without_names_have_the_text_of_the_task() -> None:
+    torch.manual_seed(0)
+    network = OneFormer(5, **OneFormer.tiny)
+    tasks = torch.tensor([0, 2])
+    with torch.no_grad():
+        said, alone = (network.of_texts(tasks, labels) for labels in ([torch.tensor([1]), torch.tensor([3])], None))
+    assert torch.equal(said, alone)
+
+
 @pytest.mark.parametrize(
     ("variant", "classes", "millions"),
     [
@@ -197,6 +206,9 @@ def test_parameters_are_those_of_the_tables_without_the_text_encoder(variant: st
     ("arguments", "sentence"),
     [
         ({"num_queries": 4}, "num_queries of OneFormer is 4 and contexts 4, which leaves no query"),
+        ({"width": 32}, "width of OneFormer is 32, of which its text encoder makes heads of 64 channels"),
+        ({"heads": 3}, "and its decoder 3 heads; give 64 or more, a multiple of 3"),
+        ({"task": "foo"}, "task of OneFormer is 'foo'; give one of semantic, instance, panoptic"),
         ({"weights": "ms_in22m"}, "ms_in22m is neither a file"),
     ],
 )

@@ -28,6 +28,7 @@ from segfolio.layers.again import through
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.outputs import MaskOutput
+from segfolio.layers.vit import check_at_least_a_patch
 from segfolio.weights.backbones import from_timm, load_pretrained
 from segfolio.weights.files import load_weights
 
@@ -120,7 +121,12 @@ class EoMT(AnnealedQueries):
             load_pretrained(self, weights, backbone, EomtForUniversalSegmentation, load_backbone)
 
     def forward(self, images: Tensor) -> MaskOutput:
-        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
+        """`[B, 3, H, W]`, of any size from a patch's, to class logits and masks of a quarter of it.
+
+        Raises:
+            SegfolioError: images smaller than a patch.
+        """
+        check_at_least_a_patch("EoMT", images, self.patch_size)
         padded = pad_to(images, self.pad_multiple)
         grid = (padded.shape[-2] // self.patch_size, padded.shape[-1] // self.patch_size)
         tokens = self._embed(padded, grid)

@@ -25,9 +25,10 @@ from segfolio.layers.again import through
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import MaskOutput
-from segfolio.weights.dinov3 import LICENCE, dinov3, of_eomt, read_named, with_delta
+from segfolio.layers.vit import check_at_least_a_patch
+from segfolio.weights.dinov3 import dinov3, of_eomt, read_named, with_delta
 from segfolio.weights.files import load_weights
-from segfolio.weights.licences import tell_licence
+from segfolio.weights.licences import DINOV3, tell_licence
 
 HEAD = ("query", "upscale_block", "mask_head", "class_predictor", "_extra_state")
 
@@ -103,7 +104,12 @@ class EoMTDINOv3(AnnealedQueries):
             self.load(weights, delta, backbone)
 
     def forward(self, images: Tensor) -> MaskOutput:
-        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
+        """`[B, 3, H, W]`, of any size from a patch's, to class logits and masks of a quarter of it.
+
+        Raises:
+            SegfolioError: images smaller than a patch.
+        """
+        check_at_least_a_patch("EoMTDINOv3", images, self.patch_size)
         padded = pad_to(images, self.pad_multiple)
         grid = (padded.shape[-2] // self.patch_size, padded.shape[-1] // self.patch_size)
         positions = self.rope_embeddings(padded)
@@ -126,7 +132,7 @@ class EoMTDINOv3(AnnealedQueries):
             renamed = with_delta(renamed, of_eomt(read_named(delta, backbone), own), delta)
         load_weights(self, renamed, weights, () if "query.weight" in renamed else HEAD)
         if "_extra_state" not in state:
-            tell_licence(weights, LICENCE)
+            tell_licence(weights, DINOV3)
 
 
 def eomt_parts(vit: Any, **arguments: Any) -> Any:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, relu
 
 from segfolio.errors import SegfolioError
-from segfolio.layers.again import through
+from segfolio.layers.again import see_once, through
 from segfolio.layers.aspp import ASPP
 from segfolio.layers.axial import DualPath, Pointwise, ResidualBlock, conv
 from segfolio.layers.outputs import MaskOutput
@@ -89,6 +89,7 @@ class MaXDeepLab(nn.Module):
         "drop_path": 0.0,
         "mask_scale": 2.0,
     }
+    beside: ClassVar[tuple[str, ...]] = ("semantic", "features")
 
     def __init__(
         self,
@@ -159,6 +160,8 @@ class MaXDeepLab(nn.Module):
             self.class_predictor.bias.zero_()
             self.class_predictor.bias[-1] = math.log(num_classes * VOID / (1 - VOID))
             self.mask_norm.weight.fill_(mask_scale)
+        if checkpointing:
+            see_once(self)
         if weights is not None:
             if not Path(weights).is_file():
                 raise SegfolioError(f"{weights} is not a file; expected a state dict of MaXDeepLab")

@@ -63,8 +63,8 @@ class OneFormer(nn.Module):
             `shi-labs/oneformer_coco_swin_large`; or a file with a state dict of one of these.
 
     Raises:
-        SegfolioError: an unknown backbone, fewer queries than learnt vectors, no vocabulary, weights that are not to be
-            had or do not fit.
+        SegfolioError: an unknown backbone, width or task, fewer queries than learnt vectors, no vocabulary; weights
+            that are not to be had or do not fit.
     """
 
     paper: ClassVar[str] = "OneFormer (Jain et al., 2023), arXiv 2211.06220"
@@ -91,6 +91,7 @@ class OneFormer(nn.Module):
         "vocabulary": None,
     }
     takes_tasks: ClassVar[bool] = True
+    beside: ClassVar[tuple[str, ...]] = ("queries", "texts", "log_scale")
 
     def __init__(
         self,
@@ -115,6 +116,13 @@ class OneFormer(nn.Module):
         from transformers import OneFormerConfig, OneFormerModel
 
         super().__init__()
+        if width < 64 or width % heads:
+            raise SegfolioError(
+                f"width of OneFormer is {width}, of which its text encoder makes heads of 64 channels and its decoder "
+                f"{heads} heads; give 64 or more, a multiple of {heads}"
+            )
+        if task not in TASKS:
+            raise SegfolioError(f"task of OneFormer is {task!r}; give one of {', '.join(TASKS)}")
         if num_queries <= contexts:
             raise SegfolioError(
                 f"num_queries of OneFormer is {num_queries} and contexts {contexts}, which leaves no query for a "
@@ -185,7 +193,7 @@ class OneFormer(nn.Module):
         Args:
             tasks: `[B]` int64, of each image the place of its task in `TASKS`.
             labels: of each image the classes `[N]` of its segments, for the texts that its queries are compared with in
-                training, where `read` has been called; without, these are of the task alone.
+                training; without them, or before `read` is called, these are of the task alone.
         """
         if tasks is None:
             tasks = torch.full((len(images),), TASKS.index(self.task), device=images.device)
@@ -212,7 +220,8 @@ class OneFormer(nn.Module):
         """`[B, Q, D]`: of each segment's text, by class, as many as there is room for, of the task's, and learnt."""
         mapper, classes = self.model.text_mapper, len(self.texts) - len(TASKS)
         rows = (classes + tasks)[:, None].repeat(1, self.free)
-        for row, found in zip(rows, labels or (), strict=labels is not None):
+        known = labels if labels is not None and classes else [rows.new_empty(0)] * len(rows)
+        for row, found in zip(rows, known, strict=True):
             told = found.sort().values[: self.free]
             row[: len(told)] = told
         used, place = rows.unique(return_inverse=True)

@@ -27,9 +27,10 @@ from segfolio.errors import SegfolioError
 from segfolio.layers.annealed_queries import AnnealedQueries, upscaling
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.outputs import MaskOutput
-from segfolio.weights.dinov3 import LICENCE, read_named
+from segfolio.layers.vit import check_at_least_a_patch
+from segfolio.weights.dinov3 import read_named
 from segfolio.weights.files import load_weights
-from segfolio.weights.licences import tell_licence
+from segfolio.weights.licences import DINOV3, tell_licence
 
 _KEYS = (  # of the authors' release, to ours
     (r"^network\.", ""),
@@ -147,7 +148,12 @@ class PMT(AnnealedQueries):
         return self
 
     def forward(self, images: Tensor) -> MaskOutput:
-        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
+        """`[B, 3, H, W]`, of any size from a patch's, to class logits and masks of a quarter of it.
+
+        Raises:
+            SegfolioError: images smaller than a patch.
+        """
+        check_at_least_a_patch("PMT", images, self.patch_size)
         padded = pad_to(images, self.pad_multiple)
         grid = (padded.shape[-2] // self.patch_size, padded.shape[-1] // self.patch_size)
         with torch.set_grad_enabled(not self.frozen and torch.is_grad_enabled()):
@@ -181,7 +187,7 @@ class PMT(AnnealedQueries):
         found = convert.checkpoint_filter_fn(dict(state), self.encoder)
         load_weights(self.encoder, {key: value for key, value in found.items() if key in own}, weights)
         if "dinov3" in backbone:
-            tell_licence(weights, LICENCE)
+            tell_licence(weights, DINOV3)
 
 
 class Lateral(nn.Module):

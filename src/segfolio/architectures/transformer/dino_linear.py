@@ -23,9 +23,7 @@ from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.vit import check_at_least_a_patch, load_vit, without_padding
 from segfolio.weights.backbones import load_pretrained
-from segfolio.weights.dinov3 import LICENCE
 from segfolio.weights.files import load_weights
-from segfolio.weights.licences import tell_licence
 
 
 class DINOLinear(nn.Module):
@@ -74,7 +72,6 @@ class DINOLinear(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
         self.encoder = _vit(backbone, image_size, in_chans=in_channels, drop_path_rate=drop_path)
         self.encoder.set_grad_checkpointing(checkpointing)
         self.patch, depth = self.encoder.patch_embed.patch_size[0], len(self.encoder.blocks)
@@ -103,8 +100,6 @@ class DINOLinear(nn.Module):
         return without_padding(logits, padded, images)
 
     def _load_vit(self, state: dict[str, Tensor], weights: str) -> None:
-        if "dinov3" in self.backbone:
-            tell_licence(weights, LICENCE)
         if isinstance(self.encoder, VisionTransformer):
             load_vit(self.encoder, state, weights)
             return
