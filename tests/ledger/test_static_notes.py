@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.ops import Conv2dNormActivation
 
+from segfolio.architectures.transformer.intern_image import InternImage
 from segfolio.architectures.transformer.segformer import SegFormer
 from segfolio.architectures.transformer.swin_upernet import SwinUPerNet
 from segfolio.layers.counting import flops
@@ -21,15 +22,15 @@ from segfolio.ledger.static import countings
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
-def stated(experiment: str, words: str) -> tuple[dict[str, Any], int, str]:
-    """An experiment's arguments of the network, the side of the image of which FLOPs are, and the G behind `words`."""
+def stated(experiment: str, words: str) -> tuple[dict[str, Any], tuple[int, int], str]:
+    """An experiment's arguments of the network, the size of the image of which FLOPs are, and the G behind `words`."""
     content = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text())
     (counting,) = (c for c in countings(content["paper"]["static"]) if "flops" in c.printed)
     found = re.search(rf"{words} ([\d.]+) G", counting.note)
     assert counting.crop
     assert found
     arguments = content["model"]["init_args"]["architecture"]["init_args"]
-    return {key: value for key, value in arguments.items() if key != "weights"}, counting.crop[0], found[1]
+    return {key: value for key, value in arguments.items() if key != "weights"}, counting.crop, found[1]
 
 
 def joined(self: PooledConvolution, maps: list[Tensor]) -> Tensor:
@@ -37,15 +38,25 @@ def joined(self: PooledConvolution, maps: list[Tensor]) -> Tensor:
     return Conv2dNormActivation.forward(self, torch.cat([interpolate(each, size, mode="bilinear") for each in maps], 1))
 
 
-@pytest.mark.parametrize("variant", ["tiny", "small", "base_22k_640", "large_22k_640"])
-def test_swin_upernets_are_of_levels_that_are_joined_at_stride_4(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments, side, figure = stated(f"swin_upernet/ade20k_{variant}", "joined at stride 4 they are")
+@pytest.mark.parametrize(
+    ("experiment", "network", "classes"),
+    [
+        *((f"swin_upernet/ade20k_{name}", SwinUPerNet, 150) for name in ("tiny", "small", "base_22k_640")),
+        ("swin_upernet/ade20k_large_22k_640", SwinUPerNet, 150),
+        *((f"intern_image/ade20k_{name}", InternImage, 150) for name in ("tiny", "xl_640")),
+        *((f"intern_image/cityscapes_{name}", InternImage, 19) for name in ("tiny", "small", "base")),
+    ],
+)
+def test_upernets_are_of_levels_that_are_joined_at_stride_4(
+    experiment: str, network: type[nn.Module], classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, size, figure = stated(experiment, "joined at stride 4 they are")
     with hollow():
-        network = SwinUPerNet(150, **arguments).eval()
+        built = network(classes, **arguments).eval()
 
     def run() -> None:
         with torch.device("meta"):
-            network(torch.empty(1, 3, side, side))
+            built(torch.empty(1, 3, *size))
 
     monkeypatch.setattr(PooledConvolution, "forward", joined)
     assert f"{flops(run) / 1e9:.1f}" == figure
@@ -53,7 +64,7 @@ def test_swin_upernets_are_of_levels_that_are_joined_at_stride_4(variant: str, m
 
 @pytest.mark.parametrize("variant", ["b0", "b2", "b5"])
 def test_segformers_are_of_the_fusion_at_stride_4(variant: str) -> None:
-    arguments, side, figure = stated(f"segformer/ade20k_{variant}", "stride 4, which takes")
+    arguments, (side, _), figure = stated(f"segformer/ade20k_{variant}", "stride 4, which takes")
     with hollow():
         fuse = SegFormer(150, **arguments).head.fuse
 
