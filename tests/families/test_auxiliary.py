@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from segfolio.data.datasets import Shapes
 from segfolio.errors import SegfolioError
-from segfolio.families.per_pixel import PerPixel, resize
+from segfolio.families.per_pixel import PerPixel
 from segfolio.layers.outputs import PixelOutput
 from segfolio.losses import ClassPresence, CrossEntropy
 from tests.families.test_per_pixel import LABELS, Half, batch, family, shapes, trainer
@@ -38,8 +39,8 @@ def test_each_auxiliary_has_its_loss_and_weight() -> None:
     torch.testing.assert_close(
         model.compute_losses(small),
         {
-            "ce": CE(resize(logits, (24, 32)), target, LABELS.ignore_index),
-            "deep": 0.4 * CE(resize(auxiliary["deep"], (24, 32)), target, LABELS.ignore_index),
+            "ce": CE(interpolate(logits, (24, 32), mode="bilinear"), target, LABELS.ignore_index),
+            "deep": 0.4 * CE(interpolate(auxiliary["deep"], (24, 32), mode="bilinear"), target, LABELS.ignore_index),
             "presence": 0.2 * ClassPresence()(auxiliary["presence"], target, LABELS.ignore_index),
         },
     )

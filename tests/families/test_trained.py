@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from segfolio.architectures.encoder_decoder.unet import UNet
 from segfolio.data.formats.images import write_image
 from segfolio.data.sample import Batch
 from segfolio.errors import SegfolioError
-from segfolio.families.per_pixel import resize
 from segfolio.families.trained import Trained
 from segfolio.figure import Figure
 from tests.conftest import REPOSITORY
@@ -76,7 +76,7 @@ class Reconstruction(Trained):
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         images = self.normalize(batch.images)
-        return {"l1": (resize(self(batch.images), images.shape[-2:]) - images).abs().mean()}
+        return {"l1": (interpolate(self(batch.images), images.shape[-2:], mode="bilinear") - images).abs().mean()}
 
 
 class Cut(Reconstruction):

@@ -37,6 +37,8 @@ class Net(nn.Module):
         ("long+short + long.0", 56),  # once
         ("long - long.2", 20),
         ("short + scale", 20),
+        ("- long", 132),
+        (" -long - stem", 20),
     ],
 )
 def test_parts_are_added_and_taken_off_by_their_paths(of, count) -> None:

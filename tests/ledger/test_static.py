@@ -76,11 +76,16 @@ def test_flops_are_within_three_percent(tmp_path, share, state):
 def test_a_part_of_the_network_is_named_in_the_figure(tmp_path):
     write(
         tmp_path,
-        [{"parameters": "2e6", "of": "trunk - trunk.fc6 - trunk.fc7"}, {"parameters": "0.09e6", "of": "score"}],
+        [
+            {"parameters": "2e6", "of": "trunk - trunk.fc6 - trunk.fc7"},
+            {"parameters": "0.09e6", "of": "score"},
+            {"parameters": "57.0e6", "of": "- score"},
+        ],
     )
     assert cells(tmp_path) == [
         ("parameters of trunk - trunk.fc6 - trunk.fc7", "2", "2.5", "within"),
         ("parameters of score", "0.09", "0.086", "within"),
+        ("parameters - score", "57", "57", "within"),
     ]
 
 

@@ -37,7 +37,8 @@ class MaskClassification(Family):
 
     A network that says `takes_tasks` is told the task (OneFormer): `forward(images, tasks [B], labels)`, where tasks
     are places in `TASKS` and labels, in training, the classes of each image's segments; `read(names)` tells it what
-    these are called. It is trained on several tasks, and a panoptic model predicts each from queries of its own.
+    these are called. It is trained on several tasks, and a panoptic model answers each of the three by a pass of its
+    own: the backbone runs three times for an image.
 
     Args:
         task: `semantic`, `instance` or `panoptic`.

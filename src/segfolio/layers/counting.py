@@ -23,12 +23,13 @@ def parameters(network: nn.Module, of: str = "") -> int:
 
     Args:
         of: the part, as paths of modules and parameters: `encoder.blocks + encoder.stem`, `decoder -
-            decoder.classifier`.
+            decoder.classifier`; `- decoder` is all but the decoder.
 
     Raises:
         SegfolioError: a path of neither.
     """
-    counted: set[nn.Parameter] = set() if of else set(network.parameters())
+    whole = not of or of.lstrip().startswith("-")
+    counted: set[nn.Parameter] = set(network.parameters()) if whole else set()
     for sign, path in re.findall(r"([+-]?)\s*([^\s+-]+)", of):
         counted = counted - _part(network, path) if sign == "-" else counted | _part(network, path)
     return sum(p.numel() for p in counted)

@@ -77,7 +77,7 @@ class Counting:
     Attributes:
         printed: as the paper prints them, by name.
         of: the paths of modules or parameters that are counted, in words: `encoder`, `encoder.blocks + encoder.stem`,
-            `decoder - decoder.classifier`; "" of the whole network.
+            `decoder - decoder.classifier`, `- decoder` of all but the decoder; "" of the whole network.
         crop: height and width of the image of which FLOPs are.
         operators: that count as FLOPs: `torch`'s counter, or `fvcore`'s.
         through: of FLOPs, the network's `output`, or the `scores` of all pixels that are made of it, or all that it
@@ -99,8 +99,9 @@ class Counting:
     note: str = ""
 
     def key(self, name: str) -> str:
-        """`static/parameters of encoder`."""
-        return f"static/{FIGURES[name][0]}" + (f" of {self.of}" if self.of else "")
+        """`static/parameters of encoder`, `static/parameters - decoder`."""
+        part = self.of.strip()
+        return f"static/{FIGURES[name][0]}" + (f" {part}" if part.startswith("-") else f" of {part}" if part else "")
 
     def figure(self, name: str) -> StaticFigure:
         _, unit, scale = FIGURES[name]

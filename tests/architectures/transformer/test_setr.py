@@ -38,6 +38,27 @@ def test_parameters_are_those_that_papers_print(num_classes: int, arguments: dic
     assert round(sum(p.numel() for p in network.parameters()) / 1e6) == millions
 
 
+@pytest.mark.parametrize(
+    ("variant", "heads", "millions"),
+    [
+        ("SETR-Naive", 4, 305.67),
+        ("SETR-PUP", 5, 318.31),
+        ("SETR-MLA", 5, 310.57),
+        ("SETR-Naive-Base", 4, 87.69),
+        ("SETR-PUP-DeiT", 5, 97.64),
+        ("SETR-MLA-DeiT", 5, 92.59),
+    ],
+)
+def test_parameters_are_the_papers_with_a_classifier_in_each_head_that_nothing_uses(
+    variant: str, heads: int, millions: float
+) -> None:
+    """Of ADE20K's classes and crops, though printed of Cityscapes: mmsegmentation's heads begin with a classifier."""
+    with hollow():
+        network = SETR(150, image_size=512, **SETR.variants[variant])
+    unused = heads * (512 * 150 + 150)
+    assert round((sum(p.numel() for p in network.parameters()) + unused) / 1e6, 2) == millions
+
+
 def over_channels(norm: nn.Module, x: Tensor) -> Tensor:
     return norm(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[-2:])
 

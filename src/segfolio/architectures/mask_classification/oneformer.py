@@ -38,10 +38,10 @@ from segfolio.weights.clip_words import as_words
 from segfolio.weights.files import load_weights, read_file
 
 TASKS = ("semantic", "instance", "panoptic")
-PADDING = ("a semantic photo", "an instance photo", "a panoptic photo")
+TASK_TEXTS = ("a semantic photo", "an instance photo", "a panoptic photo")
 LENGTH, WORDS = 77, 49408  # of a text, and of CLIP's vocabulary
 TEMPERATURE = 0.07
-TRAINED = ("model.text_mapper.", "logit_scale")  # what answers do not need
+TRAINING_ONLY = ("model.text_mapper.", "logit_scale")  # what answers do not need
 
 
 class OneFormer(nn.Module):
@@ -152,12 +152,12 @@ class OneFormer(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
         self.num_classes, self.vocabulary, self.task = num_classes, vocabulary, task
         self.num_queries = num_queries
-        self.free = num_queries - contexts  # of the texts those that are read
+        self.num_texts = num_queries - contexts  # that are read; the other vectors are learnt
         self.task_words: Tensor
         self.texts: Tensor  # of each class, then of each task
         asked = as_words([f"the task is {name}" for name in TASKS], vocabulary, LENGTH)
         self.register_buffer("task_words", asked, persistent=False)
-        self.register_buffer("texts", as_words(PADDING, vocabulary, LENGTH), persistent=False)
+        self.register_buffer("texts", as_words(TASK_TEXTS, vocabulary, LENGTH), persistent=False)
         freeze_unused(self.model.pixel_level_module.encoder)
         self.checkpointing = checkpointing
         if checkpointing:
@@ -182,7 +182,7 @@ class OneFormer(nn.Module):
             raise SegfolioError(
                 f"OneFormer has {self.num_classes} classes and is told {len(names)} names; give as many"
             )
-        said = [*(f"a photo with a {name}" for name in names), *PADDING]
+        said = [*(f"a photo with a {name}" for name in names), *TASK_TEXTS]
         self.texts = as_words(said, self.vocabulary, LENGTH).to(self.texts.device)
 
     def forward(
@@ -219,10 +219,10 @@ class OneFormer(nn.Module):
     def of_texts(self, tasks: Tensor, labels: Sequence[Tensor] | None) -> Tensor:
         """`[B, Q, D]`: of each segment's text, by class, as many as there is room for, of the task's, and learnt."""
         mapper, classes = self.model.text_mapper, len(self.texts) - len(TASKS)
-        rows = (classes + tasks)[:, None].repeat(1, self.free)
+        rows = (classes + tasks)[:, None].repeat(1, self.num_texts)
         known = labels if labels is not None and classes else [rows.new_empty(0)] * len(rows)
         for row, found in zip(rows, known, strict=True):
-            told = found.sort().values[: self.free]
+            told = found.sort().values[: self.num_texts]
             row[: len(told)] = told
         used, place = rows.unique(return_inverse=True)
         said = mapper.text_projector(mapper.text_encoder(self.texts[used]))[place]
@@ -244,7 +244,7 @@ class OneFormer(nn.Module):
             state = released_state(Released, weights)
         if any(key.startswith("model.task_encoder.") for key in state):
             state = {k.removeprefix("criterion."): v for k, v in state.items() if k != "criterion.empty_weight"}
-            load_weights(self, state, weights, new=TRAINED)
+            load_weights(self, state, weights, new=TRAINING_ONLY)
             return
 
         def load_backbone(found: dict[str, Tensor]) -> None:
