@@ -220,14 +220,18 @@ class YOLOSeg(nn.Module):
         return Detections(kept.boxes, kept.label, kept.score, masks, MAP_STRIDE, threshold=0.0, cropped=True)
 
     def kept(self, boxes: Tensor, scores: Tensor, size: Size) -> Kept:
-        """Of the cells of one image those that are detections, best first, at most `recipe.max_detections`."""
-        recipe = self.recipe
-        cell, label = (scores > recipe.score_threshold).nonzero().unbind(1)
+        """Of the cells of one image those that are detections, best first, at most `recipe.max_detections`.
+
+        Boxes that lie beyond the image, in what it is padded by, are none.
+        """
+        recipe, clipped = self.recipe, clip_boxes_to_image(boxes, size)
+        visible = (clipped[:, 2:] > clipped[:, :2]).all(1, keepdim=True)
+        cell, label = ((scores > recipe.score_threshold) & visible).nonzero().unbind(1)
         score = scores[cell, label]
         if len(score) > recipe.before_nms:
             score, order = score.topk(recipe.before_nms)
             cell, label = cell[order], label[order]
-        clipped = clip_boxes_to_image(boxes[cell], size)
+        clipped = clipped[cell]
         kept = batched_nms(clipped, score, label, recipe.nms_iou)[: recipe.max_detections]
         return Kept(cell[kept], label[kept], score[kept], clipped[kept])
 
