@@ -158,8 +158,8 @@ def test_trains_and_predicts_in_every_precision(cls: Any, dtype: torch.dtype) ->
 @every_class
 def test_detections_lie_in_the_valid_part_best_first(cls: Any) -> None:
     network = lenient(cls(3, **cls.tiny)).eval()
-    sizes = [(64, 96), (41, 50)]
-    images = torch.randn(2, 3, 64, 96)
+    sizes = [(128, 160), (41, 50), (20, 30)]
+    images = torch.randn(3, 3, 128, 160)
     with torch.no_grad():
         detections = network(images, sizes)
     for found, (height, width) in zip(detections, sizes, strict=True):
@@ -168,6 +168,7 @@ def test_detections_lie_in_the_valid_part_best_first(cls: Any) -> None:
             assert found.boxes.min() >= 0
             assert found.boxes[:, 2].max() <= width
             assert found.boxes[:, 3].max() <= height
+            assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
         else:
             assert found.boxes is None
             assert found.stride * (found.masks.shape[1] - 1) < height

@@ -195,10 +195,10 @@ def test_it_overfits_one_image() -> None:
 def test_a_query_may_be_of_several_classes_and_the_best_are_kept() -> None:
     torch.manual_seed(0)
     network = RFDETRSeg(3, **RFDETRSeg.tiny).eval()
-    logits = torch.tensor([[-9.0, 2, 1], [0, -9, -9]])
-    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.4, 0.2]])
+    logits = torch.tensor([[9.0, 9, 9], [-9, 2, 1], [0, -9, -9]])
+    boxes = torch.tensor([[1.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.4, 0.2]])  # the first lies beyond
     network.recipe = replace(network.recipe, max_detections=3)
-    found = network.found(logits, boxes, torch.randn(2, 4), torch.randn(4, 5, 5), (40, 20))
+    found = network.found(logits, boxes, torch.randn(3, 4), torch.randn(4, 5, 5), (40, 20))
     assert found.labels.tolist() == [1, 2, 0]
     assert found.boxes is not None
     assert found.masks is not None

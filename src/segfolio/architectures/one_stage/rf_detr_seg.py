@@ -13,7 +13,8 @@ Deviates:
 - Windows of images that are not square are parts of them; in transformers rows and columns change places there.
 - Images of other sizes are padded on the right and below to whole windows; what is padding, no box starts from and no
   query looks at, and boxes are told in parts of the image without it. Where it ends within a patch, this is counted
-  in pixels, in transformers in whole patches.
+  in pixels, in transformers in whole patches. The ViT sees it, as in transformers: windows are parts of the padded
+  image, so that what is found in a small one depends on the batch.
 - Deformable attention is sampled by `grid_sample`, whose gradient is not deterministic on CUDA.
 - Costs of masks are compared at as many points as losses' maps give; transformers counts them by the boxes' table.
 - Initial values are the authors', not transformers', in decoder, queries and classes. The paper's networks were trained
@@ -250,15 +251,15 @@ class RFDETRSeg(nn.Module):
         return torch.cat([readers, bias], 2), torch.cat([pixels, torch.ones_like(pixels[:, :1])], 1)
 
     def found(self, logits: Tensor, boxes: Tensor, readers: Tensor, pixels: Tensor, size: Size) -> Detections:
-        """In one image, best first; a query may be of several classes."""
-        scores = logits.sigmoid().flatten()
+        """In one image, best first; a query may be of several classes, one whose box lies beyond the image is of none."""
+        clipped = clip_boxes_to_image(corners(boxes) * torch.tensor(size[::-1] * 2, device=boxes.device), size)
+        (seen,) = (clipped[:, 2:] > clipped[:, :2]).all(1).nonzero(as_tuple=True)
+        scores = logits[seen].sigmoid().flatten()
         scores, chosen = scores.topk(min(self.recipe.max_detections, len(scores)))
         chosen = chosen[scores > self.recipe.score_threshold]
-        query, label = chosen // self.num_classes, chosen % self.num_classes
-        scale = torch.tensor([size[1], size[0]] * 2, device=boxes.device)
-        clipped = clip_boxes_to_image(corners(boxes[query]) * scale, size)
+        query, label = seen[chosen // self.num_classes], chosen % self.num_classes
         masks = (readers[query] @ pixels.flatten(1)).unflatten(1, pixels.shape[1:])
-        return Detections(clipped, label, scores[: len(chosen)], masks, STRIDE, threshold=0.0)
+        return Detections(clipped[query], label, scores[: len(chosen)], masks, STRIDE, threshold=0.0)
 
     def load(self, weights: str, backbone: str) -> None:
         """Load weights of all, or of the ViT alone.
