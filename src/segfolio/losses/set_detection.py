@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import generalized_box_iou_loss
 
 from segfolio.losses.mask_matching import (
     FOCAL_ALPHA,
@@ -25,6 +25,7 @@ from segfolio.losses.mask_matching import (
     at_points,
     box_costs,
     corners,
+    iou,
     mask_costs,
     random_points,
 )
@@ -141,7 +142,7 @@ def _focal_costs(logits: Tensor, labels: Tensor) -> Tensor:
 def _class_loss(logits: Tensor, at: tuple[Tensor, Tensor], labels: Tensor, boxes: Tensor, truth: Tensor) -> Tensor:
     """The sum over all queries: a matched one is to score between what it scores and how its box overlaps."""
     probability, place = logits.sigmoid(), (*at, labels)
-    overlap = box_iou(corners(boxes.detach()), corners(truth)).diagonal()
+    overlap = iou(corners(boxes.detach()), corners(truth))
     wanted = (probability[place].detach() ** FOCAL_ALPHA * overlap ** (1 - FOCAL_ALPHA)).clamp(min=_LEAST)
     present = torch.zeros_like(logits).index_put(place, wanted)
     absent = (probability**FOCAL_GAMMA).index_put(place, 1 - wanted)

@@ -251,7 +251,7 @@ class RFDETRSeg(nn.Module):
         return torch.cat([readers, bias], 2), torch.cat([pixels, torch.ones_like(pixels[:, :1])], 1)
 
     def found(self, logits: Tensor, boxes: Tensor, readers: Tensor, pixels: Tensor, size: Size) -> Detections:
-        """In one image, best first; a query may be of several classes, one whose box lies beyond the image is of none."""
+        """In one image, best first; a query may be of several classes, and of none if its box lies beyond the image."""
         clipped = clip_boxes_to_image(corners(boxes) * torch.tensor(size[::-1] * 2, device=boxes.device), size)
         (seen,) = (clipped[:, 2:] > clipped[:, :2]).all(1).nonzero(as_tuple=True)
         scores = logits[seen].sigmoid().flatten()
