@@ -47,7 +47,7 @@ from segfolio.layers.prompt_decoder import MLP
 from segfolio.layers.vit import load_vit
 from segfolio.layers.windowed_vit import windowed_maps, windowed_vit
 from segfolio.losses.mask_matching import MaskTarget, corners
-from segfolio.losses.over_processes import over_processes
+from segfolio.losses.over_processes import share_of_each
 from segfolio.losses.set_detection import SetLayer, SetWeights, set_losses
 from segfolio.precision import full_float32
 from segfolio.weights.backbones import released_state
@@ -185,9 +185,8 @@ class RFDETRSeg(nn.Module):
                 assert targets is not None
                 objects = Objects.of(targets, self.num_classes)
                 truth = in_parts(objects, sizes)
-                sums, processes = over_processes([len(objects.labels) * groups], images.device)
                 layers = [SetLayer(*(part.float() for part in layer)) for layer in layers]
-                number = (sums / processes).clamp(min=1)[0]
+                (number,) = share_of_each([len(objects.labels) * groups], images.device)
                 return set_losses(layers, truth, groups, STRIDE, self.recipe, number)
             last = (part.float() for part in layers[-1])
             return [self.found(*each) for each in zip(*last, sizes, strict=True)]

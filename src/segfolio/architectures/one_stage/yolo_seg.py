@@ -32,7 +32,7 @@ from segfolio.layers.cells import Grid, ciou, task_aligned, two_bins
 from segfolio.layers.csp import C2PSA, SPPF, Bottleneck, C2f, C3k, ConvBN
 from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
 from segfolio.layers.mask_maps import MAP_STRIDE, bce_in_boxes, drawn, mask_losses
-from segfolio.losses.over_processes import over_processes
+from segfolio.losses.over_processes import share_of_each
 from segfolio.precision import full_float32
 
 STRIDES, FACTORS = (8, 16, 32), 32
@@ -197,8 +197,7 @@ class YOLOSeg(nn.Module):
         where, of, score = (assigned.image, assigned.cell), assigned.of, assigned.score
         truth = torch.zeros_like(logits)
         truth[(*where, labels[of])] = score
-        sums, processes = over_processes([float(score.sum()), len(of)], score.device)
-        whole, masks = (sums / processes).clamp(min=1)
+        whole, masks = share_of_each([float(score.sum()), len(of)], score.device)
         low, high = wanted[of].split(2, 1)
         centres, strides = grid.centres[assigned.cell], grid.strides[assigned.cell]
         sides = torch.cat([centres - low, high - centres], 1) / strides
