@@ -284,7 +284,7 @@ class RFDETRSeg(nn.Module):
             kernel = resample_patch_embed(state["patch_embed.proj.weight"], [self.patch, self.patch])
             load_vit(self.vit, {**state, "patch_embed.proj.weight": kernel}, weights)
             return
-        state = of_queries(own_names(state), self.num_queries, self.groups)
+        state = of_queries(own_names(state, weights), self.num_queries, self.groups)
         state, self.weights_of = of_classes(state, self.num_classes)
         new = () if "class_embed.bias" in state else tuple(key for key in self.state_dict() if OF_CLASSES.match(key))
         if new:
