@@ -189,10 +189,10 @@ def _compare(readers: Tensor, pixels: Tensor, points: Tensor, truth: Tensor) -> 
 @torch.no_grad()
 def _uncertain_points(readers: Tensor, pixels: Tensor, points: int) -> Tensor:
     """`[M, P, 2]`, three quarters of them where the mask is least certain, of three times as many drawn."""
-    drawn, certain = random_points(len(readers), _OVERSAMPLE * points, pixels.device), int(_UNCERTAIN * points)
+    drawn, uncertain = random_points(len(readers), _OVERSAMPLE * points, pixels.device), int(_UNCERTAIN * points)
     certainty = at_points(_masks(readers, pixels)[:, None], drawn)[:, 0].abs()
-    chosen = certainty.topk(certain, largest=False, sorted=False).indices
-    others = random_points(len(readers), points - certain, pixels.device)
+    chosen = certainty.topk(uncertain, largest=False, sorted=False).indices
+    others = random_points(len(readers), points - uncertain, pixels.device)
     return torch.cat([drawn.gather(1, chosen[..., None].expand(-1, -1, 2)), others], 1)
 
 

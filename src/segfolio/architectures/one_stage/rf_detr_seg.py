@@ -16,7 +16,7 @@ Deviates:
   in pixels, in transformers in whole patches. The ViT sees it, as in transformers: windows are parts of the padded
   image, so that what is found in a small one depends on the batch.
 - Deformable attention is sampled by `grid_sample`, whose gradient is not deterministic on CUDA.
-- Costs of masks are compared at as many points as losses' maps give; transformers counts them by the boxes' table.
+- Matching compares masks at a sixteenth of the map's cells; transformers takes the number of boxes for that of cells.
 - Initial values are the authors', not transformers', in decoder, queries and classes. The paper's networks were trained
   on Objects365 first, from which only the release's weights are.
 - The released weights have a row for each id of COCO up to 90; a network of 80 classes takes those that exist. Of

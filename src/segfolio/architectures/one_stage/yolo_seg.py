@@ -10,8 +10,8 @@ stride 4 are summed to a mask that ends at the box. Cells are assigned to object
 
 Deviates:
 - No weights of the published networks are read: their licence is the AGPL.
-- Overlaps in the assignment are plain ones, as in that paper, not complete IoU: those are never below 0.
-- An object in which no cell's centre lies is answered for by the nearest one; else it would never be learned.
+- Overlap in the assignment is IoU, as in that paper; complete IoU can be negative.
+- An object in which no cell's centre lies is answered for by the nearest one, so that small objects are learned.
 - Masks are learned from the shares of objects in cells of stride 4, not from their nearest pixels; each in its own
   right where they overlap. A mask counts once for each cell that answers for it, with `mask_weight`.
 - Class logits begin at a probability of 0.01 (RetinaNet, arXiv 1708.02002).
