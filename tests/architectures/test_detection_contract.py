@@ -94,14 +94,19 @@ def test_every_parameter_gets_a_gradient_with_and_without_objects(cls: Any) -> N
 
 
 @every_one_stage
-def test_losses_are_the_same_on_two_processes(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "objects",
+    [[[(5, 8, 40, 60, 0), (50, 10, 90, 30, 1)], [(20, 20, 80, 65, 1)]], [[(33, 22, 37, 26, 1)], []]],
+    ids=["both", "one small"],
+)
+def test_losses_are_the_same_on_two_processes(cls: Any, objects: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they divide by is of all processes: the mean over two of an image each is the loss of both images."""
     network, size = cls(2, **cls.tiny).train(), (70, 97)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()  # its statistics are of a process
     images = torch.randn(2, 3, *size)
-    targets = [target(size, (5, 8, 40, 60, 0), (50, 10, 90, 30, 1)), target(size, (20, 20, 80, 65, 1))]
+    targets = [target(size, *each) for each in objects]
     told: list[Tensor] = []
     drawn = 2 * torch.rand(1, 2000, 2) - 1  # points at which masks are compared, of each process the same
     monkeypatch.setattr(
@@ -113,13 +118,14 @@ def test_losses_are_the_same_on_two_processes(cls: Any, monkeypatch: pytest.Monk
         told.append(torch.tensor(values))
         return told[-1], 1
 
-    monkeypatch.setattr(f"{cls.__module__}.over_processes", alone)
+    module = cls.__module__ if cls is SOLOv2 else "segfolio.losses.over_processes"
+    monkeypatch.setattr(f"{module}.over_processes", alone)
     whole = network(images, [size] * 2, targets)
     halves = [(images[[place]], [size], [targets[place]]) for place in (0, 1)]
     for half in halves:
         network(*half)
     torch.testing.assert_close(told[0], told[1] + told[2])
-    monkeypatch.setattr(f"{cls.__module__}.over_processes", lambda values, device: (told[0], 2))
+    monkeypatch.setattr(f"{module}.over_processes", lambda values, device: (told[0], 2))
     first, second = (network(*half) for half in halves)
     for name, loss in whole.items():
         torch.testing.assert_close((first[name] + second[name]) / 2, loss, rtol=1e-4, atol=1e-5)
@@ -158,8 +164,8 @@ def test_trains_and_predicts_in_every_precision(cls: Any, dtype: torch.dtype) ->
 @every_class
 def test_detections_lie_in_the_valid_part_best_first(cls: Any) -> None:
     network = lenient(cls(3, **cls.tiny)).eval()
-    sizes = [(64, 96), (41, 50)]
-    images = torch.randn(2, 3, 64, 96)
+    sizes = [(128, 160), (41, 50), (20, 30)]
+    images = torch.randn(3, 3, 128, 160)
     with torch.no_grad():
         detections = network(images, sizes)
     for found, (height, width) in zip(detections, sizes, strict=True):
@@ -168,6 +174,7 @@ def test_detections_lie_in_the_valid_part_best_first(cls: Any) -> None:
             assert found.boxes.min() >= 0
             assert found.boxes[:, 2].max() <= width
             assert found.boxes[:, 3].max() <= height
+            assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
         else:
             assert found.boxes is None
             assert found.stride * (found.masks.shape[1] - 1) < height

@@ -422,7 +422,7 @@ CALLBACK = "--trainer.callbacks"
     [
         (("LearningRateFinder",), "LearningRateFinder would train at another learning rate than the config says"),
         (("BatchSizeFinder",), "raise --trainer.accumulate_grad_batches"),
-        (("StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.001"), "EMAWeightAveraging, which counts steps"),
+        (("StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.001"), "ema.EMA, which counts steps"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -132,3 +132,14 @@ def test_masks_of_run_lengths_are_where_the_labels_are() -> None:
     rles = in_every_form(IDS)["rles"]
     rles.labels = rles.labels.to("meta")
     assert rles.masks.device == torch.device("meta")
+
+
+def test_an_id_map_of_eight_bits_is_renumbered_to_one() -> None:
+    """As one of 32 bits is, also where segments overlap in several maps."""
+    maps = np.stack([IDS, np.where(IDS == 2, 3, 0)]).astype(np.int32)
+    labels, crowd = torch.tensor([2, 0, 2, 1]), torch.zeros(4, dtype=torch.bool)
+    wide, narrow = (Segments(Mask(torch.from_numpy(maps.astype(kind))), labels, crowd) for kind in (np.int32, np.uint8))
+    for keep in (torch.tensor([True, False, True, True]), torch.tensor([3, 0])):
+        assert narrow[keep].form.dtype == torch.uint8
+        assert torch.equal(narrow[keep].masks, wide[keep].masks)
+        assert torch.equal(narrow[keep].masks, narrow.masks[keep])

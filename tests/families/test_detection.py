@@ -235,6 +235,20 @@ def test_losses_have_names_and_fall_and_both_aps_are_logged():
     assert {"val/AP", "val/AP50", "val/AP_small", "val/AP_box", "val/AR_100"} <= last.keys()
 
 
+def test_more_objects_than_queries_are_told_before_training(recwarn):
+    data = shapes()
+    most = max(len(sample.target.segments) for sample in data.split("train"))
+
+    class Counted(OneStage):
+        num_queries = most
+
+    trainer(max_steps=1).fit(family(data.labels, Counted), data)
+    assert not [each for each in recwarn if "queries" in str(each.message)]
+    Counted.num_queries = 1
+    with pytest.warns(UserWarning, match=r"with more segments than the 1 queries of an image .*train "):
+        trainer(max_steps=1).fit(family(data.labels, Counted), data)
+
+
 def test_a_network_without_masks_is_measured_by_boxes():
     model = family(Shapes.labels, tiny(FasterRCNN), kinds=("bbox",))
     loops = trainer(max_steps=1)

@@ -49,5 +49,5 @@ def check_callbacks(callbacks: Iterable[Callback], trainer: Any) -> None:
         if isinstance(callback, StochasticWeightAveraging) and trainer.max_epochs in (None, -1):
             raise SegfolioError(
                 f"{name} counts epochs, but this training ends after trainer.max_steps and would not be averaged; give "
-                "trainer.max_epochs, or take lightning.pytorch.callbacks.EMAWeightAveraging, which counts steps"
+                "trainer.max_epochs, or take segfolio.callbacks.ema.EMA, which counts steps"
             )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -60,12 +61,7 @@ class Segments:
         if isinstance(self.form, list):
             chosen = [self.form[i] for i in places]
         elif is_id_map(self.form) and len(places.unique()) == len(places):
-            table = torch.zeros(len(self) + 1, dtype=torch.int32)
-            table[1 + places] = torch.arange(1, len(places) + 1, dtype=torch.int32)
-            ids = self.form.as_subclass(Tensor).int()
-            chosen = Mask(
-                table.to(ids.device).index_select(0, ids.reshape(-1)).view(ids.shape)
-            )  # faster than table[ids]
+            chosen = Mask(_renumbered(self.form.as_subclass(Tensor), 1 + places, len(self)))
         else:
             chosen = Mask(self.masks[keep])
         extra = {name: None if (x := getattr(self, name)) is None else x[keep] for name in _OF_EACH}
@@ -119,6 +115,20 @@ class Segments:
 def is_id_map(form: Form) -> TypeGuard[Tensor]:
     """Whether segments are numbers in one or more maps."""
     return isinstance(form, Tensor) and form.dtype != torch.bool
+
+
+def _renumbered(ids: Tensor, kept: Tensor, count: int) -> Tensor:
+    """Id maps in which the numbers `kept` `[M]`, of 1 to `count`, are 1 to M, and the others 0; of 8 bits where they
+    were, on the CPU, else int32."""
+    table = torch.zeros(count + 1, dtype=torch.int32)
+    table[kept] = torch.arange(1, len(kept) + 1, dtype=torch.int32)
+    if ids.dtype == torch.uint8 and count <= 0xFF and ids.device.type == "cpu" and ids.numel():
+        values = np.zeros(256, np.uint8)
+        values[: count + 1] = table.numpy()
+        flat = ids.contiguous().numpy().reshape(-1, ids.shape[-1])  # as a matrix: OpenCV has channels
+        return torch.from_numpy(cv2.LUT(flat, values).reshape(ids.shape))
+    # faster than table[ids]
+    return table.to(ids.device).index_select(0, ids.int().reshape(-1)).view(ids.shape)
 
 
 def _id_maps(masks: npt.NDArray[np.bool_]) -> Tensor:

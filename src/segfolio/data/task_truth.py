@@ -114,16 +114,14 @@ def check_task(dataset: Split, name: str, task: Task, queries: int | None = None
         SegfolioError: an image without what the task needs, a segment of a class that there is not; for the panoptic
             task, no stuff in any image.
     """
-    chosen = range(0, len(dataset), max(1, len(dataset) // _LOOKED_AT))[:_LOOKED_AT]
+    chosen = _looked_at(dataset)
     is_thing, has_stuff = torch.tensor(dataset.labels.is_thing), False
     lost: list[Problem] = []
     for index in chosen:
         sample = dataset[index]
         target, where = _served(sample, dataset.labels, name, task), f"{name} {sample.image_id}"
-        if queries is not None and (found := task_truth(target, dataset.labels, task).segments) is not None:
-            what = f"with more segments than the {queries} queries of an image (raise the number of queries)"
-            if (number := len(found.labels)) > queries:
-                lost.append(Problem("image", what, f"{where} ({number})", fatal=refuse))
+        if queries is not None:
+            lost += _more_than(queries, task_truth(target, dataset.labels, task), where, refuse)
         if task == "semantic" or target.segments is None:
             continue
         no_things = target.segments.labels[~is_thing[target.segments.labels]].unique().tolist()
@@ -141,6 +139,32 @@ def check_task(dataset: Split, name: str, task: Task, queries: int | None = None
             f"model.task is panoptic, but the images of {name} have neither stuff among their segments nor a semantic "
             "map, so that no pixel outside the objects would count; choose the task instance"
         )
+
+
+def check_queries(dataset: Split, name: str, queries: int) -> None:
+    """Before training: warns of images with more objects than queries, as far as a few images of the split show.
+
+    Args:
+        name: of the split.
+        queries: of the network, each of which finds one object at most.
+    """
+    chosen, lost = _looked_at(dataset), list[Problem]()
+    for index in chosen:
+        sample = dataset[index]
+        if sample.target is not None and sample.target.segments is not None:
+            objects = task_truth(sample.target, dataset.labels, "instance")
+            lost += _more_than(queries, objects, f"{name} {sample.image_id}", refuse=False)
+    raise_problems(lost, of=f"{len(chosen)} of {len(dataset)} images looked at")
+
+
+def _looked_at(dataset: Split) -> range:
+    return range(0, len(dataset), max(1, len(dataset) // _LOOKED_AT))[:_LOOKED_AT]
+
+
+def _more_than(queries: int, found: Target, where: str, refuse: bool) -> list[Problem]:
+    number = 0 if found.segments is None else len(found.segments)
+    what = f"with more segments than the {queries} queries of an image (raise the number of queries)"
+    return [Problem("image", what, f"{where} ({number})", fatal=refuse)] if number > queries else []
 
 
 def _served(sample: Sample, labels: LabelSpace, split: str, task: Task) -> Target:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segfolio.data.detection_truth import DetectionTruth
 from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction, Size, Target
+from segfolio.data.task_truth import check_queries
 from segfolio.errors import SegfolioError
 from segfolio.families.base import Family
 from segfolio.inference.paste_masks import instances
@@ -25,6 +26,8 @@ class Detection(Family):
 
     The network's classes are the things of the label space, in its order. Images may be padded
     (`data.pad_batches`); padding is 0 after normalisation.
+
+    A network that says its `num_queries` finds no more objects than these; images of more are told before training.
 
     Args:
         kinds: what is measured, see `InstanceMetric`; `[bbox]` of networks without masks. The best checkpoint is
@@ -72,6 +75,13 @@ class Detection(Family):
         is_thing = torch.tensor(labels.is_thing)
         self.register_buffer("things", is_thing.nonzero()[:, 0], persistent=False)
         self.register_buffer("places", torch.where(is_thing, is_thing.cumsum(0) - 1, -1), persistent=False)
+
+    def setup(self, stage: str) -> None:
+        """Before the first step: tells training images of more objects than queries."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        queries: int | None = getattr(self.network, "num_queries", None)
+        if stage == "fit" and data is not None and queries is not None:
+            check_queries(data.split(data.train_split), data.train_split, queries)
 
     @staticmethod
     def class_rows(labels: LabelSpace) -> tuple[str | None, ...]:

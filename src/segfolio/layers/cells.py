@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
+from segfolio.losses.mask_matching import iou
+
 
 class Grid(NamedTuple):
     """A cells, of the finest stride first, row by row.
@@ -129,13 +131,6 @@ def best_of_each(group: Tensor, value: Tensor, count: int) -> Tensor:
     _, sizes = group[order].unique_consecutive(return_counts=True)
     rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     return order[rank < count]
-
-
-def iou(found: Tensor, wanted: Tensor) -> Tensor:
-    """Of pairs of boxes `[..., 4]`, `[...]`."""
-    (low, high), (start, end) = (each.split(2, -1) for each in (found, wanted))
-    shared = (high.minimum(end) - low.maximum(start)).clamp(min=0).prod(-1)
-    return shared / ((high - low).prod(-1) + (end - start).prod(-1) - shared)
 
 
 def ciou(found: Tensor, wanted: Tensor) -> Tensor:

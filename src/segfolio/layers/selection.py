@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segfolio.layers.prompting import NOT_OBJECT, OBJECT
+from segfolio.losses.mask_matching import iou
 
 
 def by_points(inside: Tensor, kinds: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def by_box(boxes: Tensor, found: Tensor, inside: Tensor, kinds: Tensor, there: T
     """
     pointed = by_points(inside, kinds) & there
     left = there & ~_with_point(inside, kinds, NOT_OBJECT)
-    return greatest(_overlap(boxes[:, None], found), torch.where(pointed.any(1, keepdim=True), pointed, left))
+    return greatest(iou(boxes[:, None], found), torch.where(pointed.any(1, keepdim=True), pointed, left))
 
 
 def greatest(value: Tensor, among: Tensor) -> Tensor:
@@ -67,10 +68,3 @@ def candidates(chosen: Tensor, score: Tensor, count: int) -> Tensor:
 
 def _with_point(inside: Tensor, kinds: Tensor, kind: int) -> Tensor:
     return (inside & (kinds == kind)[..., None]).any(1)
-
-
-def _overlap(boxes: Tensor, found: Tensor) -> Tensor:
-    """IoU of boxes `[..., 4]`."""
-    (low, high), (start, end) = (each.split(2, -1) for each in (boxes, found))
-    shared = (torch.minimum(high, end) - torch.maximum(low, start)).clamp(min=0).prod(-1)
-    return shared / ((high - low).prod(-1) + (end - start).prod(-1) - shared)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from segfolio.layers.cells import iou
+from segfolio.losses.mask_matching import iou
 
 _NUMBERS = 4_000_000  # overlaps of boxes, or pixels of masks as floats, that are held at a time
 Decay = Literal["gaussian", "linear"]

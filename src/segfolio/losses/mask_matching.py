@@ -129,6 +129,13 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat([centre - sides / 2, centre + sides / 2], -1)
 
 
+def iou(found: Tensor, wanted: Tensor) -> Tensor:
+    """Of pairs of boxes `[..., 4]`, left, top, right and bottom, `[...]`."""
+    (low, high), (start, end) = (each.split(2, -1) for each in (found, wanted))
+    shared = (high.minimum(end) - low.maximum(start)).clamp(min=0).prod(-1)
+    return shared / ((high - low).prod(-1) + (end - start).prod(-1) - shared)
+
+
 def boxes_around(masks: Tensor) -> Tensor:
     """The smallest boxes `[N, 4]` around masks `[N, H, W]`: centre and sides in parts of W and H; 0 of empty masks."""
     spans = []

@@ -17,6 +17,13 @@ def over_processes(values: Sequence[float], device: torch.device) -> tuple[Tenso
     return sums, dist.get_world_size()
 
 
+def share_of_each(values: Sequence[float], device: torch.device) -> Tensor:
+    """What a sum over this process' part is divided by, so that the mean over processes is that of the whole batch: of
+    each value the sum over all processes, at least 1, by how many they are."""
+    sums, processes = over_processes(values, device)
+    return sums.clamp(min=1) / processes
+
+
 def of_all_processes(x: Tensor) -> tuple[Tensor, int]:
     """What all processes have, one after the other, with gradients, and the place of this one's first; all have as
     many."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import generalized_box_iou_loss
 
 from segfolio.losses.mask_matching import (
     FOCAL_ALPHA,
@@ -25,6 +25,7 @@ from segfolio.losses.mask_matching import (
     at_points,
     box_costs,
     corners,
+    iou,
     mask_costs,
     random_points,
 )
@@ -141,7 +142,7 @@ def _focal_costs(logits: Tensor, labels: Tensor) -> Tensor:
 def _class_loss(logits: Tensor, at: tuple[Tensor, Tensor], labels: Tensor, boxes: Tensor, truth: Tensor) -> Tensor:
     """The sum over all queries: a matched one is to score between what it scores and how its box overlaps."""
     probability, place = logits.sigmoid(), (*at, labels)
-    overlap = box_iou(corners(boxes.detach()), corners(truth)).diagonal()
+    overlap = iou(corners(boxes.detach()), corners(truth))
     wanted = (probability[place].detach() ** FOCAL_ALPHA * overlap ** (1 - FOCAL_ALPHA)).clamp(min=_LEAST)
     present = torch.zeros_like(logits).index_put(place, wanted)
     absent = (probability**FOCAL_GAMMA).index_put(place, 1 - wanted)
@@ -188,10 +189,10 @@ def _compare(readers: Tensor, pixels: Tensor, points: Tensor, truth: Tensor) -> 
 @torch.no_grad()
 def _uncertain_points(readers: Tensor, pixels: Tensor, points: int) -> Tensor:
     """`[M, P, 2]`, three quarters of them where the mask is least certain, of three times as many drawn."""
-    drawn, certain = random_points(len(readers), _OVERSAMPLE * points, pixels.device), int(_UNCERTAIN * points)
+    drawn, uncertain = random_points(len(readers), _OVERSAMPLE * points, pixels.device), int(_UNCERTAIN * points)
     certainty = at_points(_masks(readers, pixels)[:, None], drawn)[:, 0].abs()
-    chosen = certainty.topk(certain, largest=False, sorted=False).indices
-    others = random_points(len(readers), points - certain, pixels.device)
+    chosen = certainty.topk(uncertain, largest=False, sorted=False).indices
+    others = random_points(len(readers), points - uncertain, pixels.device)
     return torch.cat([drawn.gather(1, chosen[..., None].expand(-1, -1, 2)), others], 1)
 
 

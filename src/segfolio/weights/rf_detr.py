@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 
+from segfolio.errors import SegfolioError
+
 COCO: tuple[str, ...] = tuple(get_model_weights("fasterrcnn_resnet50_fpn")["COCO_V1"].meta["categories"])
 OF_CLASSES = re.compile(r"(class_embed|enc_out_class_embed\.\d+)\.")
 OF_QUERIES = ("query_feat.weight", "reference_point_embed.weight")
@@ -24,16 +26,28 @@ NAMES = (  # of transformers, to ours
 )
 
 
-def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of transformers' under the names here, query, key and value as one; one of ours as it is."""
+def own_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A state dict of transformers' under the names here, query, key and value as one; one of ours as it is.
+
+    Args:
+        source: where the weights come from, for the error.
+
+    Raises:
+        SegfolioError: a query without its key or value.
+    """
     renamed = {}
     for theirs, value in state.items():
         key = theirs
         for pattern, name in NAMES:
             key = re.sub(pattern, name, key)
         if ".attention.q_proj." in key:
-            parts = [state[theirs.replace("q_proj", f"{part}_proj")] for part in "qkv"]
-            renamed[key.replace("attention.q_proj", "attn.qkv")] = torch.cat(parts)
+            parts = [theirs.replace("q_proj", f"{part}_proj") for part in "qkv"]
+            if missing := [part for part in parts if part not in state]:
+                raise SegfolioError(
+                    f"{source}: {' and '.join(missing)} is missing beside {theirs}; it needs a whole state dict of "
+                    "transformers' RfDetrForInstanceSegmentation"
+                )
+            renamed[key.replace("attention.q_proj", "attn.qkv")] = torch.cat([state[part] for part in parts])
         elif ".attention." not in key and key != "vit.mask_token":  # of DINOv2's training
             renamed[key] = value
     return renamed

@@ -1,5 +1,6 @@
 """RF-DETR-Seg beside transformers': equal outputs and losses under the same weights; and that it learns."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,10 +196,10 @@ def test_it_overfits_one_image() -> None:
 def test_a_query_may_be_of_several_classes_and_the_best_are_kept() -> None:
     torch.manual_seed(0)
     network = RFDETRSeg(3, **RFDETRSeg.tiny).eval()
-    logits = torch.tensor([[-9.0, 2, 1], [0, -9, -9]])
-    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.4, 0.2]])
+    logits = torch.tensor([[9.0, 9, 9], [-9, 2, 1], [0, -9, -9]])
+    boxes = torch.tensor([[1.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.4, 0.2]])  # the first lies beyond
     network.recipe = replace(network.recipe, max_detections=3)
-    found = network.found(logits, boxes, torch.randn(2, 4), torch.randn(4, 5, 5), (40, 20))
+    found = network.found(logits, boxes, torch.randn(3, 4), torch.randn(4, 5, 5), (40, 20))
     assert found.labels.tolist() == [1, 2, 0]
     assert found.boxes is not None
     assert found.masks is not None
@@ -248,6 +249,15 @@ def test_the_released_classes_are_those_that_exist(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="is not of the 2 classes here"):
         other = RFDETRSeg(2, **RFDETRSeg.tiny, weights=str(tmp_path / "model.safetensors"))
     assert torch.equal(other.query_feat.weight, reference.model.model.query_feat.weight)
+
+
+def test_a_state_dict_without_a_key_is_named(tmp_path: Path) -> None:
+    state = theirs().state_dict()
+    (name, *_) = [name for name in state if name.endswith("attention.k_proj.weight")]
+    del state[name]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(SegfolioError, match=rf"model.safetensors: {re.escape(name)} is missing beside .*q_proj"):
+        RFDETRSeg(3, **RFDETRSeg.tiny, weights=str(tmp_path / "model.safetensors"))
 
 
 def test_a_released_model_is_read_from_its_folder(both: Any, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """YOLOv8-seg and YOLO11-seg: their published sizes, and that they learn."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,26 @@ def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:
     masks[0, 1:3, 1:3] = masks[1] = True
     losses = step(network, torch.randn(1, 3, *size), [DetectionTarget(boxes, torch.tensor([0, 0]), masks)])
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+def test_what_lies_in_the_padding_takes_no_place_of_a_detection() -> None:
+    """An image of 64 x 64 in a batch of 640 x 640: however sure cells beyond it are, the result is that of its own."""
+    network = YOLOSeg(2, **YOLOSeg.tiny)
+    network.recipe = replace(network.recipe, before_nms=40, max_detections=20)
+    maps = [torch.zeros(1, 1, 640 // stride, 640 // stride) for stride in (8, 16, 32)]
+    cells = Grid.of(maps, (8, 16, 32))
+    boxes = cells.boxes(1.4 * torch.rand(1, len(cells.centres), 4))[0]
+    inside = (cells.centres < 64).all(1)
+    scores = torch.rand(len(boxes), 2)
+    scores[~inside] += 1
+    beyond = (boxes[:, :2] >= 64).any(1)
+    scores[~inside & ~beyond] = 0  # reach into the image from outside
+    alone, beside = (network.kept(boxes[some], scores[some], (64, 64)) for some in (inside, slice(None)))
+    assert len(alone.score) == 20
+    assert torch.equal(alone.score, beside.score)
+    assert torch.equal(alone.label, beside.label)
+    assert torch.equal(alone.boxes, beside.boxes)
+    assert (beside.boxes[:, 2:] > beside.boxes[:, :2]).all()
 
 
 def test_boxes_and_masks_are_computed_in_float32_under_mixed_precision() -> None:

@@ -131,6 +131,21 @@ def test_without_a_mixing_the_first_sample_is_as_it_was() -> None:
         assert mixing(given, np.random.default_rng(0)) is given[0]
 
 
+@pytest.mark.parametrize("unknown", [1, 3])
+def test_a_mosaic_of_images_of_which_some_have_a_truth_is_refused(unknown: int) -> None:
+    given = samples()
+    for number in range(unknown):
+        given[number] = replace(given[number], target=None)
+    with pytest.raises(SegfolioError, match=f"^Mosaic: of {unknown} the truth is annotated, of 0 not"):
+        Mosaic((64, 80))(given, np.random.default_rng(0))
+    for number in range(unknown):
+        known = samples()[number]
+        given[number] = replace(known, target=replace(known.target, segments=None))
+    with pytest.raises(SegfolioError, match=f"^Mosaic: of {unknown} the objects are annotated, of 0 not"):
+        Mosaic((64, 80))(given, np.random.default_rng(0))
+    assert Mosaic((64, 80))([replace(each, target=None) for each in given], np.random.default_rng(0)).target is None
+
+
 def test_more_objects_than_eight_bits_count() -> None:
     """300 runs of one pixel in each image."""
     given = []

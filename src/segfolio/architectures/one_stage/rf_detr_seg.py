@@ -13,9 +13,10 @@ Deviates:
 - Windows of images that are not square are parts of them; in transformers rows and columns change places there.
 - Images of other sizes are padded on the right and below to whole windows; what is padding, no box starts from and no
   query looks at, and boxes are told in parts of the image without it. Where it ends within a patch, this is counted
-  in pixels, in transformers in whole patches.
+  in pixels, in transformers in whole patches. The ViT sees it, as in transformers: windows are parts of the padded
+  image, so that what is found in a small one depends on the batch.
 - Deformable attention is sampled by `grid_sample`, whose gradient is not deterministic on CUDA.
-- Costs of masks are compared at as many points as losses' maps give; transformers counts them by the boxes' table.
+- Matching compares masks at a sixteenth of the map's cells; transformers takes the number of boxes for that of cells.
 - Initial values are the authors', not transformers', in decoder, queries and classes. The paper's networks were trained
   on Objects365 first, from which only the release's weights are.
 - The released weights have a row for each id of COCO up to 90; a network of 80 classes takes those that exist. Of
@@ -46,7 +47,7 @@ from segfolio.layers.prompt_decoder import MLP
 from segfolio.layers.vit import load_vit
 from segfolio.layers.windowed_vit import windowed_maps, windowed_vit
 from segfolio.losses.mask_matching import MaskTarget, corners
-from segfolio.losses.over_processes import over_processes
+from segfolio.losses.over_processes import share_of_each
 from segfolio.losses.set_detection import SetLayer, SetWeights, set_losses
 from segfolio.precision import full_float32
 from segfolio.weights.backbones import released_state
@@ -184,9 +185,8 @@ class RFDETRSeg(nn.Module):
                 assert targets is not None
                 objects = Objects.of(targets, self.num_classes)
                 truth = in_parts(objects, sizes)
-                sums, processes = over_processes([len(objects.labels) * groups], images.device)
                 layers = [SetLayer(*(part.float() for part in layer)) for layer in layers]
-                number = (sums / processes).clamp(min=1)[0]
+                (number,) = share_of_each([len(objects.labels) * groups], images.device)
                 return set_losses(layers, truth, groups, STRIDE, self.recipe, number)
             last = (part.float() for part in layers[-1])
             return [self.found(*each) for each in zip(*last, sizes, strict=True)]
@@ -250,15 +250,15 @@ class RFDETRSeg(nn.Module):
         return torch.cat([readers, bias], 2), torch.cat([pixels, torch.ones_like(pixels[:, :1])], 1)
 
     def found(self, logits: Tensor, boxes: Tensor, readers: Tensor, pixels: Tensor, size: Size) -> Detections:
-        """In one image, best first; a query may be of several classes."""
-        scores = logits.sigmoid().flatten()
+        """In one image, best first; a query may be of several classes, and of none if its box lies beyond the image."""
+        clipped = clip_boxes_to_image(corners(boxes) * torch.tensor(size[::-1] * 2, device=boxes.device), size)
+        (seen,) = (clipped[:, 2:] > clipped[:, :2]).all(1).nonzero(as_tuple=True)
+        scores = logits[seen].sigmoid().flatten()
         scores, chosen = scores.topk(min(self.recipe.max_detections, len(scores)))
         chosen = chosen[scores > self.recipe.score_threshold]
-        query, label = chosen // self.num_classes, chosen % self.num_classes
-        scale = torch.tensor([size[1], size[0]] * 2, device=boxes.device)
-        clipped = clip_boxes_to_image(corners(boxes[query]) * scale, size)
+        query, label = seen[chosen // self.num_classes], chosen % self.num_classes
         masks = (readers[query] @ pixels.flatten(1)).unflatten(1, pixels.shape[1:])
-        return Detections(clipped, label, scores[: len(chosen)], masks, STRIDE, threshold=0.0)
+        return Detections(clipped[query], label, scores[: len(chosen)], masks, STRIDE, threshold=0.0)
 
     def load(self, weights: str, backbone: str) -> None:
         """Load weights of all, or of the ViT alone.
@@ -284,7 +284,7 @@ class RFDETRSeg(nn.Module):
             kernel = resample_patch_embed(state["patch_embed.proj.weight"], [self.patch, self.patch])
             load_vit(self.vit, {**state, "patch_embed.proj.weight": kernel}, weights)
             return
-        state = of_queries(own_names(state), self.num_queries, self.groups)
+        state = of_queries(own_names(state, weights), self.num_queries, self.groups)
         state, self.weights_of = of_classes(state, self.num_classes)
         new = () if "class_embed.bias" in state else tuple(key for key in self.state_dict() if OF_CLASSES.match(key))
         if new:

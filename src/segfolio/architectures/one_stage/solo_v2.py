@@ -3,9 +3,9 @@
 
 Follows section 3: an image is divided into grids of 40 to 12 cells a side, each on a level of the pyramid, each for
 objects of a range of sizes. A cell near the middle of an object says its class and a kernel of one pixel, which draws
-its mask on features of stride 4 that all cells share. Both know where they are (CoordConv, arXiv 1807.03247). Matrix
-NMS lowers the scores of masks that were found before. What the paper leaves open, as which cells are asked, is as
-MMDetection's reimplementation has it, whose figures are those of the authors.
+its mask on features of stride 4 that all cells share. Kernels and mask features are told where they are (CoordConv,
+arXiv 1807.03247). Matrix NMS lowers the scores of masks that were found before. What the paper leaves open, as which
+cells are asked, is as MMDetection's reimplementation has it, whose figures are those of the authors.
 
 Deviates:
 - Objects of any size are learned: the smallest range begins at 0, the largest has no end.

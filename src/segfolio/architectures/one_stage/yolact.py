@@ -38,7 +38,7 @@ from segfolio.layers.mask_maps import MAP_STRIDE, at_once, bce_in_boxes, covered
 from segfolio.layers.proposals import match
 from segfolio.layers.pyramid import Norm, Pyramid
 from segfolio.layers.suppression import fast_nms
-from segfolio.losses.over_processes import over_processes
+from segfolio.losses.over_processes import share_of_each
 from segfolio.precision import as_weights, full_float32
 from segfolio.weights.backbones import load_body, load_classifier
 
@@ -190,8 +190,7 @@ class YOLACT(nn.Module):
                 owners[place] = objects.firsts[place] + own
         where = image, anchor = (labels > 0).nonzero().unbind(1)
         of = owners[where]
-        sums, processes = over_processes([len(of)], logits.device)
-        whole = sums[0].clamp(min=1) / processes
+        (whole,) = share_of_each([len(of)], logits.device)
         encoded = CODER.encode_single(objects.boxes[of], anchors[anchor])
         box = smooth_l1_loss(deltas[where], encoded, reduction="sum")
         mask = mask_losses(bce_in_boxes, image, of, factors[where], maps, objects)

@@ -10,8 +10,8 @@ stride 4 are summed to a mask that ends at the box. Cells are assigned to object
 
 Deviates:
 - No weights of the published networks are read: their licence is the AGPL.
-- Overlaps in the assignment are plain ones, as in that paper, not complete IoU: those are never below 0.
-- An object in which no cell's centre lies is answered for by the nearest one; else it would never be learned.
+- Overlap in the assignment is IoU, as in that paper; complete IoU can be negative.
+- An object in which no cell's centre lies is answered for by the nearest one, so that small objects are learned.
 - Masks are learned from the shares of objects in cells of stride 4, not from their nearest pixels; each in its own
   right where they overlap. A mask counts once for each cell that answers for it, with `mask_weight`.
 - Class logits begin at a probability of 0.01 (RetinaNet, arXiv 1708.02002).
@@ -32,7 +32,7 @@ from segfolio.layers.cells import Grid, ciou, task_aligned, two_bins
 from segfolio.layers.csp import C2PSA, SPPF, Bottleneck, C2f, C3k, ConvBN
 from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
 from segfolio.layers.mask_maps import MAP_STRIDE, bce_in_boxes, drawn, mask_losses
-from segfolio.losses.over_processes import over_processes
+from segfolio.losses.over_processes import share_of_each
 from segfolio.precision import full_float32
 
 STRIDES, FACTORS = (8, 16, 32), 32
@@ -197,8 +197,7 @@ class YOLOSeg(nn.Module):
         where, of, score = (assigned.image, assigned.cell), assigned.of, assigned.score
         truth = torch.zeros_like(logits)
         truth[(*where, labels[of])] = score
-        sums, processes = over_processes([float(score.sum()), len(of)], score.device)
-        whole, masks = (sums / processes).clamp(min=1)
+        whole, masks = share_of_each([float(score.sum()), len(of)], score.device)
         low, high = wanted[of].split(2, 1)
         centres, strides = grid.centres[assigned.cell], grid.strides[assigned.cell]
         sides = torch.cat([centres - low, high - centres], 1) / strides
@@ -220,14 +219,18 @@ class YOLOSeg(nn.Module):
         return Detections(kept.boxes, kept.label, kept.score, masks, MAP_STRIDE, threshold=0.0, cropped=True)
 
     def kept(self, boxes: Tensor, scores: Tensor, size: Size) -> Kept:
-        """Of the cells of one image those that are detections, best first, at most `recipe.max_detections`."""
-        recipe = self.recipe
-        cell, label = (scores > recipe.score_threshold).nonzero().unbind(1)
+        """Of the cells of one image those that are detections, best first, at most `recipe.max_detections`.
+
+        Boxes that lie beyond the image, in what it is padded by, are none.
+        """
+        recipe, clipped = self.recipe, clip_boxes_to_image(boxes, size)
+        visible = (clipped[:, 2:] > clipped[:, :2]).all(1, keepdim=True)
+        cell, label = ((scores > recipe.score_threshold) & visible).nonzero().unbind(1)
         score = scores[cell, label]
         if len(score) > recipe.before_nms:
             score, order = score.topk(recipe.before_nms)
             cell, label = cell[order], label[order]
-        clipped = clip_boxes_to_image(boxes[cell], size)
+        clipped = clipped[cell]
         kept = batched_nms(clipped, score, label, recipe.nms_iou)[: recipe.max_detections]
         return Kept(cell[kept], label[kept], score[kept], clipped[kept])
 

@@ -207,8 +207,9 @@ def moved(
             if isinstance(segments.form, list) and (taken := grid()):
                 form = rle.decode_window(segments.form, segments.size, *taken)
             elif is_id_map(segments.form) and segments.form.ndim == 2 and len(segments) <= 0xFFFF:
-                ids = segments.form.numpy().astype(np.uint16)  # int32 is rotated with another rounding
-                form = labels(ids, 0).astype(np.int32)
+                ids = segments.form.numpy()
+                small = ids.dtype == np.uint8  # int32 is rotated with another rounding than 8 and 16 bits
+                form = labels(ids, 0) if small else labels(ids.astype(np.uint16), 0).astype(np.int32)
             else:
                 planes = [labels(mask, 0) for mask in segments.masks.numpy().view(np.uint8)]
                 form = np.array(planes, np.uint8).reshape(-1, *image.shape[:2]).view(np.bool_)

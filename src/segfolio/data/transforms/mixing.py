@@ -45,7 +45,8 @@ class Mosaic(Mixing):
         until_epoch: see `Mixing`.
 
     Raises:
-        SegfolioError: an argument outside its range; images of different channels, or of which some have a truth.
+        SegfolioError: an argument outside its range; images of different channels, or of which some have a truth, or
+            objects.
     """
 
     samples = 4
@@ -60,6 +61,7 @@ class Mosaic(Mixing):
         if rng.random() >= self.probability:
             return samples[0]
         _check_channels(self, samples)
+        _check_truth(self, samples)
         height, width = self.size
         y, x = (int(rng.integers(side // 2, side + side // 2 + 1)) for side in self.size)
         rows, columns = (slice(0, y), slice(y, 2 * height)), (slice(0, x), slice(x, 2 * width))
@@ -245,6 +247,20 @@ def _check_channels(of: Mixing, samples: Sequence[Sample]) -> None:
         raise SegfolioError(
             f"{type(of).__name__} of images of {' and '.join(channels)} channels; mix those of one kind"
         )
+
+
+def _check_truth(of: Mixing, samples: Sequence[Sample]) -> None:
+    """Refuses samples of which some have a truth, or objects."""
+    for what, known in (
+        ("truth is", [sample.target is not None for sample in samples]),
+        ("objects are", [sample.target is not None and sample.target.segments is not None for sample in samples]),
+    ):
+        if any(known) and not all(known):
+            first, other = (samples[known.index(each)].image_id for each in (True, False))
+            raise SegfolioError(
+                f"{type(of).__name__}: of {first} the {what} annotated, of {other} not; mix images that are annotated "
+                "alike"
+            )
 
 
 def _searched(targets: Sequence[Target]) -> Federated | None:
