@@ -154,13 +154,13 @@ class MaskClassificationLoss(MaskCriterion):
                 match = self._match(layers, targets)
             class_weights = matched + self.no_object_weight * (images * queries - matched)
             sums, processes = over_processes([sum(counts), class_weights, sum(counts) - matched], match.device)
-            pairs, class_weights = sums[0].clamp_min(1) / processes, sums[1] / processes
+            pairs, weighed = sums[0].clamp_min(1) / processes, sums[1] / processes
             self.left_out = sums[2]
             image = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
             image = image.to(match.device)
             labels = torch.cat([t.labels for t in targets])
             classes = self._class_loss(torch.stack([layer[0] for layer in layers]), labels, image, match)
-            losses = {"class": self.weights.classes * classes / class_weights.clamp_min(_TINY)}
+            losses = {"class": self.weights.classes * classes / weighed.clamp_min(_TINY)}
             if self.needs_masks:
                 masked = [(layer[1], row) for layer, row in zip(layers, match, strict=True) if layer[1] is not None]
                 rows = torch.stack([row for _, row in masked])
