@@ -21,7 +21,7 @@ demo: $(READY) ## train, test and predict: a small U-Net on procedural shapes, m
 	$(SEGFOLIO) test --ckpt_path runs/unet/shapes_small/latest/checkpoints/last.ckpt
 	$(SEGFOLIO) predict --ckpt_path runs/unet/shapes_small/latest/checkpoints/last.ckpt
 
-PYTEST := $(VENV)/bin/pytest --numprocesses auto --dist worksteal
+PYTEST := $(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: checked ## ruff, mypy and pytest
 	$(PYTEST)

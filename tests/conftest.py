@@ -20,11 +20,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: a test that waits for processes which it has started leaves its own idle."""
-    return min(4, (os.cpu_count() or 1) + 1)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: at the end one process would wait for the other."""
     items.sort(key=lambda item: item.path.name not in ("test_notebook.py", "test_resume.py"))

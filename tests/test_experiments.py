@@ -184,6 +184,29 @@ def kinds() -> list[list[Path]]:
     return list(found.values())
 
 
+def settings(path: Path) -> set[str]:
+    """What there is to go wrong: each part of a small experiment, and its network with its dataset."""
+    small = made_small(path)
+    network, model = small["model"]["init_args"].pop("architecture"), small["model"]["init_args"]
+    own = {key: value for key, value in network["init_args"].items() if not of_numbers(value)}
+    parts = {"network": own, **{key: small[key] for key in ("data", "trainer")}, "model": model}
+    found = {json.dumps([part, key, shape(value)]) for part, given in parts.items() for key, value in given.items()}
+    classes = [node["class_path"] for node in (small["model"], network, small["data"]["dataset"])]
+    return found | {json.dumps(classes)}
+
+
+def trained() -> list[Any]:
+    """All kinds; those with nothing that another has not are left to `make test-all`."""
+    left, seen, chosen = [(alike, settings(alike[0])) for alike in kinds()], set[str](), []
+    while left:
+        alike, found = max(left, key=lambda each: len(each[1] - seen))
+        left.remove((alike, found))
+        marks = () if found - seen else pytest.mark.slow
+        chosen.append(pytest.param(alike, id=named(alike[0]), marks=marks))
+        seen |= found
+    return chosen
+
+
 def of_numbers(node: Any) -> bool:
     """Whether an argument of a network is as good as its default: a size, or several."""
     return all(map(of_numbers, node)) if isinstance(node, list | tuple) else type(node) in (int, float)
@@ -193,7 +216,7 @@ def has_weights(cls: type) -> bool:
     return "weights" in inspect.signature(cls).parameters
 
 
-@pytest.mark.parametrize("alike", kinds(), ids=lambda alike: named(alike[0]))
+@pytest.mark.parametrize("alike", trained())
 def test_it_trains_two_steps_and_is_tested(alike, segfolio, tmp_path, capsys):
     path = alike[0]
     content = made_small(path)

@@ -36,6 +36,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_two_seeds_are_run_once(segfolio, capfd):
     experiment = Path("experiments/unet/shapes_small.yaml")
     experiment.parent.mkdir(parents=True)

@@ -99,7 +99,8 @@ def test_one_process_two_processes_and_accumulation(segfolio, tmp_path):
         torch.testing.assert_close(weights(other), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("processes", [pytest.param((), id="one"), pytest.param(TWO, id="two", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [(), TWO], ids=["one", "two"])
 def test_a_run_that_was_killed_and_resumed_is_as_if_nothing_had_happened(tmp_path, monkeypatch, processes):
     """With dropout in what attends to memory."""
     monkeypatch.chdir(tmp_path)

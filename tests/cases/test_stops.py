@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def test_ctrl_c_keeps_the_step_at_hand_and_says_how_to_go_on(tmp_path, capsys, c
 def test_ctrl_c_twice_stops_at_once(tmp_path, ctrl_c):
     def twice() -> None:
         ctrl_c()
+        time.sleep(0.2)  # of two signals that nobody has seen the system keeps one
         ctrl_c()
 
     with pytest.raises(SystemExit):
