@@ -114,7 +114,8 @@ def hatching(height: int, width: int) -> Pixels:
 
 
 def _hatch(image: Pixels, where: Bools) -> Pixels:
-    image[where] = hatching(*where.shape)[where]
+    if where.any():  # of videos it is every frame's time
+        image[where] = hatching(*where.shape)[where]
     return image
 
 

@@ -122,7 +122,6 @@ class RFDETRSeg(nn.Module):
         "feedforward": 64,
         "mask_feedforward": 64,
     }
-    learns_masks: ClassVar[bool] = True
 
     def __init__(
         self,

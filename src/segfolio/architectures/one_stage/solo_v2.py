@@ -115,7 +115,6 @@ class SOLOv2(nn.Module):
         **{"backbone": "test_resnet", "channels": 16, "head_channels": 16, "convs": 1},
         **{"mask_channels": 8, "kernel_channels": 16, "grids": (10, 9, 6, 4, 3)},
     }
-    learns_masks: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -103,7 +103,6 @@ class YOLACT(nn.Module):
         "YOLACT, Darknet53": {"backbone": "darknet53"},
     }
     tiny: ClassVar[dict[str, Any]] = {"backbone": "test_resnet", "channels": 16}
-    learns_masks: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -130,7 +130,6 @@ class YOLOSeg(nn.Module):
         "YOLO11x-seg": {"depth": 1.0, "width": 1.5, "max_channels": 512},
     }
     tiny: ClassVar[dict[str, Any]] = {"depth": 0.33, "width": 0.125}
-    learns_masks: ClassVar[bool] = True
 
     def __init__(
         self,
