@@ -17,7 +17,8 @@ from segfolio.architectures.region_based.faster_rcnn import FasterRCNN
 from segfolio.architectures.region_based.mask_rcnn import MaskRCNN
 from segfolio.architectures.region_based.rcnn import RCNN
 from segfolio.errors import SegfolioError
-from segfolio.layers.detection import DetectionTarget
+from segfolio.layers.detection import Detections, DetectionTarget
+from segfolio.layers.mask_maps import covered
 from segfolio.layers.proposals import ProposalRecipe
 from segfolio.layers.regions import RegionRecipe
 from segfolio.listing import architecture_classes
@@ -258,11 +259,9 @@ def scene() -> tuple[Tensor, DetectionTarget]:
     return images, wanted
 
 
-def trained(cls: Any, steps: int, **arguments: Any) -> tuple[nn.Module, list[float]]:
-    images, wanted = scene()
-    scratch = {"norm": "group", "frozen_stride": 0, "rpn": QUICK, "roi": FEW}
-    network = cls(2, **{**cls.tiny, **scratch, **arguments})
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.002)
+def learned(network: nn.Module, images: Tensor, wanted: DetectionTarget, steps: int, rate: float) -> list[float]:
+    """The sum of the losses of one image in each step."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
     course = []
     for _ in range(steps):
@@ -270,6 +269,26 @@ def trained(cls: Any, steps: int, **arguments: Any) -> tuple[nn.Module, list[flo
         course.append(sum(loss.item() for loss in step(network, images, [wanted]).values()))
         optimizer.step()
         schedule.step()
+    return course
+
+
+def assert_found(found: Detections, wanted: DetectionTarget) -> None:
+    """Both rectangles of `scene`, by masks of stride 4 that end at their boxes."""
+    assert wanted.masks is not None
+    assert found.boxes is not None
+    for label in (0, 1):
+        place = (found.labels == label).nonzero()[0, 0]  # the best of its class
+        assert found.scores[place] > 0.5
+        assert box_iou(found.boxes[place, None], wanted.boxes[label, None]) > 0.8
+        mask, truth = found.masks[place] > 0, covered(wanted.masks, 24, 32)[label] > 8
+        assert (mask & truth).sum() / truth.sum() > 0.95  # a rectangle fills its box
+
+
+def trained(cls: Any, steps: int, **arguments: Any) -> tuple[nn.Module, list[float]]:
+    images, wanted = scene()
+    scratch = {"norm": "group", "frozen_stride": 0, "rpn": QUICK, "roi": FEW}
+    network = cls(2, **{**cls.tiny, **scratch, **arguments})
+    course = learned(network, images, wanted, steps, 0.002)
     return network.eval(), course
 
 

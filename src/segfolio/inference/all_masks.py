@@ -6,26 +6,21 @@ from dataclasses import dataclass
 
 import torch
 
-from segfolio.data.dataset import SegmentationDataset
-from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.errors import SegfolioError
-from segfolio.inference.asking import Asked, PromptProtocol, check_split
-from segfolio.inference.everything import Box, Found, counted_as
+from segfolio.inference.everything import Box, FindsAll, Found
 from segfolio.inference.mask_runs import MaskRuns
 from segfolio.inference.prompting import EmbeddedImages
 from segfolio.inference.seen import Embeds
 from segfolio.layers.prompting import SelectingNetwork, of_images
-from segfolio.metrics import Evaluator, ProposalMetric
 from segfolio.metrics.average_precision import Kind
-from segfolio.metrics.instance import SUFFIX
 
 OFFSET = 1.0
 """The logits by which the level of a mask is raised and lowered, to tell its stability, as in everything mode."""
 
 
 @dataclass(frozen=True)
-class AllMasks(PromptProtocol):
+class AllMasks(FindsAll):
     """All masks of a `SelectingNetwork`, without a grid of points: what is one and what is a duplicate it has decided.
 
     Attributes:
@@ -46,24 +41,10 @@ class AllMasks(PromptProtocol):
             raise SegfolioError(f"all masks: score_threshold is {self.score_threshold:g}, expected 0 to 1")
 
     @property
-    def main_metric(self) -> str:  # type: ignore[override]
-        return f"AR_1000{SUFFIX[self.kind]}"
-
-    @property
     def words(self) -> str:
         above = f" that score above {self.score_threshold:g}" if self.score_threshold else ""
         boxes = ", the boxes around them" if self.kind == "bbox" else ""
         return f"all masks{above} that are found without being asked{boxes}"
-
-    def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
-        return [ProposalMetric(labels, kind=self.kind)]
-
-    def check(self, dataset: SegmentationDataset, split: str) -> None:
-        check_split(dataset, split)
-
-    def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
-        """As `predict`, as objects of the first class that counts, so that pictures show them beside the truth."""
-        return counted_as(family.labels, self.predict(family, batch))
 
     def predict(self, family: Embeds, batch: Batch) -> list[Prediction]:
         """All that a batch shows, as instances of `ANYTHING`.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -78,24 +78,41 @@ class Found:
         return Instances(self.rles, torch.zeros(len(self.rles), dtype=torch.int64), self.iou, boxes)
 
 
-class FindsAll(Protocol):
-    """How what an image shows is found where nobody asks: everything mode, or `AllMasks`.
+class FindsAll(PromptProtocol):
+    """How what an image shows is found where nobody asks, and measured as proposals: everything mode, or `AllMasks`.
 
     Attributes:
         lower: the argument of `segfolio prompt` by which more is found.
+        kind: what is measured, `segm` of masks or `bbox` of the boxes around them.
     """
 
     lower: str
+    kind: Kind
 
-    def find(
-        self, whole: EmbeddedImages, image: int = 0, look: Callable[[Box], EmbeddedImages] | None = None
-    ) -> Found: ...
+    @property
+    def main_metric(self) -> str:  # type: ignore[override]
+        return f"AR_1000{SUFFIX[self.kind]}"
 
-    def predict(self, family: Embeds, batch: Batch) -> list[Prediction]: ...
+    def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
+        return [ProposalMetric(labels, kind=self.kind)]
+
+    def check(self, dataset: SegmentationDataset, split: str) -> None:
+        check_split(dataset, split)
+
+    def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
+        """As `predict`, as objects of the first class that counts, so that pictures show them beside the truth."""
+        return counted_as(family.labels, self.predict(family, batch))
+
+    def find(self, whole: EmbeddedImages, image: int = 0, look: Callable[[Box], EmbeddedImages] | None = None) -> Found:
+        raise NotImplementedError
+
+    def predict(self, family: Embeds, batch: Batch) -> list[Prediction]:
+        """All that a batch shows, as instances of `ANYTHING`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Everything(PromptProtocol):
+class Everything(FindsAll):
     """How an image is asked for everything, and which answers stay.
 
     A mask stays where the predicted IoU is above `iou_threshold` and the stability is high, where its box does not
@@ -158,25 +175,11 @@ class Everything(PromptProtocol):
             raise SegfolioError(f"everything mode: {name} is {value:g}, expected {least} or more")
 
     @property
-    def main_metric(self) -> str:  # type: ignore[override]
-        return f"AR_1000{SUFFIX[self.kind]}"
-
-    @property
     def words(self) -> str:
         crops = f", crops in {self.crop_layers} layers" if self.crop_layers else ""
         kept = f"predicted IoU > {self.iou_threshold:g}, stability {self.stability_threshold:g}"
         boxes = ", the boxes around masks" if self.kind == "bbox" else ""
         return f"everything mode with {self.points_per_side} x {self.points_per_side} points{crops}, {kept}{boxes}"
-
-    def evaluators(self, labels: LabelSpace) -> list[Evaluator]:
-        return [ProposalMetric(labels, kind=self.kind)]
-
-    def check(self, dataset: SegmentationDataset, split: str) -> None:
-        check_split(dataset, split)
-
-    def answer(self, family: Asked, batch: Batch) -> list[Prediction]:
-        """As `predict`, as objects of the first class that counts, so that pictures show them beside the truth."""
-        return counted_as(family.labels, self.predict(family, batch))
 
     def predict(self, family: Embeds, batch: Batch) -> list[Prediction]:
         """All that a batch shows, as instances of `ANYTHING`.

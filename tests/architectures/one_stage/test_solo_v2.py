@@ -12,7 +12,7 @@ from segfolio.inference.paste_masks import instances
 from segfolio.layers.detection import DetectionTarget, Objects
 from segfolio.layers.hollow import hollow
 from segfolio.layers.mask_maps import covered
-from tests.architectures.test_detection_contract import scene, step, target
+from tests.architectures.test_detection_contract import learned, scene, step, target
 
 SCRATCH: dict[str, Any] = {**SOLOv2.tiny, "norm": "group", "frozen_stride": 0}
 
@@ -126,13 +126,7 @@ def test_it_overfits_one_image_and_finds_each_object_once() -> None:
     torch.manual_seed(0)
     images, wanted = scene()
     network = SOLOv2(2, **SCRATCH)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, 120)
-    for _ in range(120):
-        optimizer.zero_grad()
-        step(network, images, [wanted])
-        optimizer.step()
-        schedule.step()
+    learned(network, images, wanted, 120, 0.005)
     assert wanted.masks is not None
     with torch.no_grad():
         (found,) = network.eval()(images, [(96, 128)])

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision.ops import box_iou, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from segfolio.architectures.one_stage.yolo_seg import YOLOSeg
 from segfolio.layers.cells import Grid
 from segfolio.layers.detection import DetectionTarget
 from segfolio.layers.hollow import hollow
-from segfolio.layers.mask_maps import covered
-from tests.architectures.test_detection_contract import scene, step
+from tests.architectures.test_detection_contract import assert_found, learned, scene, step
 
 PARAMETERS = {
     "YOLOv8n-seg": 3_409_968,
@@ -42,26 +41,14 @@ def test_it_overfits_one_image(version: Any) -> None:
     torch.manual_seed(0)
     images, wanted = scene()
     network = YOLOSeg(2, **YOLOSeg.tiny, version=version)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.003)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, 100)
-    for _ in range(100):
-        optimizer.zero_grad()
-        step(network, images, [wanted])
-        optimizer.step()
-        schedule.step()
-    assert wanted.masks is not None
+    learned(network, images, wanted, 100, 0.003)
     network.eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.train()  # running statistics of a dozen cells are not those of the image
     with torch.no_grad():
         (found,) = network(images, [(96, 128)])
-    for label in (0, 1):
-        place = (found.labels == label).nonzero()[0, 0]  # the best of its class
-        assert found.scores[place] > 0.5
-        assert box_iou(found.boxes[place, None], wanted.boxes[label, None]) > 0.8
-        mask, truth = found.masks[place] > 0, covered(wanted.masks, 24, 32)[label] > 8
-        assert (mask & truth).sum() / truth.sum() > 0.95  # a rectangle fills its box
+    assert_found(found, wanted)
 
 
 def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:

@@ -43,6 +43,7 @@ from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.deformable import BoxDecoder
 from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
+from segfolio.layers.mask_maps import MAP_STRIDE, drawn
 from segfolio.layers.prompt_decoder import MLP
 from segfolio.layers.vit import load_vit
 from segfolio.layers.windowed_vit import windowed_maps, windowed_vit
@@ -55,7 +56,6 @@ from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import SAFE, fetch
 from segfolio.weights.rf_detr import OF_CLASSES, of_classes, of_queries, own_names
 
-STRIDE = 4  # of masks
 RARE = -math.log(99)  # the logit of a probability of 0.01
 SIDE, EDGE = 0.05, 0.01  # of the boxes that are proposed, and how far from the border their centres lie, in parts
 
@@ -186,7 +186,7 @@ class RFDETRSeg(nn.Module):
                 truth = in_parts(objects, sizes)
                 layers = [SetLayer(*(part.float() for part in layer)) for layer in layers]
                 (number,) = share_of_each([len(objects.labels) * groups], images.device)
-                return set_losses(layers, truth, groups, STRIDE, self.recipe, number)
+                return set_losses(layers, truth, groups, MAP_STRIDE, self.recipe, number)
             last = (part.float() for part in layers[-1])
             return [self.found(*each) for each in zip(*last, sizes, strict=True)]
 
@@ -204,7 +204,7 @@ class RFDETRSeg(nn.Module):
         references = moved(boxes.detach(), deltas.float())
         in_map = references * parts.repeat(1, 2)[:, None]
         decoded = self.decoder(queries.expand(len(images), -1, -1), in_map, pixels, seen, groups)
-        fine = interpolate(pixels, [side // STRIDE for side in images.shape[-2:]], mode="bilinear")
+        fine = interpolate(pixels, [side // MAP_STRIDE for side in images.shape[-2:]], mode="bilinear")
         layers = [SetLayer(scores, boxes, *self.readers(proposed, fine))] if self.training else []
         for state, block in zip(decoded, self.blocks, strict=True):
             fine = block(fine)
@@ -256,8 +256,8 @@ class RFDETRSeg(nn.Module):
         scores, chosen = scores.topk(min(self.recipe.max_detections, len(scores)))
         chosen = chosen[scores > self.recipe.score_threshold]
         query, label = seen[chosen // self.num_classes], chosen % self.num_classes
-        masks = (readers[query] @ pixels.flatten(1)).unflatten(1, pixels.shape[1:])
-        return Detections(clipped[query], label, scores[: len(chosen)], masks, STRIDE, threshold=0.0)
+        masks = drawn(readers[query], pixels)
+        return Detections(clipped[query], label, scores[: len(chosen)], masks, MAP_STRIDE, threshold=0.0)
 
     def load(self, weights: str, backbone: str) -> None:
         """Load weights of all, or of the ViT alone.

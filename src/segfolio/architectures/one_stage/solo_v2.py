@@ -18,7 +18,6 @@ Deviates:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -146,7 +145,7 @@ class SOLOv2(nn.Module):
             part.apply(_initialise)
         nn.init.constant_(self.classes[-1].get_parameter("bias"), RARE)
         if weights is not None:
-            load_classifier(self, weights, backbone, partial(self._load_backbone, weights))
+            load_classifier(self, weights, backbone, lambda state: load_body(self.backbone.body, state, weights))
 
     def forward(
         self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget] | None = None
@@ -235,9 +234,6 @@ class SOLOv2(nn.Module):
         inside = masks > self.recipe.mask_threshold
         area = inside.sum((1, 2))
         return area, (masks * inside).sum((1, 2)) / area.clamp(min=1)
-
-    def _load_backbone(self, weights: str, state: dict[str, Tensor]) -> None:
-        load_body(self.backbone.body, state, weights)
 
 
 class MaskFeatures(nn.Module):

@@ -21,7 +21,6 @@ Deviates:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -128,7 +127,7 @@ class YOLACT(nn.Module):
         for part in (self.head, self.prototypes, self.semantic):
             part.apply(_initialise)
         if weights is not None:
-            load_classifier(self, weights, backbone, partial(self._load_backbone, weights))
+            load_classifier(self, weights, backbone, lambda state: load_body(self.backbone.body, state, weights))
 
     def forward(
         self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget] | None = None
@@ -225,9 +224,6 @@ class YOLACT(nn.Module):
         place, label, score = (each[: recipe.max_detections] for each in (seen[place], label, score))
         masks = drawn(factors[place], maps)
         return Detections(boxes[place], label, score, masks, MAP_STRIDE, threshold=0.0, cropped=True)
-
-    def _load_backbone(self, weights: str, state: dict[str, Tensor]) -> None:
-        load_body(self.backbone.body, state, weights)
 
 
 class Head(nn.Module):
