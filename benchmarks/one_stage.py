@@ -115,28 +115,30 @@ def mosaic() -> float:
     masks = torch.from_numpy(ids == np.arange(1, 9)[:, None, None])
     four, window = Mosaic((640, 640)), RandomWindow((640, 640), scale=(0.5, 1.5), hflip=0.5)
 
-    def mixed() -> None:
+    def mixed(rng: np.random.Generator) -> None:
         window(four([read(jpeg, masks) for _ in range(4)], rng), rng)
 
-    def single() -> None:
+    def single(rng: np.random.Generator) -> None:
         for _ in range(4):
             window(read(jpeg, masks), rng)
 
-    times = least_times({"mosaic": mixed, "single": single})
+    times = thread_times({"mosaic": mixed, "single": single})
     print(f"a mosaic of four {1e3 * times['mosaic']:.1f} ms, four images {1e3 * times['single']:.1f} ms")
     return times["single"] / times["mosaic"]
 
 
-def least_times(runs: dict[str, Callable[[], None]], rounds: int = 15) -> dict[str, float]:
-    """Seconds of this thread that each run takes at least, in turns: what others do on the machine does not count."""
-    times = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            run()  # untimed: the neighbour has emptied the caches
+def thread_times(runs: dict[str, Callable[[np.random.Generator], None]], draws: int = 24) -> dict[str, float]:
+    """Seconds of this thread, a mean over draws of the least of three turns: others on the machine do not count."""
+    total = dict.fromkeys(runs, 0.0)
+    for draw in range(draws):
+        least = dict.fromkeys(runs, float("inf"))
+        for name in [*runs] * 3:
+            runs[name](np.random.default_rng(draw))  # untimed: the neighbour has emptied the caches
             start = time.thread_time()
-            run()
-            times[name] = min(times[name], time.thread_time() - start)
-    return times
+            runs[name](np.random.default_rng(draw))
+            least[name] = min(least[name], time.thread_time() - start)
+        total = {name: total[name] + least[name] for name in runs}
+    return {name: seconds / draws for name, seconds in total.items()}
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from torchvision.tv_tensors import Mask
 
 from segfolio.data.formats import rle
 from segfolio.data.formats.panoptic import runs
-from segfolio.data.sample import Sample, Size, to_image, to_pixels
+from segfolio.data.sample import Sample, Size, Target, to_image, to_pixels
 from segfolio.data.segments import Segments, is_id_map
 from segfolio.errors import SegfolioError
 
@@ -147,7 +147,7 @@ def by_four(pixels: Array, change: Callable[[Array], Array]) -> Array:
 
 def resize_labels(plane: Array, size: Size) -> Array:
     """`[H, W]` to `[h, w]`, the pixel whose centre is nearest."""
-    return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return plane if plane.shape == size else cv2.resize(plane, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def nearest(length: int, result: int) -> rle.Indices:
@@ -181,10 +181,7 @@ def touching(sample: Sample, rows: tuple[int, int], columns: tuple[int, int]) ->
 
 
 def moved(
-    sample: Sample,
-    image: Array,
-    labels: Callable[[Array, int], Array],
-    grid: Callable[[], Grid | None] = lambda: None,
+    sample: Sample, image: Array, labels: Callable[[Array, int], Array], grid: Callable[[], Grid | None] = lambda: None
 ) -> Sample:
     """The sample with a new image, and each `[H, W]` map of its target sent through `labels(map, fill)`.
 
@@ -195,28 +192,36 @@ def moved(
     Raises:
         SegfolioError: a sample with prompts.
     """
+    height, width = image.shape[:2]
+    return replace(sample, image=to_image(image), target=moved_target(sample, (height, width), labels, grid))
+
+
+def moved_target(
+    sample: Sample, size: Size, labels: Callable[[Array, int], Array], grid: Callable[[], Grid | None] = lambda: None
+) -> Target | None:
+    """What `moved` makes of the target of a sample whose image gets this `size`."""
     expect_no_prompts(sample)
+    target = sample.target
+    if target is None:
+        return None
 
     def plane(mask: Mask | None, fill: int) -> Mask | None:
         return None if mask is None else Mask(torch.from_numpy(labels(mask.numpy(), fill)))
 
-    target = sample.target
-    if target is not None:
-        segments = target.segments
-        if segments is not None:
-            if isinstance(segments.form, list) and (taken := grid()):
-                form = rle.decode_window(segments.form, segments.size, *taken)
-            elif is_id_map(segments.form) and segments.form.ndim == 2 and len(segments) <= 0xFFFF:
-                ids = segments.form.numpy()
-                small = ids.dtype == np.uint8  # int32 is rotated with another rounding than 8 and 16 bits
-                form = labels(ids, 0) if small else labels(ids.astype(np.uint16), 0).astype(np.int32)
-            else:
-                planes = [labels(mask, 0) for mask in segments.masks.numpy().view(np.uint8)]
-                form = np.array(planes, np.uint8).reshape(-1, *image.shape[:2]).view(np.bool_)
-            segments = present(segments.with_masks(Mask(torch.from_numpy(form))))
-        semantic = plane(target.semantic, target.ignore_index)
-        target = replace(target, semantic=semantic, segments=segments, weight=plane(target.weight, 0))
-    return replace(sample, image=to_image(image), target=target)
+    segments = target.segments
+    if segments is not None:
+        if isinstance(segments.form, list) and (taken := grid()):
+            form = rle.decode_window(segments.form, segments.size, *taken)
+        elif is_id_map(segments.form) and segments.form.ndim == 2 and len(segments) <= 0xFFFF:
+            ids = segments.form.numpy()
+            small = ids.dtype == np.uint8  # int32 is rotated with another rounding than 8 and 16 bits
+            form = labels(ids, 0) if small else labels(ids.astype(np.uint16), 0).astype(np.int32)
+        else:
+            planes = [labels(mask, 0) for mask in segments.masks.numpy().view(np.uint8)]
+            form = np.array(planes, np.uint8).reshape(-1, *size).view(np.bool_)
+        segments = present(segments.with_masks(Mask(torch.from_numpy(form))))
+    semantic = plane(target.semantic, target.ignore_index)
+    return replace(target, semantic=semantic, segments=segments, weight=plane(target.weight, 0))
 
 
 def expect_no_prompts(sample: Sample) -> None:
