@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import Tensor
 
 from segfolio.callbacks.checkpoints import Checkpoints
 from segfolio.callbacks.ema import EMA
 from segfolio.errors import SegfolioError
+from tests.families.whole_runs import WHOLE_RUNS, WholeRun
 from tests.tiny import Tiny, loader, trainer
 
 
@@ -70,6 +72,27 @@ def test_the_average_follows_its_formula_and_validation_is_of_it(tmp_path: Path)
     for key, expected in (("state_dict", average), ("current_model_state", others[-1])):
         torch.testing.assert_close(torch.cat([checkpoint[key][name].flatten() for name in names]), expected)
     assert checkpoint["state_dict"]["seen"] == len(model.stepped)  # counts are not averaged
+
+
+@pytest.mark.parametrize("run", WHOLE_RUNS, ids=lambda run: run.name)
+def test_every_family_is_validated_and_tested_by_its_average(run: WholeRun, tmp_path: Path) -> None:
+    stepped, evaluated = list[Tensor](), list[Tensor]()
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: torch.nn.Module, *_: Any) -> None:
+            stepped.append(weights(pl_module))
+
+        def on_validation_batch_start(self, trainer: Any, pl_module: torch.nn.Module, *_: Any) -> None:
+            evaluated.append(weights(pl_module))
+
+        on_test_batch_start = on_validation_batch_start
+
+    run(tmp_path, accelerator="cpu", num_sanity_val_steps=0, callbacks=[EMA(0.5, 0), Watch()])
+    first, second = stepped
+    assert len(evaluated) >= 2
+    assert not torch.equal(first, second)
+    for weight in evaluated:
+        torch.testing.assert_close(weight, (first + second) / 2)
 
 
 def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(tmp_path: Path) -> None:

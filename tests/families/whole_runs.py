@@ -1,14 +1,14 @@
 """A run of each family that goes through all that it computes: for tests of devices and precisions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from segfolio.architectures.dilated.pspnet import PSPNet
 from segfolio.architectures.mask_classification.mask2former import Mask2Former
@@ -71,7 +71,9 @@ class WholeRun:
         assert all(math.isfinite(loss) for loss in found.values()), found
         return found
 
-    def _prepared(self, folder: Path, **arguments: Any) -> tuple[Trainer, Family, DataModule]:
+    def _prepared(
+        self, folder: Path, callbacks: Sequence[Callback] = (), **arguments: Any
+    ) -> tuple[Trainer, Family, DataModule]:
         torch.manual_seed(0)
         family, images = self.make(), partial(Shapes, size=(64, 96), train=4, val=2, test=2)
         clips = partial(MovingShapes, size=(64, 64), frames=3, train=4, val=1, test=1)
@@ -83,7 +85,7 @@ class WholeRun:
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=folder,
-            callbacks=[PredictionPictures(count=1), PredictionWriter()],
+            callbacks=[PredictionPictures(count=1), PredictionWriter(), *callbacks],
             **arguments,
         )
         dataset, frames = (clips, ClipFrames(2)) if self.clips else (images, None)
