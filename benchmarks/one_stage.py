@@ -7,6 +7,9 @@ cells above the threshold of which 300 are kept, and ends with run lengths; the 
 product of factors and prototypes, all masks enlarged to the image, cut off at their boxes and given to pycocotools. The
 masks are identical. Memory is the most that is held beside what the network says.
 
+`assignment` is of 300 objects in each of 16 images of 640 x 640 to 8,400 cells; the peer goes from image to image and
+compares each object with each cell. The cells and their objects are the same.
+
 `mosaic` is the time of a mosaic of four JPEGs of 640 x 480, with the window that follows it, against that of four
 windows of single images; reading them is in both. All on one CPU thread, mosaics by that thread's time.
 """
@@ -23,7 +26,7 @@ import torch
 from pycocotools import mask as pycocotools
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from benchmarks.confusion_matrix import median_times
 from benchmarks.paste_masks import held
@@ -33,9 +36,10 @@ from segfolio.data.sample import Sample, Size, Target, to_image
 from segfolio.data.segments import Segments
 from segfolio.data.transforms import Mosaic, RandomWindow
 from segfolio.inference.paste_masks import instances
+from segfolio.layers.cells import Grid, task_aligned
 
-DECODING, MEMORY, MOSAIC = "decoding", "memory of decoding", "mosaic, per image"
-AIMS = {DECODING: ">= 5", MEMORY: ">= 10", MOSAIC: ">= 1"}
+DECODING, MEMORY, ASSIGNMENT, MOSAIC = "decoding", "memory of decoding", "assignment", "mosaic, per image"
+AIMS = {DECODING: ">= 5", MEMORY: ">= 10", ASSIGNMENT: ">= 1", MOSAIC: ">= 1"}
 SIDE, CELLS, CLASSES = 1280, 33600, 80
 SIZE: Size = (SIDE, SIDE)
 
@@ -92,6 +96,60 @@ def decoding() -> dict[str, float]:
     for name in sides:
         print(f"{name:8}{1e3 * seconds[name]:8.0f} ms{memory[name]:8.3f} GiB")
     return {DECODING: seconds["plain"] / seconds["ours"], MEMORY: memory["plain"] / memory["ours"]}
+
+
+class Batch(NamedTuple):
+    """What `task_aligned` is given."""
+
+    grid: Grid
+    scores: Tensor
+    found: Tensor
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+
+
+def crowded(images: int = 16, objects: int = 300, side: int = 640) -> Batch:
+    """Objects of 10 to 130 pixels."""
+    grid = Grid.of([torch.zeros(1, 1, side // stride, side // stride) for stride in (8, 16, 32)], (8, 16, 32))
+    count = images * objects
+    centres, halves = torch.rand(count, 2) * side, 5 + 60 * torch.rand(count, 2)
+    return Batch(
+        grid,
+        torch.rand(images, len(grid.centres), CLASSES),
+        grid.boxes(4 * torch.rand(images, len(grid.centres), 4)),
+        torch.arange(images).repeat_interleave(objects),
+        torch.cat([centres - halves, centres + halves], 1).clamp(0, side),
+        torch.randint(CLASSES, (count,)),
+    )
+
+
+def pairwise(batch: Batch, top: int = 10, alpha: float = 0.5, beta: float = 6.0) -> list[tuple[int, int]]:
+    """The image and cell of each that answers for an object."""
+    answering = []
+    for number, (scores, found) in enumerate(zip(batch.scores, batch.found, strict=True)):
+        own = batch.image == number
+        boxes, labels = batch.boxes[own], batch.labels[own]
+        low, high = boxes[:, None].split(2, 2)
+        inside = ((batch.grid.centres > low) & (batch.grid.centres < high)).all(2)
+        measure = (scores[:, labels].T ** alpha * box_iou(boxes, found) ** beta).masked_fill(~inside, -1)
+        value, cell = measure.topk(top, 1)
+        answering += [(number, each) for each in cell[value >= 0].unique().tolist()]
+    return answering
+
+
+def assignment() -> float:
+    """How many times longer the comparison of all pairs takes."""
+    batch = crowded()
+    assigned = task_aligned(*batch)
+    assert sorted(zip(assigned.image.tolist(), assigned.cell.tolist(), strict=True)) == pairwise(batch)
+    sides: dict[str, Callable[[], None]] = {
+        "ours": lambda: task_aligned(*batch) and None,
+        "pairwise": lambda: pairwise(batch) and None,
+    }
+    seconds = median_times(sides, rounds=3)
+    print(f"assignment {1e3 * seconds['ours']:.0f} ms, of all pairs {1e3 * seconds['pairwise']:.0f} ms")
+    return seconds["pairwise"] / seconds["ours"]
 
 
 def read(jpeg: bytes, masks: Tensor) -> Sample:
@@ -151,7 +209,7 @@ def main() -> dict[str, float]:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.manual_seed(0)
-    return {**decoding(), MOSAIC: mosaic()}
+    return {**decoding(), ASSIGNMENT: assignment(), MOSAIC: mosaic()}
 
 
 if __name__ == "__main__":

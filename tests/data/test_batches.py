@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
+from segfolio.data import transforms
 from segfolio.data.batches import Augmented, ForEvaluation, collate
 from segfolio.data.dataset import SegmentationDataset
 from segfolio.data.datasets import Shapes
@@ -19,7 +21,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.module import DataModule
 from segfolio.data.prompts import Prompts
 from segfolio.data.remap import Remapped
-from segfolio.data.sample import Sample
+from segfolio.data.sample import Batch, Sample
 from segfolio.data.samplers import Draw
 from segfolio.data.transforms import ColorJitter, Mixing, RandomWindow, Resize
 from segfolio.errors import SegfolioError
@@ -149,18 +151,57 @@ def test_a_frame_is_mixed_with_the_frames_at_its_place_in_other_clips() -> None:
         assert mixed == {[source[0] for source in sources].index(value) for value in values(clip[0])}
 
 
-@pytest.mark.parametrize("other", [{"num_workers": 2}, {"cache": True}], ids=lambda x: next(iter(x)))
-def test_mixing_does_not_depend_on_how_images_are_loaded(other: dict[str, Any]) -> None:
-    plain, varied = (
-        list(
-            DataModule(
-                Images, batch_size=2, **{"num_workers": 0, "train_transforms": [Noise(), Mosaic()], **more}
-            ).train_dataloader()
+class Part(NamedTuple):
+    """What a training process draws of an epoch: which one it is, of how many, and how many steps are behind it."""
+
+    rank: int = 0
+    processes: int = 1
+    done: int = 0
+
+    def batches(self, mixing: Mixing, **arguments: Any) -> list[Batch]:
+        data = DataModule(
+            SHAPES, train_transforms=[RandomWindow((40, 40)), mixing], **{"batch_size": 2, "num_workers": 0} | arguments
         )
-        for more in ({}, other)
-    )
-    assert all(torch.equal(a.images, b.images) for a, b in zip(plain, varied, strict=True))
-    assert len(plain) == 4
+        progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=self.done)))
+        data.trainer = SimpleNamespace(  # type: ignore[assignment]
+            global_rank=self.rank,
+            world_size=self.processes,
+            num_devices=self.processes,
+            accumulate_grad_batches=1,
+            overfit_batches=0,
+            lightning_module=None,
+            current_epoch=0,
+            fit_loop=SimpleNamespace(epoch_loop=progress),
+        )
+        return list(data.train_dataloader())
+
+
+def images_of(batches: Sequence[Batch]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Of each image its pixels, masks and labels."""
+    return [
+        (image, target.segments.masks, target.segments.labels)  # type: ignore[union-attr]
+        for batch in batches
+        for image, target in zip(batch.images, batch.targets, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "mixing", [transforms.Mosaic((32, 32)), transforms.MixUp(), transforms.CopyPaste()], ids=lambda m: type(m).__name__
+)
+def test_an_epoch_of_mixtures_is_the_same_however_it_is_divided(mixing: Mixing) -> None:
+    """Over workers, over processes, and into a run and its resumption."""
+    whole = Part().batches(mixing)
+    assert len(whole) == 3
+    first, second = (Part(rank, 2).batches(mixing) for rank in (0, 1))
+    turns = [batch for pair in zip(first, second, strict=True) for batch in pair]
+    for found, expected in (
+        (Part().batches(mixing, num_workers=2), whole),
+        (Part().batches(mixing, cache=True), whole),
+        (turns, whole),
+        (Part(done=1).batches(mixing), whole[1:]),
+    ):
+        for ours, theirs in zip(images_of(found), images_of(expected), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_the_preparation_comes_last_and_has_a_stream_of_its_own() -> None:

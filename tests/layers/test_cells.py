@@ -1,8 +1,11 @@
 """Cells and their objects, against plain loops."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_iou
 
 from segfolio.layers.cells import Assigned, Grid, ciou, task_aligned, two_bins
@@ -85,6 +88,27 @@ def test_assignment_is_that_of_a_loop_over_objects(seed: int) -> None:
     assert sorted(keys) == sorted(expected)
     for key, of, score in zip(keys, assigned.of.tolist(), assigned.score.tolist(), strict=True):
         assert (of, score) == (expected[key][0], pytest.approx(expected[key][1], rel=1e-3, abs=1e-9))
+
+
+def test_a_batch_is_assigned_in_as_many_operations_as_an_image() -> None:
+    """None of them in a loop over images or objects."""
+
+    class Count(TorchDispatchMode):
+        operations = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.operations += 1
+            return func(*args, **(kwargs or {}))
+
+    cells, counted = grid(), []
+    for images, objects in ((1, 4), (16, 300)):
+        image, count = torch.arange(images).repeat_interleave(objects), images * objects
+        found = cells.boxes(torch.rand(images, len(cells.centres), 4) * 3)
+        scores, labels = torch.rand(images, len(cells.centres), 4), torch.randint(4, (count,))
+        with Count() as counter:
+            task_aligned(cells, scores, found, image, random_boxes(count), labels)
+        counted.append(counter.operations)
+    assert counted[0] == counted[1] > 0
 
 
 def test_nothing_is_assigned_to_no_objects() -> None:
