@@ -10,6 +10,7 @@ which each is logged: whatever assigns objects to regions, cells or queries is i
 that learns from boxes alone says so by an attribute `learns_masks`, false.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from segfolio.errors import SegfolioError
 
 Size = tuple[int, int]
+RARE = -math.log(99)  # the logit of a probability of 0.01, at which classes start (Focal Loss, 1708.02002, section 3.3)
 
 
 class DetectionTarget(NamedTuple):

@@ -23,7 +23,6 @@ Deviates:
   weights of more queries a network takes the first of each group.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ from torchvision.ops import clip_boxes_to_image
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.deformable import BoxDecoder
-from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
+from segfolio.layers.detection import RARE, Detections, DetectionTarget, Objects, Size
 from segfolio.layers.mask_maps import MAP_STRIDE, drawn
 from segfolio.layers.prompt_decoder import MLP
 from segfolio.layers.vit import load_vit
@@ -56,7 +55,6 @@ from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import SAFE, fetch
 from segfolio.weights.rf_detr import OF_CLASSES, of_classes, of_queries, own_names
 
-RARE = -math.log(99)  # the logit of a probability of 0.01
 SIDE, EDGE = 0.05, 0.01  # of the boxes that are proposed, and how far from the border their centres lie, in parts
 
 

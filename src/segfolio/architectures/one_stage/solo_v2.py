@@ -28,7 +28,7 @@ from torchvision.ops import Conv2dNormActivation, sigmoid_focal_loss
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.cells import best_of_each
-from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
+from segfolio.layers.detection import RARE, Detections, DetectionTarget, Objects, Size
 from segfolio.layers.mask_maps import MAP_STRIDE, at_once, drawn, mask_losses
 from segfolio.layers.pyramid import Norm, Pyramid, group_norm
 from segfolio.layers.suppression import Decay, matrix_nms
@@ -37,7 +37,6 @@ from segfolio.precision import as_weights, full_float32
 from segfolio.weights.backbones import load_body, load_classifier
 
 STRIDES = (8, 8, 16, 32, 32)  # that the levels are brought to before their grids; a mask has more cells of stride 4
-RARE = -4.595  # the logit of a probability of 0.01
 
 
 @dataclass(frozen=True)
@@ -205,8 +204,10 @@ class SOLOv2(nn.Module):
         }
 
     def found(self, scores: Tensor, factors: Tensor, maps: Tensor, size: Size) -> Detections:
-        """In one image, best first; a cell may be of several classes. Masks are drawn where the image is, a few at a
-        time but for those that are compared, which are bits, and those that are returned."""
+        """In one image, best first; a cell may be of several classes.
+
+        Masks are drawn a few at a time and only where the image is; all that are compared are held as bits.
+        """
         recipe, maps = self.recipe, maps[:, : -(-size[0] // MAP_STRIDE), : -(-size[1] // MAP_STRIDE)]
         cell, label = (scores > recipe.score_threshold).nonzero().unbind(1)
         asked, which = cell.unique(return_inverse=True)  # of several classes a cell draws one mask

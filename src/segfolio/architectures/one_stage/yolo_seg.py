@@ -30,13 +30,12 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.cells import Grid, ciou, task_aligned, two_bins
 from segfolio.layers.csp import C2PSA, SPPF, Bottleneck, C2f, C3k, ConvBN
-from segfolio.layers.detection import Detections, DetectionTarget, Objects, Size
+from segfolio.layers.detection import RARE, Detections, DetectionTarget, Objects, Size
 from segfolio.layers.mask_maps import MAP_STRIDE, bce_in_boxes, drawn, mask_losses
 from segfolio.losses.over_processes import share_of_each
 from segfolio.precision import full_float32
 
 STRIDES, FACTORS = (8, 16, 32), 32
-RARE = -4.595  # the logit of a probability of 0.01
 STAGES = {  # channels of the halving convolution and of the stage, blocks, part inside, and whether those are deep
     8: ((128, 128, 3, 0.5, False), (256, 256, 6, 0.5, False), (512, 512, 6, 0.5, False), (1024, 1024, 3, 0.5, False)),
     11: ((128, 256, 2, 0.25, False), (256, 512, 2, 0.25, False), (512, 512, 2, 0.5, True), (1024, 1024, 2, 0.5, True)),
