@@ -124,17 +124,22 @@ def crowded(images: int = 16, objects: int = 300, side: int = 640) -> Batch:
     )
 
 
-def pairwise(batch: Batch, top: int = 10, alpha: float = 0.5, beta: float = 6.0) -> list[tuple[int, int]]:
-    """The image and cell of each that answers for an object."""
-    answering = []
+def pairwise(batch: Batch, top: int = 10, alpha: float = 0.5, beta: float = 6.0) -> list[tuple[int, int, int]]:
+    """Image, cell and object of each cell that answers for one."""
+    answering, first = list[tuple[int, int, int]](), 0
     for number, (scores, found) in enumerate(zip(batch.scores, batch.found, strict=True)):
         own = batch.image == number
         boxes, labels = batch.boxes[own], batch.labels[own]
         low, high = boxes[:, None].split(2, 2)
         inside = ((batch.grid.centres > low) & (batch.grid.centres < high)).all(2)
-        measure = (scores[:, labels].T ** alpha * box_iou(boxes, found) ** beta).masked_fill(~inside, -1)
+        overlap = box_iou(boxes, found)
+        measure = (scores[:, labels].T ** alpha * overlap**beta).masked_fill(~inside, -1)
         value, cell = measure.topk(top, 1)
-        answering += [(number, each) for each in cell[value >= 0].unique().tolist()]
+        wanted = torch.zeros_like(inside).scatter_(1, cell, value >= 0)
+        overlap, of = overlap.masked_fill(~wanted, -1).max(0)
+        cells = (overlap >= 0).nonzero()[:, 0]
+        answering += [(number, *each) for each in torch.stack([cells, first + of[cells]], 1).tolist()]
+        first += len(boxes)
     return answering
 
 
@@ -142,7 +147,8 @@ def assignment() -> float:
     """How many times longer the comparison of all pairs takes."""
     batch = crowded()
     assigned = task_aligned(*batch)
-    assert sorted(zip(assigned.image.tolist(), assigned.cell.tolist(), strict=True)) == pairwise(batch)
+    found = zip(assigned.image.tolist(), assigned.cell.tolist(), assigned.of.tolist(), strict=True)
+    assert sorted(found) == pairwise(batch)
     sides: dict[str, Callable[[], None]] = {
         "ours": lambda: task_aligned(*batch) and None,
         "pairwise": lambda: pairwise(batch) and None,

@@ -92,8 +92,9 @@ def tables(output: Path, experiments: Path, tiny: bool, budget: Budget) -> None:
     found: dict[str, list[str]] = {}
     for path in sorted(experiments.glob("*/*.yaml")):
         block = {} if path.name == CLAIMS else yaml.safe_load(path.read_text()).get("paper", {}).get("speed", {})
-        if "size" in block:
-            found.setdefault(block["table"], []).append(str(path))
+        blocks = block if isinstance(block, list) else [block]  # of several numbers of prompts
+        for table in dict.fromkeys(each["table"] for each in blocks if "size" in each):
+            found.setdefault(table, []).append(str(path))
     few = ["--device=cpu", "--rounds=1", "--warm_up=1"] if tiny else ["--device=cuda", "--rounds=5"]
     marks = {name: output / f"{hashlib.sha256(name.encode()).hexdigest()[:8]}.table" for name in found}
     waiting = [name for name, paths in found.items() if len(paths) > 1 and not marks[name].exists()]

@@ -33,7 +33,8 @@ def small(tmp_path: Path) -> Path:
     content["trainer"] |= {"max_steps": 2, "val_check_interval": 1}
     for name, width, fps in (("camvid_240x180", 2, 20), ("wide", 4, 10)):
         content["model"]["init_args"]["architecture"]["init_args"]["width"] = width
-        content["paper"]["speed"] = {"table": "a table", "fps": fps, "size": [48, 64]}
+        speed = {"table": "a table", "fps": fps, "size": [48, 64]}
+        content["paper"]["speed"] = [speed] if name == "wide" else speed
         path = tmp_path / "experiments/unet" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(content))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from segfolio.data.checks.headers import FilePair
 from segfolio.data.dataset import DatasetInfo, PairedFiles, files_by_id, listed
 from segfolio.data.formats.images import write_id_map, write_image
 from segfolio.data.labels import LabelSpace
+from segfolio.data.sample import Target
+from segfolio.data.segments import Segments
 from segfolio.errors import SegfolioError
 
 PIXELS = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
@@ -53,6 +56,17 @@ def test_an_unknown_id_is_named_with_its_file(pair):
     write_id_map(pair.mask, IDS + 1)
     with pytest.raises(SegfolioError, match=r"mask\.png: label id 1, 4, 10 is not in the label space"):
         Tiny(pair)[0]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_an_object_of_a_class_that_the_dataset_has_not_is_named(pair, label):
+    class Wrong(Tiny):
+        def read(self, index):
+            objects = Segments(Mask(torch.ones(2, 6, 8).bool()), torch.tensor([0, label]), torch.zeros(2).bool())
+            return replace(super().read(index), target=Target(segments=objects))
+
+    with pytest.raises(SegfolioError, match=rf"^one: an object is of class {label}, but Wrong has the classes 0 to 1"):
+        Wrong(pair)[0]
 
 
 def test_check_reads_the_headers(pair):

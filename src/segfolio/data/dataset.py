@@ -113,7 +113,16 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Sample:
-        return self.read(index)
+        """Raises a `SegfolioError` of an object whose class is none of the dataset's."""
+        sample = self.read(index)
+        if sample.target is not None and (segments := sample.target.segments) is not None:
+            labels, count = segments.labels, len(self.labels.names)
+            if len(wrong := labels[(labels < 0) | (labels >= count)]):
+                raise SegfolioError(
+                    f"{sample.image_id}: an object is of class {int(wrong[0])}, but {type(self).__name__} has the "
+                    f"classes 0 to {count - 1}; `read` is to give each object the place of its class in `labels`"
+                )
+        return sample
 
     def image_id(self, index: int) -> str | None:
         """That of `read`'s sample and of `problems`, where it is known without reading."""

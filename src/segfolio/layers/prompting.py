@@ -144,6 +144,17 @@ class SelectingNetwork(PromptableNetwork):
         there are not."""
         raise NotImplementedError
 
+    def most_like(self, embedding: Embedding, image: Tensor, likeness: Tensor) -> Reading:
+        """To each of P prompts the one mask that is most like it; none where no likeness is above 0.
+
+        How text is asked: what compares words with images, as CLIP does, says it of the masks that `all_masks` draws.
+
+        Args:
+            image: `[P]`, which image each is of.
+            likeness: `[P, N]`, to the masks in the order of `all_masks`.
+        """
+        raise NotImplementedError
+
 
 def of_images(embedding: Embedding, images: Tensor | slice) -> Embedding:
     """The embedding of some of its images."""

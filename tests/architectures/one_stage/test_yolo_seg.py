@@ -8,10 +8,11 @@ import torch
 from torchvision.ops import clip_boxes_to_image
 
 from segfolio.architectures.one_stage.yolo_seg import YOLOSeg
+from segfolio.errors import SegfolioError
 from segfolio.layers.cells import Grid
 from segfolio.layers.detection import DetectionTarget
 from segfolio.layers.hollow import hollow
-from tests.architectures.test_detection_contract import assert_found, learned, scene, step
+from tests.architectures.test_detection_contract import assert_found, learned, scene, step, target
 
 PARAMETERS = {
     "YOLOv8n-seg": 3_409_968,
@@ -60,6 +61,32 @@ def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:
     masks[0, 1:3, 1:3] = masks[1] = True
     losses = step(network, torch.randn(1, 3, *size), [DetectionTarget(boxes, torch.tensor([0, 0]), masks)])
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+def test_an_object_that_no_box_reaches_around_is_told_once(recwarn: Any) -> None:
+    network, size = YOLOSeg(1, **YOLOSeg.tiny, bins=4), (64, 320)
+    for width, told in ((192, 0), (300, 1), (310, 1)):
+        boxes = torch.tensor([[4.0, 8, 4 + width, 40]])
+        target = DetectionTarget(boxes, torch.tensor([0]), torch.ones(1, *size, dtype=torch.bool))
+        step(network, torch.randn(2, 3, *size), [target, target])
+        assert len([each for each in recwarn if "boxes of 4 bins reach 192" in str(each.message)]) == told
+    assert "an object is 300 pixels long" in str(recwarn.list[-1].message)
+    assert "give `bins` at least 6, or" in str(recwarn.list[-1].message)
+
+
+def test_losses_are_scaled_together() -> None:
+    network, size = YOLOSeg(1, **YOLOSeg.tiny), (64, 64)
+    images, targets = torch.randn(1, 3, *size), [target(size, (5, 8, 40, 60, 0))]
+    losses = step(network, images, targets)
+    network.recipe = replace(network.recipe, loss_scale=64.0)
+    for name, loss in step(network, images, targets).items():
+        assert loss.item() == pytest.approx(64 * losses[name].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"version": 9}, {"depth": -1}, {"width": 0}, {"bins": 1}], ids=str)
+def test_what_there_is_not_is_said(wrong: Any) -> None:
+    with pytest.raises(SegfolioError, match="expected version 8 or 11, factors above 0 and at least 2 bins"):
+        YOLOSeg(1, **YOLOSeg.tiny | wrong)
 
 
 def test_what_lies_in_the_padding_takes_no_place_of_a_detection() -> None:

@@ -109,6 +109,25 @@ def test_everything_is_all_masks_without_those_that_there_are_not() -> None:
     assert all(same(mask, box) for mask, box in zip(drawn, (WHOLE, PART, OTHER), strict=True))
 
 
+def test_words_choose_the_mask_that_is_most_like_them() -> None:
+    """Three sentences: the part's; one that is like nothing; and one most like a mask that is not there."""
+    likeness = torch.tensor([[0.2, 0.3, 0.1, 0.0], [0.0, -0.2, 0.0, 0.5], [0.1, 0.0, 0.2, 0.9]])
+    fast = network()
+    found = fast.most_like(NESTED, torch.zeros(3, dtype=torch.int64), likeness)
+    assert found.iou[:, 0].tolist() == [pytest.approx(0.7), 0.0, pytest.approx(0.5)]
+    assert all(
+        same(mask[0], *boxes) for mask, boxes in zip(pixels(fast.draw(found)), ([PART], [], [OTHER]), strict=True)
+    )
+
+
+def test_masks_of_low_scores_are_found_in_everything_mode_and_answer_no_prompt() -> None:
+    fast = network(answers_above=0.6)
+    assert fast.all_masks(NESTED).iou[0, 2] == SCORES[2]
+    point = asked((100, 100, 1))
+    assert network().decode(NESTED, point, multimask=False).iou.item() == SCORES[2]
+    assert fast.decode(NESTED, point, multimask=False).iou.item() == 0
+
+
 def test_a_mask_ends_at_its_box_between_the_cells_too() -> None:
     embedding = rectangles((9.0, 10.0, 87.0, 71.0))
     mask = network().decode(embedding, asked((30, 30, 1)), multimask=False).masks

@@ -11,22 +11,26 @@ stride 4 are summed to a mask that ends at the box. Cells are assigned to object
 Deviates:
 - No weights of the published networks are read: their licence is the AGPL.
 - Overlap in the assignment is IoU, as in that paper; complete IoU can be negative.
-- An object in which no cell's centre lies is answered for by the nearest one, so that small objects are learned.
+- An object in which no cell's centre lies is answered for by the nearest one, so that small objects are learned; of
+  several that have the same one, by the cell's rule, one is.
 - Masks are learned from the shares of objects in cells of stride 4, not from their nearest pixels; each in its own
   right where they overlap. A mask counts once for each cell that answers for it, with `mask_weight`.
 - Class logits begin at a probability of 0.01 (RetinaNet, arXiv 1708.02002).
 - A mask is cut off at its box, at the image's own size, when it is read.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.cells import Grid, ciou, task_aligned, two_bins
 from segfolio.layers.csp import C2PSA, SPPF, Bottleneck, C2f, C3k, ConvBN
@@ -50,6 +54,7 @@ class CellRecipe:
         top: cells per object, at most.
         alpha, beta: exponents of score and overlap in the assignment.
         box_weight, cls_weight, dfl_weight, mask_weight: of the losses.
+        loss_scale: of all losses. The authors multiply theirs by the images of a batch: 64 with their learning rates.
         score_threshold: of detections: 0.001 where AP is measured.
         before_nms: detections of an image that are compared with each other, at most.
         nms_iou: overlap that suppresses, within a class.
@@ -63,6 +68,7 @@ class CellRecipe:
     cls_weight: float = 0.5
     dfl_weight: float = 1.5
     mask_weight: float = 7.5
+    loss_scale: float = 1.0
     score_threshold: float = 0.001
     before_nms: int = 3000
     nms_iou: float = 0.7
@@ -109,10 +115,10 @@ class YOLOSeg(nn.Module):
         max_channels: of a stage, before `width`.
         recipe: of training and testing.
         in_channels: of the images.
-        bins: of the distances, which reach one stride less far than their number.
+        bins: of the distances, which reach one stride less far than their number: boxes of up to 960 pixels with 16.
 
     Raises:
-        SegfolioError: in training, objects without masks.
+        SegfolioError: a version, a factor or a number of bins that there is not; in training, objects without masks.
     """
 
     paper: ClassVar[str] = "YOLOv8-seg, YOLO11-seg (Jocher et al., 2023, 2024), after YOLACT, arXiv 1904.02689"
@@ -141,8 +147,14 @@ class YOLOSeg(nn.Module):
         in_channels: int = 3,
         bins: int = 16,
     ) -> None:
+        if version not in STAGES or min(depth, width) <= 0 or bins < 2:
+            raise SegfolioError(
+                f"YOLOSeg: version {version}, depth {depth}, width {width}, bins {bins}; expected version 8 or 11, "
+                "factors above 0 and at least 2 bins"
+            )
         super().__init__()
         self.num_classes, self.recipe, self.bins = num_classes, recipe, bins
+        self._told = False  # of objects beyond the reach of boxes
         scale = _Scale(version, depth, width, max_channels)
         self.backbone = Backbone(in_channels, scale)
         self.neck = Neck(scale, self.backbone.out_channels[1:])
@@ -189,6 +201,7 @@ class YOLOSeg(nn.Module):
         grid, bins, boxes, logits, factors, maps = said
         recipe, objects = self.recipe, Objects.of(targets, self.num_classes)
         wanted, labels, image = objects.boxes, objects.labels, objects.image
+        self._check_reach(wanted)
         assigned = task_aligned(
             grid, logits.sigmoid(), boxes, image, wanted, labels, recipe.top, recipe.alpha, recipe.beta
         )
@@ -204,11 +217,22 @@ class YOLOSeg(nn.Module):
         cls = binary_cross_entropy_with_logits(logits, truth, reduction="sum")
         mask = mask_losses(bce_in_boxes, assigned.image, of, factors[where], maps, objects)
         return {
-            "box": recipe.box_weight * box / whole,
-            "cls": recipe.cls_weight * cls / whole,
-            "dfl": recipe.dfl_weight * dfl / whole,
-            "mask": recipe.mask_weight * mask / masks,
+            "box": recipe.loss_scale * recipe.box_weight * box / whole,
+            "cls": recipe.loss_scale * recipe.cls_weight * cls / whole,
+            "dfl": recipe.loss_scale * recipe.dfl_weight * dfl / whole,
+            "mask": recipe.loss_scale * recipe.mask_weight * mask / masks,
         }
+
+    def _check_reach(self, boxes: Tensor) -> None:
+        """Warns once of boxes `[N, 4]` that are larger than any that a cell can say."""
+        reach = 2 * STRIDES[-1] * (self.bins - 1)
+        if self._told or not len(boxes) or (longest := float((boxes[:, 2:] - boxes[:, :2]).max())) <= reach:
+            return
+        self._told = True
+        rank_zero_warn(
+            f"an object is {longest:.0f} pixels long, and boxes of {self.bins} bins reach {reach}: what is larger is "
+            f"found in part; give `bins` at least {math.ceil(longest / 2 / STRIDES[-1]) + 1}, or smaller images"
+        )
 
     def found(self, boxes: Tensor, scores: Tensor, factors: Tensor, maps: Tensor, size: Size) -> Detections:
         """In one image, best first; a cell may be of several classes."""

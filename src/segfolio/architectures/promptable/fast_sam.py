@@ -14,7 +14,7 @@ Deviates:
 - Images are padded to a square, so that an image is seen alike in any batch.
 - A mask, as of an earlier annotation, chooses the one that overlaps it most; beside a box or a point on the object it
   does not count.
-- Text is not read here; of what says how like it is to each mask, `layers.selection.greatest` chooses.
+- Text is not read here; of what says how like it is to each mask, `most_like` answers by the one that is most.
 """
 
 from collections.abc import Sequence
@@ -54,6 +54,7 @@ class FastSAM(SelectingNetwork):
         score_threshold: above which a mask is found.
         nms_iou: overlap of two boxes from which the mask that scores less is left out.
         max_masks: of an image.
+        answers_above: score above which a mask may answer a prompt; the others are found in everything mode alone.
         in_channels: of the images.
         weights: None; or a file with a state dict of this network or of a `YOLOSeg` of one class, such as a run's
             checkpoint.
@@ -86,6 +87,7 @@ class FastSAM(SelectingNetwork):
         score_threshold: float = 0.4,
         nms_iou: float = 0.9,
         max_masks: int = 300,
+        answers_above: float = 0.0,
         in_channels: int = 3,
         weights: str | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class FastSAM(SelectingNetwork):
         if max_masks < 1:
             raise SegfolioError(f"max_masks of FastSAM is {max_masks}, expected 1 or more")
         super().__init__()
-        self.image_size, self.mask_size = image_size, image_size // MAP_STRIDE
+        self.image_size, self.mask_size, self.answers_above = image_size, image_size // MAP_STRIDE, answers_above
         recipe = CellRecipe(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_masks)
         self.image_encoder = YOLOSeg(1, version, depth, width, max_channels, recipe, in_channels, bins)
         if weights is not None:
@@ -141,7 +143,7 @@ class FastSAM(SelectingNetwork):
         _, _, boxes, scores = embedding
         with full_float32(scores.device):
             inside, boxes, score = self._inside(embedding, prompts), boxes[prompts.image], scores[prompts.image]
-            there, asked = score > 0, (prompts.kinds == OBJECT).any(1)
+            there, asked = score > self.answers_above, (prompts.kinds == OBJECT).any(1)
             chosen = by_points(inside, prompts.kinds) & there
             if prompts.boxes is not None:
                 with_box = ~prompts.boxes.isnan().any(1)
@@ -156,6 +158,11 @@ class FastSAM(SelectingNetwork):
         scores = embedding[-1]
         each = torch.diag_embed(scores > 0)
         return Reading(scores, None, (each, torch.arange(len(scores), device=scores.device), *embedding))
+
+    def most_like(self, embedding: Embedding, image: Tensor, likeness: Tensor) -> Reading:
+        scores = embedding[-1][image]
+        chosen = greatest(likeness, scores > self.answers_above)
+        return Reading(scores.where(chosen, 0.0).amax(1, keepdim=True), None, (chosen[:, None], image, *embedding))
 
     def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
         """As `PromptableNetwork.draw` says; of merged masks the highest logit."""
