@@ -32,13 +32,19 @@ class Told(Tiny):
         super().__init__(num_classes)
         self.names: tuple[str, ...] = ()
         self.seen: list[tuple[list[int], list[list[int]]]] = []
+        self.embedded = 0
 
     def read(self, names: Any) -> None:
         self.names = tuple(names)
 
-    def forward(self, images: Tensor, tasks: Tensor | None = None, labels: Any = None) -> MaskOutput:
-        assert tasks is not None
-        output = super().forward(images)
+    def forward(self, images: Tensor, tasks: Any = None, labels: Any = None) -> MaskOutput:
+        return self.answer(self.embed(images), images, tasks, labels)
+
+    def embed(self, images: Tensor) -> MaskOutput:
+        self.embedded += 1
+        return super().forward(images)
+
+    def answer(self, output: MaskOutput, images: Tensor, tasks: Tensor, labels: Any = None) -> MaskOutput:
         if self.training:
             self.seen.append((tasks.tolist(), [each.tolist() for each in labels]))
             return output
@@ -112,6 +118,7 @@ def test_a_panoptic_model_predicts_each_task_from_queries_of_its_own() -> None:
     module.setup("test")
     batch = next(iter(module.test_dataloader()))
     (prediction,) = model.predict(batch)
+    assert model.network.embedded == 1
     assert set(prediction.semantic.unique().tolist()) == {1}
     assert prediction.instances.labels[prediction.instances.scores > 0.5].tolist() == [2]
     assert prediction.panoptic.labels.tolist() == [3]

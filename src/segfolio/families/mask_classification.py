@@ -37,8 +37,8 @@ class MaskClassification(Family):
 
     A network that says `takes_tasks` is told the task (OneFormer): `forward(images, tasks [B], labels)`, where tasks
     are places in `TASKS` and labels, in training, the classes of each image's segments; `read(names)` tells it what
-    these are called. It is trained on several tasks, and a panoptic model answers each of the three by a pass of its
-    own: the backbone runs three times for an image.
+    these are called. It is trained on several tasks, and a panoptic model answers each of the three: of what
+    `embed(images)` makes once, `answer(embedded, images, tasks)`.
 
     Args:
         task: `semantic`, `instance` or `panoptic`.
@@ -207,20 +207,22 @@ class MaskClassification(Family):
 
     def predict(self, batch: Batch) -> list[Prediction]:
         tasks = [task for task in TASKS if self.task in (task, "panoptic")]
-        if self.told:
-            of_tasks = [self.queries(batch.images, task) for task in tasks]
-        else:
-            of_tasks = [self.queries(batch.images)] * len(tasks)
-        images = zip(batch.image_ids, batch.original_sizes, *of_tasks, strict=True)
+        images = zip(batch.image_ids, batch.original_sizes, *self._answers(batch.images, tasks), strict=True)
         return [self._prediction(name, size, dict(zip(tasks, found, strict=True))) for name, size, *found in images]
 
-    def queries(self, images: Tensor, task: Task | None = None) -> list[Queries]:
-        """What the network says of each image, before it is read as a task; of the model's, or of another."""
-        place = TASKS.index(task or self.task)
-        told = (torch.full((len(images),), place, device=images.device),) if self.told else ()
-        output = self(images, *told)
-        boxes = [None] * len(images) if output.boxes is None else output.boxes
-        return [Queries(*one) for one in zip(output.class_logits, output.mask_logits, boxes, strict=True)]
+    def queries(self, images: Tensor) -> list[Queries]:
+        """What the network says of each image, before it is read as the model's task."""
+        return self._answers(images, (self.task,))[0]
+
+    def _answers(self, images: Tensor, tasks: Sequence[Task]) -> list[list[Queries]]:
+        """`queries` of each task, which are the same for all where the network is not told the task."""
+        if not self.told:
+            return [_of_images(self(images))] * len(tasks)
+        network: Any = self.network
+        given = self.normalize(images)
+        embedded = network.embed(given)
+        places = (torch.full((len(images),), TASKS.index(task), device=images.device) for task in tasks)
+        return [_of_images(network.answer(embedded, given, place)) for place in places]
 
     def _prediction(self, image_id: str, size: Size, found: Mapping[Task, Queries]) -> Prediction:
         prediction, things = Prediction(image_id, size), self.labels.is_thing
@@ -250,6 +252,11 @@ class MaskClassification(Family):
         if self.task == "panoptic":
             found.append(PanopticMetric(self.labels))
         return found
+
+
+def _of_images(output: Any) -> list[Queries]:
+    boxes = [None] * len(output.class_logits) if output.boxes is None else output.boxes
+    return [Queries(*one) for one in zip(output.class_logits, output.mask_logits, boxes, strict=True)]
 
 
 def mask_target(image_id: str, target: Target) -> MaskTarget:

@@ -115,12 +115,6 @@ def load_vit(vit: Any, state: Mapping[str, Tensor], source: str) -> None:
     """
     own = vit.state_dict()
     taken = {key: value for key, value in state.items() if key in own}
-    kernel, patch = taken.get("patch_embed.proj.weight"), vit.patch_embed.patch_size[0]
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != patch:
-        raise SegfolioError(
-            f"{source} is of patches of {kernel.shape[-1]}x{kernel.shape[-1]} pixels and the network's are "
-            f"{patch}x{patch}; take weights of the same patch size"
-        )
     if "pos_embed" in taken:
         table = taken["pos_embed"]
         patches = math.isqrt(table.shape[1]) ** 2 if table.ndim == 3 else 0

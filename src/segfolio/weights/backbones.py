@@ -106,13 +106,18 @@ def load_pretrained(
         )
     own, names = network.state_dict(), names_of(backbone)
     of_backbone = unwrapped(state, names)
-    if len(own.keys() & state.keys()) > len(names & of_backbone.keys()):
+    if len(own.keys() & state.keys()) > len(names & of_backbone.keys()) or _parts(own) == _parts(state):
         state = {key: value for key, value in state.items() if key in own or not key.startswith(LEFT_OUT)}
         load_weights(network, {_own_key(k): v for k, v in state.items()}, weights)
         return
     if "dinov3" in f"{backbone}.{weights}":
         tell_licence(weights, DINOV3)
     load_backbone(of_backbone)
+
+
+def _parts(state: Iterable[str]) -> set[str]:
+    """The names of a network's parts, by which it is known though one of them is built in another way."""
+    return {key.partition(".")[0] for key in state}
 
 
 def load_encoder(encoder: Any, state: Mapping[str, Tensor], weights: str, backbone: str) -> None:

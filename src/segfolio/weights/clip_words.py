@@ -1,6 +1,7 @@
 """Words as the numbers that CLIP's text encoder reads (Radford et al., 2021, arXiv 2103.00020): byte pairs."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def as_words(texts: Sequence[str], vocabulary: str | None, length: int) -> Tenso
     return torch.tensor(tokens["input_ids"]) * torch.tensor(tokens["attention_mask"])
 
 
+@cache
 def _tokenizer(vocabulary: str | None) -> Any:
     from transformers import CLIPTokenizer
 

@@ -1,5 +1,6 @@
 """Pretrained weights: `read_weights` finds them, `load_weights` puts them into a network, strictly."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
@@ -19,6 +20,8 @@ from segfolio.words import counted
 NOT_FOUND = "{weights} is neither a file nor a name of {model}'s weights ({names})"
 NOT_DOWNLOADED = "{url} cannot be downloaded ({reason}); fetch it elsewhere and put {name} into {folder}"
 UNREADABLE = "{path} is damaged or holds more than weights; expected a state dict or a checkpoint"
+PATCHES = re.compile(r"(^|\.)patch_embed(dings)?(\.proj(ection)?)?\.weight$")
+"""Names of the convolution that reads an image's patches."""
 
 
 def read_weights(weights: str, model: str) -> dict[str, Tensor]:
@@ -50,10 +53,18 @@ def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: st
         new: prefixes of the keys that may be missing, because the module learns them from scratch.
 
     Raises:
-        SegfolioError: missing or unexpected keys, shapes that differ, values that are not finite.
+        SegfolioError: patches of another size, missing or unexpected keys, shapes that differ, values that are not
+            finite.
     """
     own, state_dict = module.state_dict(), fitted(dict(state_dict), module, source)
     shared = own.keys() & state_dict.keys()
+    for key in filter(PATCHES.search, shared):
+        there, here = ("x".join(map(str, kernels[key].shape[2:])) for kernels in (state_dict, own))
+        if there and there != here:
+            raise SegfolioError(
+                f"{source} is of patches of {there} pixels and the network's are {here}; take weights of the same "
+                "patch size, or make the network of theirs"
+            )
     problems = {
         "are missing": [k for k in own if k not in shared and not k.startswith(new)],
         "are not of this network": [k for k in state_dict if k not in shared],

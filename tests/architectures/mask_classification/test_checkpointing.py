@@ -1,10 +1,12 @@
 """Blocks of mask transformers that are computed a second time: what a training step keeps is in
 `transformer/test_memory.py`."""
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from segfolio.architectures.mask_classification.detr import DETR
 from segfolio.architectures.mask_classification.eomt import EoMT
@@ -13,12 +15,33 @@ from segfolio.architectures.mask_classification.mask2former import Mask2Former
 from segfolio.architectures.mask_classification.maskformer import MaskFormer
 from segfolio.architectures.mask_classification.max_deeplab import MaXDeepLab
 from segfolio.architectures.mask_classification.oneformer import OneFormer
+from segfolio.architectures.mask_classification.per_pixel import PerPixelBaseline, PerPixelBaselinePlus
 from segfolio.architectures.mask_classification.pmt import PMT
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import SWINS
+from segfolio.layers.outputs import MaskOutput, PixelOutput
+from segfolio.listing import architecture_classes
 from tests.architectures.transformer.test_memory import saved_bytes
 
 SWIN = "swin_tiny_patch4_window7_224"
+ROOMS = ("transformer", "mask_classification")
+MASKFORMERS = (MaskFormer, PerPixelBaseline, PerPixelBaselinePlus)
+
+
+def learn(network: Any, images: Tensor) -> None:
+    """Gradients of all that a network is trained by."""
+    torch.manual_seed(0)
+    output = network(images)
+    if isinstance(output, MaskOutput):
+        found = [x for layer in output.layers for x in layer[:2] if x is not None]
+    else:
+        found = [output.logits, *output.auxiliary.values()] if isinstance(output, PixelOutput) else [output]
+    torch.stack([x.square().mean() for x in found]).sum().backward()
+
+
+def test_every_transformer_takes_it() -> None:
+    networks = [cls for cls in architecture_classes() if cls.__module__.split(".")[-2] in ROOMS]
+    assert not [cls.__name__ for cls in networks if "checkpointing" not in inspect.signature(cls).parameters]
 
 
 @pytest.mark.parametrize(
@@ -34,9 +57,7 @@ def test_gradients_are_the_same(cls: Any, arguments: dict[str, Any]) -> None:
     images = torch.randn(2, 3, 64, 64)
     for network in (plain, sparing):
         network.mask_probabilities = [0.5] * len(network.mask_probabilities)
-        torch.manual_seed(0)
-        output = network(images)
-        sum(x.square().mean() for layer in output.layers for x in layer[:2] if x is not None).backward()
+        learn(network, images)
     for (name, p), q in zip(plain.named_parameters(), sparing.parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
         if p.grad is not None and q.grad is not None:
@@ -44,7 +65,7 @@ def test_gradients_are_the_same(cls: Any, arguments: dict[str, Any]) -> None:
     assert any(p.grad is not None for p in plain.layers.parameters())
 
 
-@pytest.mark.parametrize("cls", [DETR, MaXDeepLab, MaskFormer, Mask2Former])
+@pytest.mark.parametrize("cls", [DETR, MaXDeepLab, Mask2Former, *MASKFORMERS])
 def test_statistics_see_a_batch_once_and_gradients_are_the_same(cls: Any) -> None:
     torch.manual_seed(0)
     arguments = {**cls.tiny, **({} if cls is MaXDeepLab else {"backbone": "resnet10t"})}
@@ -52,9 +73,7 @@ def test_statistics_see_a_batch_once_and_gradients_are_the_same(cls: Any) -> Non
     sparing.load_state_dict(plain.state_dict())
     images = torch.randn(2, 3, 64, 64)
     for network in (plain, sparing):
-        torch.manual_seed(0)
-        output = network(images)
-        (output.class_logits.square().mean() + output.mask_logits.square().mean()).backward()
+        learn(network, images)
     for (name, p), q in zip(plain.named_parameters(), sparing.parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
         if p.grad is not None and q.grad is not None:
@@ -69,10 +88,10 @@ def test_a_quarter_is_kept_of_detr() -> None:
     assert kept[1] < 0.25 * kept[0]
 
 
-@pytest.mark.parametrize("cls", [MaskFormer, Mask2Former, OneFormer])
+@pytest.mark.parametrize("cls", [Mask2Former, OneFormer, *MASKFORMERS])
 @pytest.mark.parametrize("backbone", [SWIN, "convnext_atto"])
 def test_a_quarter_is_kept_and_gradients_are_the_same(monkeypatch: pytest.MonkeyPatch, cls: Any, backbone: str) -> None:
-    """With stochastic depth; of MaskFormer, whose decoder is not computed again, half is kept."""
+    """With stochastic depth; of MaskFormer and its baselines, whose decoders are not computed again, half is kept."""
     monkeypatch.setitem(SWINS, "tiny", (16, (2, 2, 2, 2), (1, 2, 2, 4)))
     torch.manual_seed(0)
     arguments = {**cls.tiny, "backbone": backbone}
@@ -80,11 +99,9 @@ def test_a_quarter_is_kept_and_gradients_are_the_same(monkeypatch: pytest.Monkey
     sparing.load_state_dict(plain.state_dict())
     images = torch.randn(2, 3, 96, 96)
     kept = [saved_bytes(network, images) for network in (plain, sparing)]
-    assert kept[1] < (0.5 if cls is MaskFormer else 0.25) * kept[0]
+    assert kept[1] < (0.5 if cls in MASKFORMERS else 0.25) * kept[0]
     for network in (plain, sparing):
-        torch.manual_seed(0)
-        output = network(images)
-        sum(x.square().mean() for layer in output.layers for x in layer[:2] if x is not None).backward()
+        learn(network, images)
     for (name, p), q in zip(plain.named_parameters(), sparing.parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
         if p.grad is not None and q.grad is not None:

@@ -16,7 +16,7 @@ from segfolio.layers.hollow import hollow
 from segfolio.losses import MaskClassificationLoss, OneFormerLoss
 from segfolio.losses.mask_matching import MaskTarget
 from segfolio.losses.one_former import contrastive
-from segfolio.weights.clip_words import as_words
+from segfolio.weights.clip_words import _tokenizer, as_words
 
 SWIN = "swin_tiny_patch4_window7_224"
 NAMES = ("wall", "car", "person", "traffic light", "sky")
@@ -100,6 +100,23 @@ def test_the_task_changes_the_answer_and_one_is_answered_where_none_is_asked() -
         semantic, instance, panoptic = (network(images, torch.tensor([task])).class_logits for task in range(3))
         assert torch.equal(network(images).class_logits, panoptic)
     assert not torch.equal(semantic, instance)  # by little: CLIP's start and end are the largest numbers of all
+
+
+def test_every_task_is_answered_of_what_is_embedded_once() -> None:
+    network = OneFormer(5, **OneFormer.tiny).eval()
+    images = torch.randn(2, 3, 65, 97)
+    with torch.no_grad():
+        pixels = network.embed(images)
+        for task in range(3):
+            tasks = torch.tensor([task, 2])
+            for whole, part in zip(network(images, tasks)[:2], network.answer(pixels, images, tasks)[:2], strict=True):
+                assert torch.equal(whole, part)
+
+
+def test_the_vocabulary_is_read_once() -> None:
+    _tokenizer.cache_clear()
+    OneFormer(5, **OneFormer.tiny).read(NAMES)
+    assert _tokenizer.cache_info().misses == 1
 
 
 def test_nothing_is_dropped_in_evaluation() -> None:

@@ -115,6 +115,13 @@ def test_a_classifier_of_timm_loads_and_the_decoder_stays_new(tmp_path: Path) ->
     assert network.encoder.pos_embed.shape == (1, 17, 64)
 
 
+@pytest.mark.parametrize(("saved", "built"), [("linear", "mask"), ("mask", "linear")])
+def test_a_file_of_the_other_decoder_is_refused(tmp_path: Path, saved: Any, built: Any) -> None:
+    torch.save(Segmenter(5, **TINY, decoder=saved).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(SegfolioError, match=r"other.pth: \d+ of the weights are missing: decoder\..*78 would fit"):
+        Segmenter(5, **TINY, decoder=built, weights=str(tmp_path / "other.pth"))
+
+
 def test_stochastic_depth_grows_from_nothing_to_its_rate() -> None:
     blocks = Segmenter(5, **TINY, drop_path=0.5).encoder.blocks
     assert [getattr(b.drop_path1, "drop_prob", 0.0) for b in blocks] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])

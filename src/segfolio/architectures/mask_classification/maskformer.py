@@ -32,11 +32,13 @@ from segfolio.weights.backbones import load_encoder, load_pretrained
 class MaskTransformer(nn.Module):
     """Backbone, pixel decoder, transformer decoder and mask embeddings: MaskFormer without its classifier."""
 
-    def __init__(self, backbone: str, width: int, **decoder: Any) -> None:
+    def __init__(self, backbone: str, width: int, checkpointing: bool, **decoder: Any) -> None:
         from transformers.models.maskformer.modeling_maskformer import MaskformerMLPPredictionHead
 
         super().__init__()
         self.model = build_model(backbone, width, **decoder)
+        if checkpointing:
+            keep_less(self.model.pixel_level_module.encoder)
         self.mask_embedder = MaskformerMLPPredictionHead(width, width, width)
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -120,6 +122,7 @@ class MaskFormer(MaskTransformer):
         super().__init__(
             backbone,
             width,
+            checkpointing,
             num_queries=num_queries or num_classes,
             decoder_layers=decoder_layers,
             heads=heads,
@@ -127,8 +130,6 @@ class MaskFormer(MaskTransformer):
             dropout=dropout,
         )
         self.num_queries = num_queries or num_classes
-        if checkpointing:
-            keep_less(self.model.pixel_level_module.encoder)
         self.class_predictor = nn.Linear(width, num_classes + 1)
         if weights is not None:
             load(self, self.model.pixel_level_module.encoder, weights, backbone)

@@ -188,7 +188,7 @@ class OneFormer(nn.Module):
     def forward(
         self, images: Tensor, tasks: Tensor | None = None, labels: Sequence[Tensor] | None = None
     ) -> MaskOutput:
-        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it.
+        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it: `embed`, and `answer`.
 
         Args:
             tasks: `[B]` int64, of each image the place of its task in `TASKS`.
@@ -197,12 +197,19 @@ class OneFormer(nn.Module):
         """
         if tasks is None:
             tasks = torch.full((len(images),), TASKS.index(self.task), device=images.device)
+        return self.answer(self.embed(images), images, tasks, labels)
+
+    def embed(self, images: Tensor) -> Any:
+        """The pixel decoder's maps of `[B, 3, H, W]`, which are the same for every task."""
         features = self.model.pixel_level_module.encoder(pad_to(images, 32)).feature_maps
-        dtype = self.logit_scale.dtype
         with without_autocast(images.device):
-            decoder = self.model.pixel_level_module.decoder
-            pixels = through(self, decoder, [f.to(dtype) for f in features], output_hidden_states=False)
-            token = self.model.task_encoder(self.task_words[tasks].to(dtype))
+            given = [f.to(self.logit_scale.dtype) for f in features]
+            return through(self, self.model.pixel_level_module.decoder, given, output_hidden_states=False)
+
+    def answer(self, pixels: Any, images: Tensor, tasks: Tensor, labels: Sequence[Tensor] | None = None) -> MaskOutput:
+        """What `forward` says, of the maps that `embed` makes of the images."""
+        with without_autocast(images.device):
+            token = self.model.task_encoder(self.task_words[tasks].to(self.logit_scale.dtype))
         decoded = through(self, self.model.transformer_module, pixels.multi_scale_features, pixels.mask_features, token)
         last = {"class_queries_logits": decoded.prediction_class, "masks_queries_logits": decoded.prediction_masks}
         output = MaskOutput.of(

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from segfolio.architectures.mask_classification.maskformer import MaskFormer, MaskTransformer, build_model, load
+from segfolio.layers.again import keep_less
 from segfolio.layers.backbones import crop_quarter, pad_to
 from segfolio.layers.outputs import PixelOutput
 
@@ -22,7 +23,7 @@ class PerPixelBaseline(nn.Module):
     """FPN pixel decoder and a classifier of its pixels.
 
     Args:
-        backbone, width, weights: as of `MaskFormer`.
+        backbone, width, checkpointing, weights: as of `MaskFormer`.
 
     Raises:
         SegfolioError: as `MaskFormer`.
@@ -33,10 +34,17 @@ class PerPixelBaseline(nn.Module):
     tiny: ClassVar[dict[str, Any]] = {"backbone": "test_efficientnet", "width": 32}
 
     def __init__(
-        self, num_classes: int, backbone: str = "resnet50", width: int = 256, weights: str | None = None
+        self,
+        num_classes: int,
+        backbone: str = "resnet50",
+        width: int = 256,
+        checkpointing: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         self.model = build_model(backbone, width, decoder_layers=0).pixel_level_module
+        if checkpointing:
+            keep_less(self.model.encoder)
         self.classifier = nn.Conv2d(width, num_classes, 1)
         nn.init.kaiming_normal_(self.classifier.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
@@ -73,11 +81,13 @@ class PerPixelBaselinePlus(MaskTransformer):
         heads: int = 8,
         feedforward: int = 2048,
         dropout: float = 0.1,
+        checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
         super().__init__(
             backbone,
             width,
+            checkpointing,
             num_queries=num_classes,
             decoder_layers=decoder_layers,
             heads=heads,

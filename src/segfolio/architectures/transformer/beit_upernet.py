@@ -183,12 +183,6 @@ class BEiTUPerNet(nn.Module):
             "microsoft/beit-base-finetuned-ade-640-640",
         )
         own, mine = of_ours(state), self.state_dict()
-        kernel = own.get("encoder.patch_embed.weight")
-        if kernel is not None and kernel.shape[-1] != self.patch:
-            raise SegfolioError(
-                f"{weights} is of patches of {kernel.shape[-1]}x{kernel.shape[-1]} pixels and the network's are "
-                f"{self.patch}x{self.patch}; take weights of the same patch size"
-            )
         for key, value in own.items():
             if key.endswith(".relative_position_bias_table") and key in mine:
                 own[key] = resized(value, _side(mine[key]), _side(mine[key]), weights)

@@ -103,12 +103,6 @@ class DINOLinear(nn.Module):
         if isinstance(self.encoder, VisionTransformer):
             load_vit(self.encoder, state, weights)
             return
-        kernel = state.get("patch_embed.proj.weight")
-        if kernel is not None and kernel.shape[-1] != self.patch:
-            raise SegfolioError(
-                f"{weights} is of patches of {kernel.shape[-1]}x{kernel.shape[-1]} pixels and the network's are "
-                f"{self.patch}x{self.patch}; take weights of the same patch size"
-            )
         own = self.encoder.state_dict()
         load_weights(self.encoder, {key: value for key, value in state.items() if key in own}, weights)
 
