@@ -116,7 +116,7 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         """Raises a `SegfolioError` of an object whose class is none of the dataset's."""
         sample = self.read(index)
         if sample.target is not None and (segments := sample.target.segments) is not None:
-            labels, count = segments.labels, len(self.labels.names)
+            labels, count = segments.labels, self.labels.num_classes
             if len(wrong := labels[(labels < 0) | (labels >= count)]):
                 raise SegfolioError(
                     f"{sample.image_id}: an object is of class {int(wrong[0])}, but {type(self).__name__} has the "
