@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from segfolio.comparison.command import filled
+from segfolio.ledger.paper import read_experiment
+from segfolio.ledger.speed import Measurement, Speed, Timed, network_hash
 from tests.conftest import REPOSITORY
 from tests.ledger.conftest import HARDWARE, write_experiment
 
@@ -46,6 +48,41 @@ def test_what_no_run_recorded_has_no_column(folio, segfolio, replicated, capsys)
     replicated(write_experiment(folio, "old/a"), 0.4, steps=100, wall_time=600.0)
     assert segfolio("compare", "experiments/old") == 0
     assert capsys.readouterr().out.splitlines()[0] == "| experiment | mIoU | steps | minutes |"
+
+
+def test_times_and_sizes_are_shown_before_a_run(tmp_path, segfolio, monkeypatch, capsys):
+    """Of prompts, in the rows that state them alike."""
+    monkeypatch.chdir(tmp_path)
+    asked = [{"table": "T", "size": [64, 64], "prompts": prompts} for prompts in (1, 10)]
+    networks = {}
+    for name, seconds in (("a", 0.5), ("b", 2.0)):
+        path = write_experiment(tmp_path, f"net/{name}", speed=asked)
+        for speed in (Speed(**each) for each in asked if name == "a" or each["prompts"] == 1):
+            timed = Timed(network_hash(read_experiment(path), speed), [seconds, 9.0, 0.0], 5.0, 3_000_000)
+            networks[f"net/{name}{speed.asked}"] = timed
+    found = Measurement("T", "float32", 1, {**HARDWARE, "gpu": None}, "2030", "0123", networks=networks)
+    found.write(found.path(tmp_path / "experiments"))
+    assert segfolio("compare", "experiments/net") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "| experiment | parameters | time on 1 CPU thread | time, 10 points, on 1 CPU thread |",
+        "|---|--:|--:|--:|",
+        "| [net/a](experiments/net/a.yaml) | 3.00 M | 0.50 s | 0.50 s |",
+        "| [net/b](experiments/net/b.yaml) | 3.00 M | 2.00 s | - |",
+    ]
+
+
+def test_a_protocol_that_has_not_the_main_figure_shows_its_own(tmp_path, segfolio, monkeypatch, replicated, capsys):
+    """Proposals the recall of the most, however each network finds them."""
+    monkeypatch.chdir(tmp_path)
+    for name, way in (("sam", "everything mode with 32 x 32 points"), ("fast", "all masks that are found")):
+        others = {"test/boxes/mIoU": 0.4, "test/everything/AR_10": 0.1, "test/everything/AR_1000": 0.6}
+        replicated(
+            write_experiment(tmp_path, f"net/{name}"), 0.5, others=others, protocol=f"as it is; everything: {way}"
+        )
+    assert segfolio("compare", "experiments/net") == 0
+    heading, _, *rows = capsys.readouterr().out.splitlines()[:4]
+    assert heading.startswith("| experiment | mIoU | boxes | everything, AR_1000 |")
+    assert all("| 50.0 (1) | 40.0 (1) | 60.0 (1) |" in row for row in rows)
 
 
 def test_a_page_is_filled_where_it_says_so_and_again(folio, segfolio):

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,8 @@ from segfolio.ledger.claims import CLAIMS
 from segfolio.ledger.paper import paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import CLASSES, Results, Spread
-from segfolio.ledger.rows import MAIN, shown_results
+from segfolio.ledger.rows import known_by, shown_results
+from segfolio.ledger.speed import Timed, times
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Compared:
         file: its YAML.
         config: as written.
         results: without overrides, of the seeds that may be shown; None before a run.
+        times: that `segfolio speed` measured, by what was measured.
     """
 
     file: Path
     config: Mapping[str, Any]
     results: Results | None
+    times: Mapping[str, Timed] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,7 +62,7 @@ class Compared:
     @property
     def main(self) -> str | None:
         """The log key of the figure by which it is known; None before a run."""
-        return next((key for name in MAIN if (key := f"test/{name}") in self.figures), None)
+        return next(iter(known_by(self.figures)), None)
 
     @property
     def main_figure(self) -> Figure | None:
@@ -74,6 +77,12 @@ class Compared:
         """Over seeds, of a field of the record; None where it was not recorded."""
         found = [value for record in self.records if (value := getattr(record, of)) is not None]
         return fmean(found) if found else None
+
+    @property
+    def parameters(self) -> float | None:
+        """As the record has them, or a measurement."""
+        measured = next((timed.parameters for timed in self.times.values()), None)
+        return measured if (recorded := self.mean("parameters")) is None else recorded
 
     @property
     def pretrained(self) -> bool:
@@ -100,7 +109,8 @@ def compared(paths: Sequence[Path]) -> list[Compared]:
         if (paper := paper_of(config, file)) is None:
             continue
         results = [r for _, r in shown_results(file, paper, recipe_hash(config), []) if not r.overrides]
-        found.append(Compared(file, config, results[0] if results else None))
+        measured = times(file.parent.parent, f"{file.parent.name}/{file.stem}", config, paper.speeds)
+        found.append(Compared(file, config, results[0] if results else None, measured))
     if not found:
         raise SegfolioError(f"{', '.join(map(str, paths)) or 'nothing'} holds no experiment to compare")
     _expect_one_way(found)
@@ -141,8 +151,10 @@ def _expect_one_way(found: Sequence[Compared]) -> None:
 
 
 def _seen(record: Record) -> str:
-    """The protocol without what a family makes of its own output, as the inference of queries."""
-    return re.sub("(at its original size); [^;]+", r"\1", record.protocol)
+    """The protocol without what a family makes of its own output, as the inference of queries, and without how a
+    network finds all that an image shows."""
+    seen = re.sub("(at its original size); [^;]+", r"\1", record.protocol)
+    return re.sub("(everything mode|all masks)[^;]*", "everything", seen)
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -241,7 +241,7 @@ def _run(
     summary, seeds, declared = results.summary(), list(results.seeds.values()), results.declared
     claimed = () if results.overrides else _claimed(path, paper, declared, said)
     expected = {cell.key: cell.expected for cell in claimed}
-    shown = list(expected) or _main(summary)
+    shown = list(expected) or known_by(summary)
     caveat = next(filter(None, (seed.record.caveat.partition(":")[0] for seed in seeds)), "")  # in place of a verdict
     cells = []
     for key in [*shown, *_under_further_protocols(shown, summary)]:
@@ -272,7 +272,7 @@ def _run(
     )
 
 
-def _main(summary: Mapping[str, Spread]) -> list[str]:
+def known_by(summary: Mapping[str, Spread]) -> list[str]:
     """The figures of a test by which each task is known; where there is none, the first of the house, or of all."""
     main, house = ([f"test/{name}" for name in names if f"test/{name}" in summary] for names in (MAIN, HOUSE))
     return main or house[:1] or list(summary)[:1]

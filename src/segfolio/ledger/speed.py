@@ -203,6 +203,22 @@ def network_hash(experiment: Mapping[str, Any], speed: Speed) -> str:
     return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
 
 
+def times(experiments: Path, name: str, experiment: Mapping[str, Any], speeds: Iterable[Speed]) -> dict[str, Timed]:
+    """What was measured of an experiment, by prompts and device: `time, 10 points, on 1 CPU thread`.
+
+    Args:
+        experiments: the folder that holds the measurements' own.
+        name: `<paper>/<variant>`.
+    """
+    found = {}
+    for measurement in map(Measurement.read, sorted((experiments / FOLDER).glob("*.json"))):
+        for speed in speeds:
+            timed = measurement.networks.get(name + speed.asked)
+            if speed.table == measurement.table and timed and timed.network == network_hash(experiment, speed):
+                found[f"time{speed.asked}{',' * bool(speed.asked)} on {measurement.device}"] = timed
+    return found
+
+
 class Ratio(NamedTuple):
     """How many times as long as the fastest a network takes, by the paper where that has a time, and by us where it was
     measured.
