@@ -52,14 +52,11 @@ def test_it_overfits_one_image(version: Any) -> None:
     assert_found(found, wanted)
 
 
-def test_objects_that_no_cell_has_its_centre_in_are_learned() -> None:
-    """Of 2 x 2 pixels, and one larger than all distances that can be said."""
-    network = YOLOSeg(1, **YOLOSeg.tiny)
-    size = (64, 640)
-    boxes = torch.tensor([[1.0, 1, 3, 3], [0, 0, 640, 64]])
-    masks = torch.zeros(2, *size, dtype=torch.bool)
-    masks[0, 1:3, 1:3] = masks[1] = True
-    losses = step(network, torch.randn(1, 3, *size), [DetectionTarget(boxes, torch.tensor([0, 0]), masks)])
+@pytest.mark.parametrize("box", [(1, 1, 3, 3), (0, 0, 640, 64)], ids=["2 x 2 pixels", "beyond all distances"])
+def test_an_object_out_of_every_stride_s_range_is_learned(box: tuple[int, int, int, int]) -> None:
+    """Of which no cell has its centre inside, and one larger than all distances that 4 bins can say."""
+    network, size = YOLOSeg(1, **YOLOSeg.tiny, bins=4), (64, 640)
+    losses = step(network, torch.randn(1, 3, *size), [target(size, (*box, 0))])
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
 
 
