@@ -65,6 +65,17 @@ def test_families_make_figures_each_in_its_own_way(tmp_path, replicated):
         compared([tmp_path / "experiments/net"])
 
 
+def test_a_protocol_that_one_was_not_tested_by_is_none_of_its_figures(tmp_path, replicated):
+    """And what two were tested by has to be alike, whatever a third was."""
+    ways = ["", "; slide: windows of 2x2, logits averaged", "; slide: windows of 2x2, probabilities averaged"]
+    for name, way in zip("abc", ways, strict=True):
+        replicated(write_experiment(tmp_path, f"net/{name}"), 0.3, protocol=f"whole image{way}")
+    assert len(compared([tmp_path / "experiments/net"])) == 3
+    replicated(write_experiment(tmp_path, "net/c"), 0.3, protocol="whole image; slide: windows of 4x4")
+    with pytest.raises(SegfolioError, match=r"net/c was tested otherwise \(.*4x4 in place of .*\) than net/b; "):
+        compared([tmp_path / "experiments/net"])
+
+
 def test_what_pretraining_brought_is_of_one_network(tmp_path, replicated):
     for name, weights, found in (("a", "imagenet", 0.5), ("b", None, 0.3), ("c", "imagenet", 0.4)):
         replicated(trained_from(write_experiment(tmp_path, f"net/{name}"), weights), found)

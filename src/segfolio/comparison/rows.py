@@ -135,26 +135,27 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _expect_one_way(found: Sequence[Compared]) -> None:
-    """The same images of the test, seen in the same way."""
-    first: Compared | None = None
+    """The same images of the test, seen in the same way by each protocol that several have."""
+    before: dict[str, tuple[str, str, Compared]] = {}
     for each in found:
         for record in each.records:
-            if first is None:
-                first = each
-            theirs, ours = first.records[0], record
-            for what, one, other in (
-                ("tested on other data", theirs.data.get("test"), ours.data.get("test")),
-                (f"tested otherwise ({ours.protocol} in place of {theirs.protocol})", _seen(theirs), _seen(ours)),
-            ):
-                if one != other:
-                    raise SegfolioError(f"{each.name} was {what} than {first.name}; compare what was tested in one way")
+            seen = {f"otherwise ({record.protocol} in place of {{}})": _ways(record)}
+            seen["on other data"] = {"data": str(record.data.get("test"))}
+            for what, ways in seen.items():
+                for name, way in ways.items():
+                    theirs, protocol, other = before.setdefault(name, (way, record.protocol, each))
+                    if theirs != way:
+                        differs = f"{each.name} was tested {what.format(protocol)} than {other.name}"
+                        raise SegfolioError(f"{differs}; compare what was tested in one way")
 
 
-def _seen(record: Record) -> str:
-    """The protocol without what a family makes of its own output, as the inference of queries, and without how a
-    network finds all that an image shows."""
-    seen = re.sub("(at its original size); [^;]+", r"\1", record.protocol)
-    return re.sub("(everything mode|all masks)[^;]*", "everything", seen)
+def _ways(record: Record) -> dict[str, str]:
+    """How images were seen by each protocol, the main one under "", without what a family makes of its own output, as
+    the inference of queries, and without how a network finds all that an image shows."""
+    main, *further = re.split(r"; (?=\w+: )", record.protocol)
+    ways = {"": re.sub("(at its original size); .*", r"\1", main), **dict(each.split(": ", 1) for each in further)}
+    own = "(?:everything mode|all masks).*|, (?:logits|probabilities) averaged"
+    return {name: re.sub(own, "", way) for name, way in ways.items()}
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
