@@ -22,6 +22,15 @@ def test_biases_get_twice_the_learning_rate_and_no_decay():
     assert "lr_factor" not in biases
 
 
+def test_biases_may_be_in_groups_of_their_own():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    rules = ParameterRules(norm_weight_decay=False, bias_weight_decay=False, biases_apart=True)
+    weights, biases, norm = parameter_groups(network, rules)
+    assert [p.shape for group in (weights, biases, norm) for p in group["params"]] == [(2, 1, 1, 1), (2,), (2,), (2,)]
+    assert [group.get("biases", False) for group in (weights, biases, norm)] == [False, True, False]
+    assert [group.get("weight_decay") for group in (weights, biases, norm)] == [None, 0.0, 0.0]
+
+
 def test_frozen_parameters_are_left_out():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
     net[0].requires_grad_(False)

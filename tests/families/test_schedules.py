@@ -40,6 +40,36 @@ def test_the_warm_up_multiplies_the_decay():
     assert found == pytest.approx([2 * f * (1 - i / 100) ** 0.9 for i, f in enumerate(ramp)])
 
 
+def test_biases_and_momentum_may_warm_up_from_values_of_their_own():
+    """YOLO's: biases from 0.1 and momentum from 0.8, both linearly, to what they are afterwards."""
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(()))], "biases": biases} for biases in (False, True)]
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+    warm_up = {"warmup_iters": 4, "warmup_factor": 0.0, "warmup_bias_lr": 0.1, "warmup_momentum": 0.8}
+    scheduler = WarmupPoly(optimizer, total_iters=10, power=1.0, **warm_up)
+    found = []
+    for _ in range(7):
+        found.append([*(group["lr"] for group in optimizer.param_groups), optimizer.param_groups[0]["momentum"]])
+        optimizer.step()
+        scheduler.step()
+    for step, (lr, bias_lr, momentum) in enumerate(found):
+        ramp, decayed = min(1.0, step / 4), 0.01 * (1 - step / 10)
+        assert lr == pytest.approx(decayed * ramp)
+        assert bias_lr == pytest.approx(0.1 * (1 - ramp) + decayed * ramp)
+        assert momentum == pytest.approx(0.8 + 0.1 * ramp)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "arguments", "said"),
+    [
+        (torch.optim.SGD, {"warmup_bias_lr": 0.1}, "biases are not in groups of their own; give model.parameters.bia"),
+        (torch.optim.AdamW, {"warmup_momentum": 0.8}, "warmup_momentum is 0.8, but AdamW has no momentum"),
+    ],
+)
+def test_a_warm_up_of_what_there_is_not_is_refused(optimizer, arguments, said):
+    with pytest.raises(SegfolioError, match=said):
+        WarmupPoly(optimizer([torch.nn.Parameter(torch.zeros(()))], lr=0.1), total_iters=9, **arguments)
+
+
 def test_the_decay_ends_at_min_lr_in_every_group():
     """Segmenter: `(lr - 1e-5) (1 - i / max) ** 0.9 + 1e-5`, here with 0.1."""
     expected = [1.9 * (1 - i / 4) ** 0.9 + 0.1 for i in range(4)] + [0.1, 0.1]

@@ -21,6 +21,7 @@ class ParameterRules:
     Attributes:
         bias_lr_factor: learning rate of biases over that of weights (2 in Caffe's recipes).
         bias_weight_decay: whether biases decay.
+        biases_apart: biases are in groups of their own, which a schedule may warm up otherwise.
         lr_factors: learning rate of a part of the network over that of the rest, by the beginning of its
             parameters' names.
         norm_weight_decay: whether normalisations and embeddings decay, those of positions among them.
@@ -32,6 +33,7 @@ class ParameterRules:
 
     bias_lr_factor: float = 1.0
     bias_weight_decay: bool = True
+    biases_apart: bool = False
     lr_factors: Mapping[str, float] | None = None
     norm_weight_decay: bool = True
     lr_decay_per_layer: Mapping[str, float] | None = None
@@ -81,15 +83,17 @@ def parameter_groups(network: nn.Module, rules: ParameterRules) -> list[dict[str
     depth = _depth_factors(network, decay_per_layer, dict(rules.lr_full_blocks or {}))
     spoken_of = dict.fromkeys([*lr_factors, *decay_per_layer])
     normalising = {id(p) for m in network.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
-    groups: dict[tuple[str, float, bool], dict[str, Any]] = {}
+    groups: dict[tuple[str, float, bool, bool], dict[str, Any]] = {}
     for name, p in named.items():
         part = next((part for part in spoken_of if name.startswith(part)), "")
         factor = lr_factors.get(part, 1.0) * depth.get(name, 1.0)
         decays = rules.norm_weight_decay or not (id(p) in normalising or "position" in name or "pos_embed" in name)
-        if name.endswith("bias"):
+        if bias := name.endswith("bias"):
             factor, decays = factor * rules.bias_lr_factor, decays and rules.bias_weight_decay
+        apart = bias and rules.biases_apart
         rule = {"part": part, "lr_factor": factor} | ({} if decays else {"weight_decay": 0.0})
-        groups.setdefault((part, factor, decays), {"params": [], **rule})["params"].append(p)
+        rule |= {"biases": True} if apart else {}
+        groups.setdefault((part, factor, decays, apart), {"params": [], **rule})["params"].append(p)
     return list(groups.values())
 
 

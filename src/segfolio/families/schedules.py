@@ -25,9 +25,13 @@ class WarmupPoly(LRScheduler):
         min_lr: of every parameter group (Segmenter: 1e-5).
         every: steps between two changes of the decay: 10 in a reimplementation of DeepLab v2 (kazuto1011); the steps
             of an epoch decay by epoch (DLA).
+        warmup_bias_lr: from which biases warm up, in place of 0 (YOLO: 0.1, above their learning rate); they need
+            `parameters.biases_apart`.
+        warmup_momentum: from which the optimiser's momentum warms up beside the learning rates (YOLO: 0.8).
 
     Raises:
-        SegfolioError: a number that is out of range, a `min_lr` above a learning rate.
+        SegfolioError: a number that is out of range, a `min_lr` above a learning rate; a `warmup_bias_lr` without
+            biases apart, a `warmup_momentum` of an optimiser that has none.
     """
 
     def __init__(
@@ -39,22 +43,44 @@ class WarmupPoly(LRScheduler):
         warmup_factor: float = 1e-6,
         min_lr: float = 0.0,
         every: int = 1,
+        warmup_bias_lr: float | None = None,
+        warmup_momentum: float | None = None,
     ) -> None:
         _check(self, 1, total_iters=total_iters, every=every)
         _check(self, 0, power=power, warmup_iters=warmup_iters, warmup_factor=warmup_factor, min_lr=min_lr)
+        _check(self, 0, warmup_bias_lr=warmup_bias_lr or 0, warmup_momentum=warmup_momentum or 0)
+        if warmup_bias_lr is not None and not any(group.get("biases") for group in optimizer.param_groups):
+            raise SegfolioError(
+                f"WarmupPoly: warmup_bias_lr is {warmup_bias_lr:g}, but biases are not in groups of their own; give "
+                "model.parameters.biases_apart: true"
+            )
+        if warmup_momentum is not None and not all("momentum" in group for group in optimizer.param_groups):
+            raise SegfolioError(
+                f"WarmupPoly: warmup_momentum is {warmup_momentum:g}, but {type(optimizer).__name__} has no momentum"
+            )
         if min_lr > (lowest := min(group["lr"] for group in optimizer.param_groups)):
             raise SegfolioError(
                 f"WarmupPoly: min_lr is {min_lr:g}, above the learning rate of {lowest:g} that decays to it; give less"
             )
         self.total_iters, self.power, self.min_lr, self.every = total_iters, power, min_lr, every
         self.warmup_iters, self.warmup_factor = warmup_iters, warmup_factor
+        self.warmup_bias_lr, self.warmup_momentum = warmup_bias_lr, warmup_momentum
+        for group in optimizer.param_groups if warmup_momentum is not None else ():
+            group.setdefault("initial_momentum", group["momentum"])
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """Of each parameter group at the current step."""
+        """Of each parameter group at the current step; sets its momentum, where that warms up."""
         done = min(1.0, self.last_epoch // self.every * self.every / self.total_iters)
         decay, ramp = (1 - done) ** self.power, warm_up(self.last_epoch, self.warmup_iters, self.warmup_factor)
-        return [(self.min_lr + (lr - self.min_lr) * decay) * ramp for lr in self.base_lrs]
+        found: list[float | Tensor] = []
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            start = self.warmup_bias_lr or 0.0 if group.get("biases") else 0.0
+            found.append(start * (1 - ramp) + (self.min_lr + (lr - self.min_lr) * decay) * ramp)
+            if self.warmup_momentum is not None:
+                momentum = group["initial_momentum"]
+                group["momentum"] = self.warmup_momentum + (momentum - self.warmup_momentum) * ramp
+        return found
 
 
 class WarmupStep(LambdaLR):

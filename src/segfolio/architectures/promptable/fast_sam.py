@@ -55,6 +55,7 @@ class FastSAM(SelectingNetwork):
         nms_iou: overlap of two boxes from which the mask that scores less is left out.
         max_masks: of an image.
         answers_above: score above which a mask may answer a prompt; the others are found in everything mode alone.
+        loss_scale: see `CellRecipe`.
         in_channels: of the images.
         weights: None; or a file with a state dict of this network or of a `YOLOSeg` of one class, such as a run's
             checkpoint.
@@ -88,6 +89,7 @@ class FastSAM(SelectingNetwork):
         nms_iou: float = 0.9,
         max_masks: int = 300,
         answers_above: float = 0.0,
+        loss_scale: float = 1.0,
         in_channels: int = 3,
         weights: str | None = None,
     ) -> None:
@@ -96,7 +98,9 @@ class FastSAM(SelectingNetwork):
             raise SegfolioError(f"max_masks of FastSAM is {max_masks}, expected 1 or more")
         super().__init__()
         self.image_size, self.mask_size, self.answers_above = image_size, image_size // MAP_STRIDE, answers_above
-        recipe = CellRecipe(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_masks)
+        recipe = CellRecipe(
+            score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_masks, loss_scale=loss_scale
+        )
         self.image_encoder = YOLOSeg(1, version, depth, width, max_channels, recipe, in_channels, bins)
         if weights is not None:
             self._load(weights)
