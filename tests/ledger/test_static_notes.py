@@ -44,7 +44,7 @@ def joined(self: PooledConvolution, maps: list[Tensor]) -> Tensor:
         *((f"swin_upernet/ade20k_{name}", SwinUPerNet, 150) for name in ("tiny", "small", "base_22k_640")),
         ("swin_upernet/ade20k_large_22k_640", SwinUPerNet, 150),
         *((f"intern_image/ade20k_{name}", InternImage, 150) for name in ("tiny", "xl_640")),
-        *((f"intern_image/cityscapes_{name}", InternImage, 19) for name in ("tiny", "small", "base")),
+        *((f"intern_image/cityscapes_{name}", InternImage, 19) for name in ("tiny", "small", "base", "large", "xl")),
     ],
 )
 def test_upernets_are_of_levels_that_are_joined_at_stride_4(
