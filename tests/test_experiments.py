@@ -65,6 +65,15 @@ def test_the_protocols_of_expected_figures_are_tested(path):
         assert set(key.split("/")[1:-1]) <= set(arguments.get("test", {}).get("also", {})), key
 
 
+PER_PIXEL = ("segformer", "segmenter", "setr", "swin_upernet", "beit_upernet", "intern_image")
+
+
+@pytest.mark.parametrize("path", [path for path in EXPERIMENTS if path.parent.name in PER_PIXEL], ids=named)
+def test_a_published_recipe_of_a_transformer_says_its_stochastic_depth(path):
+    of_a_paper = bool(CONTENT[path]["paper"].get("arxiv")) and not path.with_suffix(".results.json").is_file()
+    assert not of_a_paper or "drop_path" in architecture(path)["init_args"]
+
+
 def test_every_architecture_is_named_by_an_experiment():
     named_by_experiments = {architecture(path)["class_path"] for path in EXPERIMENTS}
     files = {cls.__module__ for cls in architecture_classes()}

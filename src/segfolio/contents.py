@@ -29,7 +29,13 @@ def architectures(arguments: Sequence[str]) -> None:
     )
     drawn.add_argument("--images", type=Path, metavar="PATH", help="an image or a folder of them; noise by default")
     drawn.add_argument("--size", type=int, default=512, help="of the images, in pixels (%(default)s)")
-    drawn.add_argument("--weights", help="of each network, as its argument `weights`; random by default")
+    drawn.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        help="one for all networks or one for each: as a network's argument `weights`, a run's checkpoint, or "
+        "`random`, which is the default",
+    )
     drawn.add_argument("--output", type=Path, help="the picture (erf.png, attention.png)")
     given = parser.parse_intermixed_args(arguments)
     if given.erf and given.attention:
@@ -39,7 +45,8 @@ def architectures(arguments: Sequence[str]) -> None:
 
         output = given.output or Path("erf.png")
         rows = draw(given.erf, output, given.images, given.size, given.weights)
-        print(table(("name", "weights", *(f"side of {share:.0%}" for share in SHARES)), rows, right=(2, 3)))
+        header = ("name", "part", "weights", "normalised as", *(f"side of {share:.0%}" for share in SHARES))
+        print(table(header, rows, right=(4, 5)))
         print(f"\nwritten: {output}")
         return
     if given.attention:
@@ -47,7 +54,7 @@ def architectures(arguments: Sequence[str]) -> None:
 
         output = given.output or Path("attention.png")
         rows = attention.draw(given.attention, output, given.images, given.size, given.weights)
-        print(table(("name", "weights", "blocks"), rows))
+        print(table(("name", "weights", "normalised as", "blocks"), rows))
         print(f"\nwritten: {output}")
         return
     header = ("name", "paper", "parameters", "receptive field", "stride", "family.file.class")

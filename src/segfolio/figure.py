@@ -85,6 +85,7 @@ HOUSE = by_name(
         *ratios("V_rand", "V_info", "ODS", "OIS", "AP_edges", "R50"),  # of regions, of edges
         *ratios("mIoU_1click", "mIoU_3clicks", "mIoU_5clicks", "mIoU_1click_oracle", "mIoU_box"),  # of prompts
         *(*ratios("teacher_mIoU"), Figure("unexplained_variance", "", higher_is_better=False)),  # of distillation
+        *ratios("VPQ", "STQ", "mVC16"),  # of videos' segments
         *ratios("J", "F", "J_and_F", "J_recall", "F_recall", "J_reappeared"),  # of clips
         *(Figure(name, "", higher_is_better=False) for name in ("J_decay", "F_decay")),
         *ratios("J_and_F_1frame", "J_and_F_3frames", "J_and_F_8frames", "J_and_F_rounds"),  # of prompted frames

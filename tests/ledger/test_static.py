@@ -130,6 +130,30 @@ def test_it_stands_beside_what_was_run_and_is_no_run(tmp_path, replicated, segfo
     assert capsys.readouterr().out.splitlines()[2:] == ["net/row     layers      9             8          -1  outside"]
 
 
+def test_a_claims_figure_of_a_network_that_is_not_here_is_the_papers_alone(tmp_path):
+    blocks = [{"parameters": "1.31e9"}, {"flops": "4635e9", "crop": 896, "note": "of Table 5"}]
+    write_claims(tmp_path, {"static": blocks})
+    (row,), _ = ledger(tmp_path / "experiments")
+    found = [(c.name, c.figure.text(c.expected), c.ours, c.state, c.note) for c in row.cells if c.counted]
+    assert found == [
+        ("parameters", "1310", None, "record-only", ""),
+        ("FLOPs", "4635", None, "record-only", "FLOPs of 896 x 896 pixels; of Table 5"),
+    ]
+    written = markdown([row])
+    assert "1310" in written
+    assert "4635" in written
+    assert "1310" in page([row])
+
+
+def test_flops_of_a_further_size_are_named_by_it(tmp_path):
+    small = {**UNET, "init_args": {"width": 4, "depth": 0, "padding": "same"}}
+    write(tmp_path, [{"flops": FOUR, "crop": 512}, {"flops": 4 * FOUR, "crop": 1024}], small)
+    assert [(name, state) for name, *_, state in cells(tmp_path)] == [
+        ("FLOPs", "within"),
+        ("FLOPs at 1024 x 1024", "within"),
+    ]
+
+
 def test_an_experiment_that_claims_nothing_else_is_unrun_still(tmp_path, segfolio, capsys):
     write(tmp_path, {"layers": 8})
     (row,), _ = ledger(tmp_path / "experiments")
@@ -197,6 +221,7 @@ def test_a_network_of_ones_own_is_counted_as_it_is_now(tmp_path, monkeypatch):
         ({"parameters_saved": 0.62}, "parameters_saved without the network that has more; add against"),
         ({"parameters_saved": 62, "against": ALEXNET}, "gives parameters_saved: 62, expected a ratio such as 0.62"),
         ([{"layers": 8}, {"layers": 9}], "paper.static states layers twice; keep one of them"),
+        ([{"flops": 8, "crop": 64}, {"flops": 9, "crop": 64}], "paper.static states FLOPs twice; keep one"),
     ],
 )
 def test_a_mistake_is_one_sentence(static, says):

@@ -1,19 +1,25 @@
 """Effective receptive fields, and the command that draws them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
+from segfolio.architectures.dilated.pspnet import PSPNet
 from segfolio.architectures.encoder_decoder.unet import UNet
+from segfolio.architectures.transformer.intern_image import InternImage
+from segfolio.architectures.transformer.segformer import SegFormer
+from segfolio.architectures.transformer.swin_upernet import SwinUPerNet
 from segfolio.contents import architectures
 from segfolio.data.formats.images import read_image, write_image
 from segfolio.errors import SegfolioError
 from segfolio.layers.geometry import receptive_field
 from segfolio.layers.outputs import MaskOutput, PixelOutput
-from segfolio.viz.receptive_field import effective_receptive_field, heat, side_of
+from segfolio.viz.receptive_field import effective_receptive_fields, heat, side_of, stages_of
 
 IMAGES = [torch.randn(3, 31, 41, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
 
@@ -26,7 +32,7 @@ def convolutions() -> nn.Sequential:
 def test_it_is_zero_outside_the_receptive_field_and_nowhere_within() -> None:
     network = convolutions()
     side, stride = receptive_field(network)
-    field = effective_receptive_field(network, IMAGES)
+    field = effective_receptive_fields(network, IMAGES)["logits"]
     assert (side, stride) == (7, 1)
     assert field.shape == (31, 41)
     assert field.sum() == pytest.approx(1)
@@ -36,10 +42,24 @@ def test_it_is_zero_outside_the_receptive_field_and_nowhere_within() -> None:
 
 
 def test_of_a_linear_network_it_is_the_kernel_whatever_the_images() -> None:
-    network = nn.Conv2d(1, 2, 3, padding=1)
-    field = effective_receptive_field(network, [image[:1] for image in IMAGES])
-    kernel = network.weight.detach().double().sum(0)[0].abs()
+    network = nn.Conv2d(1, 1, 3, padding=1)
+    field = effective_receptive_fields(network, [image[:1] for image in IMAGES])["logits"]
+    kernel = network.weight.detach().double()[0, 0].abs()
     np.testing.assert_allclose(field[14:17, 19:22], kernel / kernel.sum(), rtol=1e-6)
+
+
+def test_what_is_normalised_over_its_channels_has_a_field() -> None:
+    """Whose sum over the channels is constant."""
+    torch.manual_seed(0)
+
+    class Normalised(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return layer_norm(super().forward(images).permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)
+
+    field = effective_receptive_fields(Normalised(3, 8, 3, padding=1), IMAGES)["logits"]
+    y, x = field.nonzero()
+    assert (y.min(), y.max(), x.min(), x.max()) == (14, 16, 19, 21)
+    assert field.max() < 0.5
 
 
 def test_a_side_holds_its_share() -> None:
@@ -66,9 +86,50 @@ class Wrapped(Queries):
 
 def test_every_output_with_scores_per_pixel_has_one() -> None:
     network = convolutions()
-    wrapped = effective_receptive_field(Wrapped(network), IMAGES)
-    np.testing.assert_allclose(wrapped, effective_receptive_field(network, IMAGES))
-    assert side_of(effective_receptive_field(Queries(network), IMAGES), 1.0) == 7
+    wrapped, plain, queries = (
+        effective_receptive_fields(each, IMAGES)["logits"] for each in (Wrapped(network), network, Queries(network))
+    )
+    np.testing.assert_allclose(wrapped, plain)
+    assert side_of(queries, 1.0) == 7
+
+
+class Staged(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Conv2d(8 if stage else 3, 8, 3, 2, 1) for stage in range(4))
+        self.classifier = nn.Conv2d(8, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for stage in self.stages:
+            images = stage(images)
+        return self.classifier(images)
+
+
+def test_stages_of_an_encoder_have_theirs_before_the_logits() -> None:
+    torch.manual_seed(0)
+    network, images = Staged(), [torch.randn(3, 64, 64)]
+    assert stages_of(network) == list(network.stages)
+    fields = effective_receptive_fields(network, images)
+    assert [*fields] == ["stage 1", "stage 2", "stage 3", "stage 4", "logits"]
+    assert [int((field > 0).any(0).sum()) for field in fields.values()] == [3, 7, 15, 31, 31]
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("network", [SegFormer, SwinUPerNet, InternImage, PSPNet])
+def test_maps_of_stages_are_read_with_their_channels_where_the_network_has_them(network: Any) -> None:
+    torch.manual_seed(0)
+    built = network(2, **network.tiny).eval()
+    fields = effective_receptive_fields(built, [torch.randn(3, 128, 128)])
+    assert [*fields] == ["stage 1", "stage 2", "stage 3", "stage 4", "logits"]
+    for field in fields.values():  # around the middle; with channels for a side it is off it
+        y, x = (float((field * places).sum()) for places in np.indices(field.shape))
+        assert 48 < y < 80
+        assert 48 < x < 80
+
+
+def test_a_side_is_not_larger_than_the_picture() -> None:
+    assert side_of(np.ones((128, 128)), 1.0) == 128
+    assert side_of(np.ones((31, 41)), 1.0) == 41
 
 
 @pytest.mark.parametrize(
@@ -83,7 +144,7 @@ def test_every_output_with_scores_per_pixel_has_one() -> None:
 )
 def test_a_network_without_one_is_a_sentence(network: nn.Module, says: str) -> None:
     with pytest.raises(SegfolioError, match=says):
-        effective_receptive_field(network, IMAGES)
+        effective_receptive_fields(network, IMAGES)
 
 
 def test_the_middle_is_brightest() -> None:

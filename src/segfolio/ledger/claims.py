@@ -14,7 +14,8 @@ def read_claims(path: Path) -> list[Paper]:
     """The rows of a `claims.yaml`, each as a record-only `Paper` whose one deviation is why it cannot be run.
 
     The file holds `paper: {title, arxiv}` and `rows`, a list of `{row, expected, why}`. A row may have `static` and
-    `speed`, too, or in place of `expected`; each block of `static` with its `network` and `classes`.
+    `speed`, too, or in place of `expected`; a block of `static` with its `network` and `classes` is counted, and one
+    without is the paper's figure alone, as of a network that is not here.
 
     Raises:
         SegfolioError: file, row and key that are wrong, and why.

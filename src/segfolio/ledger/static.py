@@ -3,7 +3,7 @@
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
@@ -86,6 +86,7 @@ class Counting:
         network: as a config has it, where it is not the experiment's.
         against: the network that has more parameters, where they are saved.
         note: why ours is another figure, or where the paper's stands.
+        further: whether FLOPs of another size are stated before these, whose name then tells the size.
     """
 
     printed: dict[str, Decimal]
@@ -97,11 +98,18 @@ class Counting:
     network: dict[str, Any] = field(default_factory=dict)
     against: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    further: bool = False
 
     def key(self, name: str) -> str:
-        """`static/parameters of encoder`, `static/parameters - decoder`."""
+        """`static/parameters of encoder`, `static/parameters - decoder`, `static/FLOPs at 512 x 2048`."""
         part = self.of.strip()
-        return f"static/{FIGURES[name][0]}" + (f" {part}" if part.startswith("-") else f" of {part}" if part else "")
+        of = f" {part}" if part.startswith("-") else f" of {part}" if part else ""
+        return f"static/{FIGURES[name][0]}{of}" + (f" at {self.size}" if name == "flops" and self.further else "")
+
+    @property
+    def size(self) -> str:
+        """`512 x 512`"""
+        return " x ".join(map(str, self.crop or ()))
 
     def figure(self, name: str) -> StaticFigure:
         _, unit, scale = FIGURES[name]
@@ -112,12 +120,17 @@ class Counting:
         share = FLOPS_TOLERANCE if name == "flops" else 0.0
         return max(share * float(self.printed[name]), self.figure(name).rounding)
 
-    def words(self, name: str) -> str:
-        """How a figure is counted, and what is noted; "" where that goes without saying."""
+    @property
+    def ours(self) -> bool:
+        """Whether a claim, which has no experiment, says of which network it is to be counted."""
+        return bool(self.network) or self.classes is not None
+
+    def words(self, name: str, ours: bool = True) -> str:
+        """How a figure is counted where it is `ours`, too, and what is noted; "" where that goes without saying."""
         how = ""
         if name == "flops" and self.crop:
-            size = " x ".join(map(str, self.crop))
-            how = f"FLOPs of {size} pixels: {_OPERATORS[self.operators]}{_THROUGH[self.through]}"
+            how = f"FLOPs of {self.size} pixels"
+            how += f": {_OPERATORS[self.operators]}{_THROUGH[self.through]}" if ours else ""
         return "; ".join(filter(None, (how, self.note)))
 
 
@@ -129,6 +142,8 @@ def countings(static: Any) -> list[Counting]:
     """
     blocks = static if isinstance(static, list) else [static]
     found = [_counting(block) for block in blocks]
+    first = next((counting.crop for counting in found if counting.crop), None)
+    found = [replace(counting, further=counting.crop not in (None, first)) for counting in found]
     keys = [counting.key(name) for counting in found for name in counting.printed]
     if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
         raise SegfolioError(f"paper.static states {twice[0].removeprefix('static/')} twice; keep one of them")
@@ -217,6 +232,7 @@ def count(experiment: Mapping[str, Any], counting: Counting) -> dict[str, float]
     """
     model, data = experiment.get("model") or {}, experiment.get("data") or {}
     asked = {**asdict(counting), "printed": sorted(counting.printed), "note": ""}
+    del asked["further"]
     network = counting.network or (model.get("init_args") or {}).get("architecture")
     network = initial_weights.without({"init_args": {"architecture": network}})["init_args"]["architecture"]
     key = [network, data.get("dataset"), bool(data.get("remap")), model.get("class_path"), asked]

@@ -11,12 +11,11 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from segfolio.data.formats.images import write_image
-from segfolio.data.image_space import IMAGENET_MEAN, IMAGENET_STD
 from segfolio.errors import SegfolioError
 from segfolio.viz.overlay import Pixels, fit
 from segfolio.viz.receptive_field import Floats, heat
 from segfolio.viz.sheet import Tile, compose
-from segfolio.viz.variants import built, check, pictures, variants_of
+from segfolio.viz.variants import built, check, for_each, normalisation, pictures, variants_of
 
 _TILE, _COLUMNS, _SHOWN = 320, 4, 6
 
@@ -83,7 +82,9 @@ def _shares(attention: Any, tokens: Tensor, query: int) -> Tensor:
         return scores.softmax(-1).mean(1)[:, 0]
 
 
-def draw(names: Sequence[str], output: Path, images: Path | None, size: int, weights: str | None) -> list[list[str]]:
+def draw(
+    names: Sequence[str], output: Path, images: Path | None, size: int, weights: Sequence[str] = ()
+) -> list[list[str]]:
     """Write a picture with attention maps of each variant: the image, six blocks of the ViT and those of a decoder.
 
     Args:
@@ -91,24 +92,25 @@ def draw(names: Sequence[str], output: Path, images: Path | None, size: int, wei
         output: PNG or JPEG.
         images: an image or a folder of them, whose first is taken; noise if not given.
         size: of the image, in pixels.
-        weights: given to each network; random if not given.
+        weights: one for all networks or one for each; random if not given.
 
     Returns:
-        Of each name what its weights are, and the blocks that are drawn.
+        Of each name what its weights are, how the image is normalised, and the blocks that are drawn.
 
     Raises:
         SegfolioError: an unknown name, images or weights that are not to be had, a network that cannot be drawn.
     """
     check(output, size)
     variants, image = variants_of(names), pictures(images, size)[0]
-    said, rows = weights or "random weights", []
+    rows = []
     tiles: list[Tile] = [("the image, and the patch that asks", _pointed(image))]
-    for name in names:
-        maps = attention_maps(built(name, *variants[name], weights), image)
+    for name, given in zip(names, for_each(names, weights), strict=True):
+        network, normal = built(name, *variants[name], given), normalisation(*variants[name], given)
+        said, maps = given or "random weights", attention_maps(network, normal.done(image))
         encoder, rest = ([key for key in maps if key.startswith("encoder") is first] for first in (True, False))
         chosen = [encoder[place] for place in sorted({round(x) for x in np.linspace(0, len(encoder) - 1, _SHOWN)})]
         tiles += [(f"{name}\n{said}\n{_words(key)}", heat(maps[key])) for key in (*chosen, *rest)]
-        rows.append([name, said, ", ".join((*chosen, *rest))])
+        rows.append([name, said, normal.source, ", ".join((*chosen, *rest))])
     title = f"attention of the middle patch, {size} x {size} pixels, a mean over heads; brightness is the square root"
     write_image(output, compose(tiles, min(len(tiles), _COLUMNS), [], title, 16))
     return rows
@@ -121,9 +123,8 @@ def _words(key: str) -> str:
 
 
 def _pointed(image: Tensor) -> Pixels:
-    """`[3, H, W]` as a picture with a mark in its middle."""
-    mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = ((image * std + mean).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+    """`[3, H, W]` from 0 to 1 as a picture with a mark in its middle."""
+    pixels = (image.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
     shown = fit(np.ascontiguousarray(pixels), (_TILE, _TILE)).copy()
     middle = slice(_TILE // 2 - 4, _TILE // 2 + 5)
     shown[middle, middle] = (255, 255, 255)

@@ -15,7 +15,7 @@ from torchvision.models import get_model_weights, list_models
 from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file, read_weights
 from segfolio.weights.hub import PICKLED, SAFE, fetch, read_repository
-from segfolio.weights.licences import DINOV3, tell_licence
+from segfolio.weights.licences import licence_of, tell_licence
 from segfolio.weights.names import names_of, of_resnet, unwrapped
 from segfolio.weights.packaged import PACKAGES, read_package
 
@@ -110,8 +110,8 @@ def load_pretrained(
         state = {key: value for key, value in state.items() if key in own or not key.startswith(LEFT_OUT)}
         load_weights(network, {_own_key(k): v for k, v in state.items()}, weights)
         return
-    if "dinov3" in f"{backbone}.{weights}":
-        tell_licence(weights, DINOV3)
+    if licence := licence_of(backbone, weights):
+        tell_licence(weights, licence)
     load_backbone(of_backbone)
 
 

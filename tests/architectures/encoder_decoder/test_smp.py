@@ -1,5 +1,7 @@
 """The wrapper of segmentation_models.pytorch: padding, names, and what it says without a network."""
 
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
+from torch import nn
 
 import segfolio.architectures.encoder_decoder.smp as wrapper
 from segfolio.architectures.encoder_decoder.smp import SMP
@@ -127,6 +130,31 @@ def test_weights_come_from_a_package(encoder: str, before: str) -> None:
     state = network.model.encoder.state_dict()
     for key in ("conv_stem.weight", "blocks.6.0.bn3.running_var"):
         assert torch.equal(state[before + key], packaged[key])
+
+
+def test_the_licence_of_an_encoders_weights_is_told_and_that_of_its_own_is_not(tmp_path: Path) -> None:
+    file, own = tmp_path / "mit.pth", tmp_path / "own.pth"
+    torch.save(smp.encoders.get_encoder("mit_b0", weights=None).state_dict(), file)
+    with pytest.warns(UserWarning, match=r"^mit_b0's .*mit\.pth: .* NVIDIA Source Code License"):
+        network = SMP(3, decoder="segformer", encoder="mit_b0", weights=str(file))
+    torch.save(network.state_dict(), own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SMP(3, decoder="segformer", encoder="mit_b0", weights=str(own))
+
+
+def test_the_licence_of_weights_by_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = smp.create_model
+
+    def without_weights(decoder: str, name: str, _: object, *given: int, **options: object) -> nn.Module:
+        return create(decoder, name, None, *given, **options)
+
+    monkeypatch.setattr(smp, "create_model", without_weights)
+    monkeypatch.setattr(wrapper, "_cache_first", lambda *_: nullcontext())
+    with pytest.warns(UserWarning, match="^mit_b0's imagenet: .* NVIDIA Source Code License"):
+        SMP(3, decoder="segformer", encoder="mit_b0", weights="imagenet")
+    with pytest.warns(UserWarning, match="^tu-convnext_tiny's dinov3_lvd1689m: .* DINOv3 License"):
+        SMP(3, decoder="fpn", encoder="tu-convnext_tiny", weights="dinov3_lvd1689m")
 
 
 def test_a_package_of_another_encoder_is_refused() -> None:

@@ -59,15 +59,13 @@ def test_an_image_of_other_size_is_padded_and_its_logits_cut(backbone: str) -> N
     assert network(torch.randn(1, 3, 50, 90)).shape == (1, 3, 50, 90)
 
 
-def test_weights_of_timm_load_and_the_licence_of_dinov3_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_timm_load_and_their_licence_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = timm.create_model(DINOV3)
     torch.save(given.state_dict(), tmp_path / "model.safetensors.pth")
     (tmp_path / "model.safetensors.pth").rename(tmp_path / "v3.pth")
     monkeypatch.setattr(segfolio.weights.backbones, "fetch", lambda *_: tmp_path)
     monkeypatch.setattr(segfolio.weights.backbones, "SAFE", "v3.pth")
-    with pytest.warns(UserWarning, match=r"lvd1689m: weights of this release, .* are under the DINOv3 License"):
+    with pytest.warns(UserWarning, match=r"lvd1689m: weights of this release, .* are under the FAIR Noncommercial"):
         network = DINOLinear(3, DINOV3, weights="eupe_lvd1689m")
     key = "blocks.7.attn.qkv.weight"
     assert torch.equal(network.encoder.state_dict()[key], given.state_dict()[key])

@@ -36,6 +36,7 @@ from segfolio.errors import SegfolioError
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import out_of_reach
 from segfolio.weights.input_layer import tell_fitted
+from segfolio.weights.licences import licence_of, tell_licence
 from segfolio.weights.names import unwrapped
 from segfolio.weights.packaged import PACKAGES, read_package
 
@@ -99,16 +100,17 @@ class SMP(nn.Module):
             raise SegfolioError(f"{decoder} on encoder {encoder}{arguments} cannot be built: {error}") from error
         self.multiple, self.least = _sizes(self.model, in_channels, decoder, encoder)
 
+        whole = any(key.startswith("model.decoder.") for key in state or ())
         if state is not None:
-            self._load(state, str(weights))
+            load_weights(self, state, str(weights)) if whole else self._load(state, str(weights))
         elif weights is not None and in_channels != 3:
             tell_fitted(f"{encoder}'s {weights}", in_channels)
+        if weights is not None and not whole and (licence := licence_of(encoder.removeprefix("tu-"), weights)):
+            tell_licence(f"{encoder}'s {weights}", licence)
 
     def _load(self, state: dict[str, Tensor], source: str) -> None:
-        """A state dict of the whole, or of the encoder with or without its classifier, under any of the prefixes that
-        libraries put before its names."""
-        if any(key.startswith("model.decoder.") for key in state):
-            return load_weights(self, state, source)
+        """A state dict of the encoder with or without its classifier, under any of the prefixes that libraries put
+        before its names."""
         encoder: Any = self.model.encoder
         own = encoder.state_dict()
         names = {name: key for key in own for name in _names(key.removeprefix("model."))}  # timm's are within smp's

@@ -31,11 +31,10 @@ from segfolio.errors import SegfolioError
 from segfolio.layers.stochastic_depth import rates_of
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import read_repository
-from segfolio.weights.licences import tell_licence
+from segfolio.weights.licences import NVIDIA, tell_licence
 
 HEADS, REDUCTIONS = (1, 2, 5, 8), (8, 4, 2, 1)
 PATCHES = ((7, 4), (3, 2), (3, 2), (3, 2))  # kernel and stride of each stage
-LICENCE = "the NVIDIA Source Code License, which allows no commercial use"
 KEYS = (  # of transformers today and on the hub, and of segmentation_models.pytorch, to ours
     (r"^segformer\.encoder\.(patch_embeddings|block|layer_norm)\.(\d)", r"encoder.stages.\2.\1"),
     (r"^segformer\.stages", "encoder.stages"),
@@ -142,7 +141,7 @@ class SegFormer(nn.Module):
         new = () if any(key.startswith("head.") for key in own) else ("head.",)
         load_weights(self, own, weights, new)
         if not self.state_dict().keys() & state.keys():
-            tell_licence(weights, LICENCE)
+            tell_licence(weights, NVIDIA)
 
 
 class MixTransformer(nn.Module):
