@@ -31,7 +31,7 @@ from segfolio.layers.again import see_once, through
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import PixelOutput
 from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, auxiliary_head
-from segfolio.layers.vit import check_at_least_a_patch, patch_map
+from segfolio.layers.vit import check_at_least_a_patch, check_patch_size, patch_map
 from segfolio.weights.backbones import published_state
 from segfolio.weights.files import load_weights
 
@@ -128,6 +128,7 @@ class BEiTUPerNet(nn.Module):
                 f"BEiTUPerNet: width {width}, heads {heads}, taps {list(taps)}; give a width that the heads divide and "
                 f"four of the blocks 0 to {depth - 1}"
             )
+        check_patch_size("BEiTUPerNet", patch_size)
         if image_size % patch_size or image_size < patch_size:
             raise SegfolioError(
                 f"BEiTUPerNet: image_size is {image_size}, expected whole patches of {patch_size}x{patch_size} pixels"
@@ -270,7 +271,7 @@ def resized(table: Tensor, height: int, width: int, source: str) -> Tensor:
     old = _side(table)
     if (old, old) == (height, width):
         return table
-    if old * old + BESIDE != len(table):
+    if not old or old * old + BESIDE != len(table):
         raise SegfolioError(
             f"{source} has a table of {len(table)} relative positions, which is of no square image; take weights of "
             "square images"
@@ -281,7 +282,7 @@ def resized(table: Tensor, height: int, width: int, source: str) -> Tensor:
 
 
 def _side(table: Tensor) -> int:
-    return math.isqrt(len(table) - BESIDE)
+    return math.isqrt(max(0, len(table) - BESIDE))
 
 
 def _last_block(state: Mapping[str, Tensor]) -> int:

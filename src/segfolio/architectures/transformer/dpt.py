@@ -27,7 +27,15 @@ from segfolio.layers.again import see_once, through
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.heads import fcn_head
 from segfolio.layers.outputs import PixelOutput
-from segfolio.layers.vit import behind_blocks, check_at_least_a_patch, embed, load_vit, patch_map, plain_vit
+from segfolio.layers.vit import (
+    behind_blocks,
+    check_at_least_a_patch,
+    embed,
+    load_vit,
+    of_own_size,
+    patch_map,
+    plain_vit,
+)
 from segfolio.weights.backbones import load_pretrained
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import read_repository
@@ -161,7 +169,8 @@ class DPT(nn.Module):
         elif path.is_dir() or "/" in weights:
             state = read_repository(weights)
         if not any(key.startswith("neck.") for key in state):
-            load_pretrained(self, weights, backbone, None, lambda found: load_vit(self.encoder, found, weights))
+            fit = of_own_size(self.encoder, weights)
+            load_pretrained(self, weights, backbone, None, lambda found: load_vit(self.encoder, found, weights), fit)
             return
         own = of_ours(state)
         of_vit = {key.removeprefix("encoder."): value for key, value in own.items() if key.startswith("encoder.")}

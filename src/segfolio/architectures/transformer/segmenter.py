@@ -26,6 +26,7 @@ from segfolio.layers.vit import (
     check_at_least_a_patch,
     embed,
     load_vit,
+    of_own_size,
     patch_map,
     plain_vit,
     without_padding,
@@ -47,8 +48,8 @@ class Segmenter(nn.Module):
         drop_path: stochastic depth of the last block; that of the first is 0.
         decoder_blocks: of the mask decoder.
         decoder_dropout: in the blocks of the mask decoder.
-        checkpointing: in training, keep the inputs alone of each block and of each step of the decoder, and compute them
-            again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the decoder, and compute
+            them again in the backward pass.
         weights: None; a tag of timm's weights for `backbone`, e.g. `augreg_in21k_ft_in1k`; or a file with a state dict
             of it, of this network or of the authors' release.
         in_channels: of the images.
@@ -102,7 +103,8 @@ class Segmenter(nn.Module):
         else:
             self.decoder = MaskDecoder(width, num_classes, decoder_blocks, decoder_dropout, checkpointing)
         if weights is not None:
-            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights))
+            fit = of_own_size(self.encoder, weights)
+            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights), fit)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]` of the patches; of size H, W where it is not of whole patches.

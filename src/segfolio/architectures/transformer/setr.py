@@ -31,6 +31,7 @@ from segfolio.layers.vit import (
     check_at_least_a_patch,
     embed,
     load_vit,
+    of_own_size,
     patch_map,
     plain_vit,
     without_padding,
@@ -132,7 +133,8 @@ class SETR(nn.Module):
         if checkpointing:
             see_once(self)
         if weights is not None:
-            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights))
+            fit = of_own_size(self.encoder, weights)
+            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights), fit)
 
     def forward(self, images: Tensor) -> PixelOutput:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]`: of the patches (naive), H, W (PUP) or a quarter of it (MLA); of
