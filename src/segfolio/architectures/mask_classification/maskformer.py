@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from segfolio.layers.again import keep_less, through
-from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
+from segfolio.layers.backbones import backbone_config, check_features, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.weights.backbones import load_encoder, load_pretrained
 
@@ -137,7 +137,11 @@ class MaskFormer(MaskTransformer):
             load(self, self.model.pixel_level_module.encoder, weights, backbone)
 
     def forward(self, images: Tensor) -> MaskOutput:
-        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
+        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it.
+
+        Raises:
+            SegfolioError: images of 32 pixels or less on each side.
+        """
         queries, pixels = self.embed(images)
         return MaskOutput.of([QueryLayer(self.class_predictor(q), self.masks(q, pixels)) for q in queries])
 
@@ -174,7 +178,12 @@ def build_model(
 
 def seen(network: Any, module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """`[B, 3, H, W]` to the coarsest features of the backbone of transformers' `module`, and the embeddings of the
-    pixels, `[B, D, h, w]` at stride 4; the pixel decoder is computed again where `network.checkpointing`."""
+    pixels, `[B, D, h, w]` at stride 4; the pixel decoder is computed again where `network.checkpointing`.
+
+    Raises:
+        SegfolioError: images of 32 pixels or less on each side.
+    """
+    check_features(type(network).__name__, images)
     features = module.encoder(pad_to(images, 32)).feature_maps
     pixels = through(network, module.decoder, list(features)).last_hidden_state
     return features[-1], crop_quarter(pixels, images)
