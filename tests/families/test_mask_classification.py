@@ -1,5 +1,6 @@
 """`MaskClassification`: one network, three tasks."""
 
+import inspect
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 from torchvision.tv_tensors import Mask
 
 from benchmarks.task_truth import dense
+from segfolio.architectures.mask_classification.max_deeplab import MaXDeepLab
 from segfolio.data.batches import collate
 from segfolio.data.datasets import Shapes
 from segfolio.data.labels import LabelSpace
@@ -193,6 +195,12 @@ def test_fewer_queries_than_segments_or_classes_are_refused_before_training():
         loops.fit(family("semantic", architecture=few), data())
 
 
+def test_few_queries_are_told_by_the_name_of_their_argument():
+    few = partial(MaXDeepLab, **{**MaXDeepLab.tiny, "slots": 2})
+    with pytest.warns(UserWarning, match=rf"MaXDeepLab has 2 queries for {LABELS.num_classes} classes.*; raise slots"):
+        trainer(max_steps=1).fit(family("semantic", architecture=few, criterion=MaXDeepLabLoss()), data())
+
+
 class Dense(Tiny):
     beside = ("semantic", "features")
 
@@ -217,6 +225,7 @@ def test_every_network_of_masks_says_its_queries():
         network = cls(5, **cls.tiny).eval()
         if isinstance(output := network(torch.zeros(1, 3, 64, 64)), MaskOutput):
             assert network.num_queries == output.class_logits.shape[1], cls.__name__
+            assert getattr(network, "queries_argument", "num_queries") in inspect.signature(cls).parameters
 
 
 def test_one_query_per_class_is_for_the_semantic_task():

@@ -11,6 +11,7 @@ from segfolio.data.labels import LabelSpace
 from segfolio.data.sample import Batch, Prediction
 from segfolio.families.built import built
 from segfolio.families.checkpoint import check_fits, describe
+from segfolio.families.contract import of_family
 from segfolio.families.trained import Trained
 from segfolio.families.transfer import Classes, transfer
 from segfolio.figure import Figure
@@ -27,6 +28,7 @@ class Family(Trained):
       default `predict`;
     * `make_metrics()`: `Evaluator`s; `main_metric` is one of their figures;
     * `tester`: where there are several, the protocols of its test;
+    * `networks_of`: the family whose networks it takes, by what these return, see `contract`;
     * `measured_by`: how predictions become figures, in the words of the ledger;
     * `preparation`: makes of each sample what is trained on, from a random stream; pickled, so without the network.
 
@@ -36,9 +38,13 @@ class Family(Trained):
         metrics: `Evaluator`s beside those of the family, each called with the dataset's labels.
 
     The others, by name, are those of `Trained`.
+
+    Raises:
+        SegfolioError: a network of another family.
     """
 
     measured_by: str
+    networks_of: str
     predicted_labels: LabelSpace | None = None  # of `predict`, where these are not the dataset's
     needs_truth = True
     needs_masks: bool = True  # of an object, to learn it or to measure it, where a box is not enough
@@ -52,7 +58,8 @@ class Family(Trained):
         **recipe: Any,
     ) -> None:
         self.labels, self.architecture = labels, architecture
-        super().__init__(built(architecture, labels.num_classes), **recipe)
+        network = of_family(built(architecture, labels.num_classes), self.networks_of, type(self).__name__)
+        super().__init__(network, **recipe)
         self.tester: ProtocolTest[Any, Any] | None = None
         self.metrics = metrics
         self.evaluation = self.evaluation_of(self.make_metrics())

@@ -43,6 +43,7 @@ class Detection(Family):
     """
 
     takes_padding = True
+    networks_of = "Detection"
 
     def __init__(
         self,

@@ -33,7 +33,8 @@ class MaskClassification(Family):
     The task decides which segments are to be found, how the queries become a prediction, and which figures are
     logged; the network is the same. A panoptic model predicts, and is measured on, all three tasks.
 
-    A network says its `num_queries`, by which fewer than an image has segments are told before training.
+    A network says its `num_queries`, by which fewer than an image has segments are told before training, and where an
+    argument of another name is their number, `queries_argument`.
 
     A network that says `takes_tasks` is told the task (OneFormer): `forward(images, tasks [B], labels)`, where tasks
     are places in `TASKS` and labels, in training, the classes of each image's segments; `read(names)` tells it what
@@ -62,6 +63,7 @@ class MaskClassification(Family):
     """
 
     left_out: Tensor
+    networks_of = "MaskClassification"
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class MaskClassification(Family):
         self.kinds: tuple[Kind, ...] = ("segm", "bbox") if criterion.needs_boxes else ("segm",)
         super().__init__(labels, architecture, **recipe)
         self.num_queries: int | None = getattr(self.network, "num_queries", None)
+        self.queries_argument: str = getattr(self.network, "queries_argument", "num_queries")
         if criterion.one_per_class and self.num_queries is not None:
             check_one_per_class(self.num_queries, labels.num_classes)
         self._check_criterion(criterion)
@@ -169,7 +172,7 @@ class MaskClassification(Family):
         if stage == "fit" and self.task == "semantic" and queries is not None and queries < classes:
             rank_zero_warn(
                 f"{type(self.network).__name__} has {queries} queries for {classes} classes: of an image with more "
-                "classes than queries some are never found; raise num_queries"
+                f"classes than queries some are never found; raise {self.queries_argument}"
             )
         if data is None:  # loaders of a user's own
             return
@@ -197,8 +200,8 @@ class MaskClassification(Family):
         full = [name for name, t in zip(batch.image_ids, targets, strict=True) if len(t.labels) > queries]
         if full and self.more_segments == "error":
             raise SegfolioError(
-                f"{', '.join(full)}: more segments than the {queries} queries of an image; raise num_queries, or set "
-                "model.more_segments to count"
+                f"{', '.join(full)}: more segments than the {queries} queries of an image; raise "
+                f"{self.queries_argument}, or set model.more_segments to count"
             )
         losses = self.criterion(output.layers, targets, **(output.dense or {}))
         self.left_out += self.criterion.left_out

@@ -52,6 +52,7 @@ class PerPixel(Family):
     """
 
     main_metric = "mIoU"
+    networks_of = "PerPixel"
     measured_by = "one confusion matrix"
 
     def __init__(

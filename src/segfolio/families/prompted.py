@@ -37,6 +37,7 @@ class Prompted(Family):
     predicted_labels = ANYTHING
     takes_padding = True
     measured_by = "at its original size"
+    networks_of = "Promptable"
 
     def __init__(
         self,

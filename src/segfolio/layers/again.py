@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
@@ -13,9 +14,15 @@ from segfolio.errors import SegfolioError
 def through(network: Any, part: Any, *given: Any, **named: Any) -> Any:
     """What `part` makes of what is given. Where `network.checkpointing` and it is trained, only what is given is kept,
     and the rest computed again in the backward pass; see `see_once`."""
-    if network.checkpointing and network.training:
-        return checkpoint(part, *given, use_reentrant=False, **named)
-    return part(*given, **named)
+    if not (network.checkpointing and network.training):
+        return part(*given, **named)
+    tensors, shape = tree_flatten((given, named))  # each kept as a saved tensor, also those of a list
+
+    def run(*tensors: Any) -> Any:
+        given, named = tree_unflatten(tensors, shape)
+        return part(*given, **named)
+
+    return checkpoint(run, *tensors, use_reentrant=False)
 
 
 def see_once(network: nn.Module) -> None:
@@ -28,15 +35,16 @@ def see_once(network: nn.Module) -> None:
 
 def _hold(norm: Any, _: Any) -> None:
     if norm.training and torch._C._current_graph_task_id() != -1:  # in a backward pass
-        norm.held, norm.momentum = norm.momentum, 0.0
+        counted = norm.num_batches_tracked
+        norm.held, norm.momentum = (norm.momentum, None if counted is None else counted.clone()), 0.0
 
 
 def _release(norm: Any, *_: Any) -> None:
     if hasattr(norm, "held"):
-        norm.momentum = norm.held
+        norm.momentum, counted = norm.held
         del norm.held
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked -= 1
+        if counted is not None:
+            norm.num_batches_tracked.copy_(counted)
 
 
 def keep_less(encoder: Any) -> None:

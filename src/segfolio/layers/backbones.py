@@ -78,6 +78,20 @@ def pad_to(images: Tensor, multiple: int) -> Tensor:
     return pad(images, (0, -width % multiple, 0, -height % multiple))
 
 
+def check_features(name: str, images: Tensor) -> None:
+    """Refuse images whose coarsest features are a single value, which no normalisation can be of.
+
+    Raises:
+        SegfolioError: such images.
+    """
+    height, width = images.shape[-2:]
+    if max(height, width) <= STRIDES[-1]:
+        raise SegfolioError(
+            f"{name} got images of {height}x{width} pixels, smaller than two of its coarsest features, of stride "
+            f"{STRIDES[-1]}: enlarge them, or pad them to more than {STRIDES[-1]} pixels on one side"
+        )
+
+
 def crop_quarter(maps: Tensor, images: Tensor) -> Tensor:
     """The part of `[..., h, w]` of stride 4 that covers `images` without their padding."""
     height, width = images.shape[-2:]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad
 from torchvision.ops import Conv2dNormActivation
 
+from segfolio.layers.again import through
 from segfolio.layers.dilation import PooledBatchNorm
 from segfolio.layers.heads import fcn_head
 from segfolio.layers.ppm import average_pool
@@ -42,16 +43,21 @@ class UPerHead(nn.Module):
         width: channels of every level of the head.
         num_classes: C.
         dropout: of the channels before the classifier.
+        checkpointing: in training, keep what each step gets and compute the step again in the backward pass; see
+            `layers.again.see_once`, which the network calls.
     """
 
-    def __init__(self, in_channels: Sequence[int], width: int, num_classes: int, dropout: float) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], width: int, num_classes: int, dropout: float, checkpointing: bool = False
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         *finer, last = in_channels
         self.pooled = nn.ModuleList(Conv2dNormActivation(last, width, 1, norm_layer=PooledBatchNorm) for _ in BINS)
-        self.bottleneck = PooledConvolution(last + len(BINS) * width, width)
+        self.bottleneck = PooledConvolution(last + len(BINS) * width, width, checkpointing)
         self.lateral = nn.ModuleList(Conv2dNormActivation(channels, width, 1) for channels in finer)
         self.smooth = nn.ModuleList(Conv2dNormActivation(width, width, 3) for _ in finer)
-        self.fuse = PooledConvolution(len(in_channels) * width, width)
+        self.fuse = PooledConvolution(len(in_channels) * width, width, checkpointing)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(width, num_classes, 1)
         initialise(self)
@@ -64,17 +70,20 @@ class UPerHead(nn.Module):
         level = self.bottleneck([last, *pooled])
         smoothed = [level]
         for features, lateral, smooth in reversed(list(zip(finer, self.lateral, self.smooth, strict=True))):
-            above = interpolate(level, features.shape[-2:], mode="bilinear", align_corners=False)
-            level = lateral(features) + above
-            smoothed.insert(0, smooth(level))
-        return self.classifier(self.dropout(self.fuse(smoothed)))
+            level = through(self, _joined, lateral, features, level)
+            smoothed.insert(0, through(self, smooth, level))
+        return through(self, self._classify, self.fuse(smoothed))
+
+    def _classify(self, fused: Tensor) -> Tensor:
+        return self.classifier(self.dropout(fused))
 
 
 class PooledConvolution(Conv2dNormActivation):
     """A 3x3 convolution of maps that are joined at the size of the first, normalised, and ReLU."""
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, checkpointing: bool) -> None:
         super().__init__(in_channels, channels, 3, norm_layer=PooledBatchNorm)
+        self.checkpointing = checkpointing
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """`[B, C_i, h_i, w_i]`, whose channels are joined, to `[B, D, h_0, w_0]`."""
@@ -84,8 +93,12 @@ class PooledConvolution(Conv2dNormActivation):
         parts = weight.split([each.shape[1] for each in maps], 1)
         total = conv2d(maps[0], parts[0], padding=1)
         for each, part in zip(maps[1:], parts[1:], strict=True):
-            total = total + convolve_enlarged(each, part, size)
-        return activation(norm(total))
+            total = total + through(self, convolve_enlarged, each, part, size)
+        return through(self, lambda x: activation(norm(x)), total)
+
+
+def _joined(lateral: nn.Module, features: Tensor, above: Tensor) -> Tensor:
+    return lateral(features) + interpolate(above, features.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def convolve_enlarged(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:

@@ -75,6 +75,7 @@ def load_pretrained(
     backbone: str,
     released: Any,
     load_backbone: Callable[[dict[str, Tensor]], None],
+    fit: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
 ) -> None:
     """Load `weights` into `network`, or into its backbone alone.
 
@@ -85,6 +86,7 @@ def load_pretrained(
             has put before its names (see `unwrapped`), of that class or of `network`.
         released: None where transformers has no such class.
         load_backbone: called with timm's state dict, where `weights` is that.
+        fit: called with a state dict of all of `network`, whose tables it interpolates.
 
     Raises:
         SegfolioError: weights that are not to be had, or do not fit.
@@ -108,7 +110,7 @@ def load_pretrained(
     of_backbone = unwrapped(state, names)
     if len(own.keys() & state.keys()) > len(names & of_backbone.keys()) or _parts(own) == _parts(state):
         state = {key: value for key, value in state.items() if key in own or not key.startswith(LEFT_OUT)}
-        load_weights(network, {_own_key(k): v for k, v in state.items()}, weights)
+        load_weights(network, fit({_own_key(k): v for k, v in state.items()}), weights)
         return
     if licence := licence_of(backbone, weights):
         tell_licence(weights, licence)

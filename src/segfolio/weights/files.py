@@ -58,13 +58,7 @@ def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: st
     """
     own, state_dict = module.state_dict(), fitted(dict(state_dict), module, source)
     shared = own.keys() & state_dict.keys()
-    for key in filter(PATCHES.search, shared):
-        there, here = ("x".join(map(str, kernels[key].shape[2:])) for kernels in (state_dict, own))
-        if there and there != here:
-            raise SegfolioError(
-                f"{source} is of patches of {there} pixels and the network's are {here}; take weights of the same "
-                "patch size, or make the network of theirs"
-            )
+    check_patches(own, state_dict, source)
     problems = {
         "are missing": [k for k in own if k not in shared and not k.startswith(new)],
         "are not of this network": [k for k in state_dict if k not in shared],
@@ -85,6 +79,21 @@ def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor], source: st
                 "arguments"
             )
     nn.Module.load_state_dict(module, state_dict, strict=False)  # some of smp have one of their own
+
+
+def check_patches(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights of patches of another size than a network's `own`.
+
+    Raises:
+        SegfolioError: such weights.
+    """
+    for key in filter(PATCHES.search, own.keys() & state_dict.keys()):
+        there, here = ("x".join(map(str, kernels[key].shape[2:])) for kernels in (state_dict, own))
+        if there and there != here:
+            raise SegfolioError(
+                f"{source} is of patches of {there} pixels and the network's are {here}; take weights of the same "
+                "patch size, or make the network of theirs"
+            )
 
 
 def _download(url: str) -> Path:

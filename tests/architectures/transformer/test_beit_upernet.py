@@ -206,7 +206,7 @@ def trained(network: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 def test_checkpointing_keeps_a_quarter_of_the_encoders_memory_and_gives_the_same_gradients() -> None:
-    """Of many blocks. The head, as wide as the ViT, is not computed again."""
+    """Of many blocks, with what a block needs when it is computed again."""
     small = {**SMALL, "depth": 36, "taps": (7, 15, 23, 35), "auxiliary": False, "width": 16, "image_size": 256}
     plain, sparing = (BEiTUPerNet(5, **small, checkpointing=given) for given in (False, True))
     sparing.load_state_dict(plain.state_dict())

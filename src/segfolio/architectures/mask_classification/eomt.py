@@ -21,14 +21,13 @@ import timm
 import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.again import through
 from segfolio.layers.annealed_queries import AnnealedQueries, check_taken, of_parts, upscaling
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.outputs import MaskOutput
-from segfolio.layers.vit import check_at_least_a_patch
+from segfolio.layers.vit import check_at_least_a_patch, fitted_table, of_square, resized
 from segfolio.weights.backbones import from_timm, load_pretrained
 from segfolio.weights.files import load_weights
 
@@ -42,6 +41,7 @@ KEYS = (  # of transformers, to timm's
     (r"attention\.out_proj", "attn.proj"),
     (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
 )
+POSITIONS = "embeddings.position_embeddings.weight"
 HEAD = ("query", "upscale_block", "mask_head", "class_predictor", "_extra_state")
 
 
@@ -116,9 +116,12 @@ class EoMT(AnnealedQueries):
         if weights is not None:
 
             def load_backbone(state: dict[str, Tensor]) -> None:
-                load_weights(self, self._from_vit(state, vit), weights, new=HEAD)
+                load_weights(self, self._from_vit(state, vit, weights), weights, new=HEAD)
 
-            load_pretrained(self, weights, backbone, EomtForUniversalSegmentation, load_backbone)
+            def fit(state: dict[str, Tensor]) -> dict[str, Tensor]:
+                return fitted_table(state, POSITIONS, self.state_dict()[POSITIONS], 0, weights, bicubic=True)
+
+            load_pretrained(self, weights, backbone, EomtForUniversalSegmentation, load_backbone, fit)
 
     def forward(self, images: Tensor) -> MaskOutput:
         """`[B, 3, H, W]`, of any size from a patch's, to class logits and masks of a quarter of it.
@@ -139,17 +142,13 @@ class EoMT(AnnealedQueries):
         """Class token, registers and patches, `[B, N, D]`."""
         positions = self.embeddings.position_embeddings.weight
         side = round(len(positions) ** 0.5)
-        if grid != (side, side):
-            square = positions.T.unflatten(1, (side, side))[None].float()  # half a float has no such kernel
-            square = interpolate(square, grid, mode="bicubic", antialias=True)
-            positions = square[0].flatten(1).T.to(positions.dtype)
-        patches = self.embeddings.patch_embeddings(images) + positions
+        patches = self.embeddings.patch_embeddings(images) + resized(positions[None], (side, side), grid, bicubic=True)
         prefix = torch.cat([self.embeddings.cls_token, self.embeddings.register_tokens], dim=1)
         return torch.cat([prefix.expand(len(images), -1, -1), patches], dim=1)
 
-    def _from_vit(self, state: dict[str, Tensor], vit: Any) -> dict[str, Tensor]:
+    def _from_vit(self, state: dict[str, Tensor], vit: Any, source: str) -> dict[str, Tensor]:
         """timm's state dict under our names, resampled to our patches and image size."""
-        state = checkpoint_filter_fn(state, vit)
+        state = checkpoint_filter_fn(of_square(vit, state, source), vit)
         patches = self.embeddings.position_embeddings.num_embeddings
         if "pos_embed" in state:
             positions = state["pos_embed"][0]

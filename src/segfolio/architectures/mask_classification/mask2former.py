@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from segfolio.layers.again import keep_less, through
-from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
+from segfolio.layers.backbones import backbone_config, check_features, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.precision import without_autocast
 from segfolio.weights.backbones import load_encoder, load_pretrained
@@ -110,7 +110,12 @@ class Mask2Former(nn.Module):
             load_pretrained(self, weights, backbone, Mask2FormerForUniversalSegmentation, load_backbone)
 
     def forward(self, images: Tensor) -> MaskOutput:
-        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
+        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it.
+
+        Raises:
+            SegfolioError: images of 32 pixels or less on each side.
+        """
+        check_features("Mask2Former", images)
         features = self.model.pixel_level_module.encoder(pad_to(images, 32)).feature_maps
         dtype = self.class_predictor.weight.dtype
         with without_autocast(images.device):

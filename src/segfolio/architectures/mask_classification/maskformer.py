@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from segfolio.layers.again import keep_less
-from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
+from segfolio.layers.again import keep_less, through
+from segfolio.layers.backbones import backbone_config, check_features, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.weights.backbones import load_encoder, load_pretrained
 
@@ -36,7 +36,7 @@ class MaskTransformer(nn.Module):
         from transformers.models.maskformer.modeling_maskformer import MaskformerMLPPredictionHead
 
         super().__init__()
-        self.model = build_model(backbone, width, **decoder)
+        self.model, self.checkpointing = build_model(backbone, width, **decoder), checkpointing
         if checkpointing:
             keep_less(self.model.pixel_level_module.encoder)
         self.mask_embedder = MaskformerMLPPredictionHead(width, width, width)
@@ -44,9 +44,9 @@ class MaskTransformer(nn.Module):
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """`[B, 3, H, W]` to the queries `[B, Q, D]` after each decoder layer, in evaluation after the last alone,
         and the embeddings of the pixels, `[B, D, h, w]` at stride 4."""
-        pixels = self.model.pixel_level_module(pad_to(images, 32))
-        queries = list(self._decode(pixels.encoder_last_hidden_state))
-        return queries if self.training else queries[-1:], crop_quarter(pixels.decoder_last_hidden_state, images)
+        coarsest, pixels = seen(self, self.model.pixel_level_module, images)
+        queries = list(self._decode(coarsest))
+        return queries if self.training else queries[-1:], pixels
 
     def masks(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Mask logits `[B, Q, h, w]`."""
@@ -61,7 +61,9 @@ class MaskTransformer(nn.Module):
         places = module.queries_embedder.weight.expand(len(features), -1, -1)
         queries = torch.zeros_like(places)
         for layer in module.decoder.layers:
-            queries = layer(
+            queries = through(
+                self,
+                layer,
                 queries,
                 spatial_position_embeddings=positions,
                 object_queries_position_embeddings=places,
@@ -77,8 +79,8 @@ class MaskFormer(MaskTransformer):
         backbone: timm's name of any network with features of strides 4 to 32; `swin_...` is transformers' Swin.
         num_queries: None for one per class, which fixed matching needs.
         width: channels of the pixel decoder, the queries and the mask embeddings.
-        checkpointing: in training, keep the inputs alone of the backbone's blocks and compute these again in the
-            backward pass.
+        checkpointing: in training, keep the inputs alone of the backbone's blocks, of the pixel decoder and of the
+            decoder's layers, and compute each again in the backward pass.
         weights: None; or a tag of timm's weights for `backbone`, e.g. `tv_in1k`; or a released model, e.g.
             `facebook/maskformer-swin-tiny-ade`; or a file with a state dict of one of these.
 
@@ -135,7 +137,11 @@ class MaskFormer(MaskTransformer):
             load(self, self.model.pixel_level_module.encoder, weights, backbone)
 
     def forward(self, images: Tensor) -> MaskOutput:
-        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it."""
+        """`[B, 3, H, W]`, of any size, to class logits and masks of a quarter of it.
+
+        Raises:
+            SegfolioError: images of 32 pixels or less on each side.
+        """
         queries, pixels = self.embed(images)
         return MaskOutput.of([QueryLayer(self.class_predictor(q), self.masks(q, pixels)) for q in queries])
 
@@ -168,6 +174,19 @@ def build_model(
     freeze_unused(model.pixel_level_module.encoder)
     _initialise(model)
     return model
+
+
+def seen(network: Any, module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """`[B, 3, H, W]` to the coarsest features of the backbone of transformers' `module`, and the embeddings of the
+    pixels, `[B, D, h, w]` at stride 4; the pixel decoder is computed again where `network.checkpointing`.
+
+    Raises:
+        SegfolioError: images of 32 pixels or less on each side.
+    """
+    check_features(type(network).__name__, images)
+    features = module.encoder(pad_to(images, 32)).feature_maps
+    pixels = through(network, module.decoder, list(features)).last_hidden_state
+    return features[-1], crop_quarter(pixels, images)
 
 
 def load(network: nn.Module, encoder: nn.Module, weights: str, backbone: str) -> None:

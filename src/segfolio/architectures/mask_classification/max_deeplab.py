@@ -81,6 +81,7 @@ class MaXDeepLab(nn.Module):
             "decoder_blocks": (1, 3),
         },
     }
+    queries_argument: ClassVar[str] = "slots"
     tiny: ClassVar[dict[str, Any]] = {
         "blocks": (1, 1, 2, 1),
         "slots": 8,

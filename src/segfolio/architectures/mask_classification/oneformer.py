@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from segfolio.architectures.mask_classification.mask2former import initialise_pixels
 from segfolio.errors import SegfolioError
 from segfolio.layers.again import keep_less, through
-from segfolio.layers.backbones import backbone_config, crop_quarter, freeze_unused, pad_to
+from segfolio.layers.backbones import backbone_config, check_features, crop_quarter, freeze_unused, pad_to
 from segfolio.layers.outputs import MaskOutput, QueryLayer
 from segfolio.precision import without_autocast
 from segfolio.weights.backbones import load_encoder, load_pretrained, released_state
@@ -200,7 +200,12 @@ class OneFormer(nn.Module):
         return self.answer(self.embed(images), images, tasks, labels)
 
     def embed(self, images: Tensor) -> Any:
-        """The pixel decoder's maps of `[B, 3, H, W]`, which are the same for every task."""
+        """The pixel decoder's maps of `[B, 3, H, W]`, which are the same for every task.
+
+        Raises:
+            SegfolioError: images of 32 pixels or less on each side.
+        """
+        check_features("OneFormer", images)
         features = self.model.pixel_level_module.encoder(pad_to(images, 32)).feature_maps
         with without_autocast(images.device):
             given = [f.to(self.logit_scale.dtype) for f in features]

@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from segfolio.architectures.mask_classification.maskformer import MaskFormer, MaskTransformer, build_model, load
+from segfolio.architectures.mask_classification.maskformer import MaskFormer, MaskTransformer, build_model, load, seen
 from segfolio.layers.again import keep_less
-from segfolio.layers.backbones import crop_quarter, pad_to
 from segfolio.layers.outputs import PixelOutput
 
 
@@ -43,6 +42,7 @@ class PerPixelBaseline(nn.Module):
     ) -> None:
         super().__init__()
         self.model = build_model(backbone, width, decoder_layers=0).pixel_level_module
+        self.checkpointing = checkpointing
         if checkpointing:
             keep_less(self.model.encoder)
         self.classifier = nn.Conv2d(width, num_classes, 1)
@@ -53,8 +53,8 @@ class PerPixelBaseline(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` to logits `[B, C, h, w]`, of a quarter of the size, rounded up."""
-        pixels = self.model(pad_to(images, 32)).decoder_last_hidden_state
-        return self.classifier(crop_quarter(pixels, images))
+        _, pixels = seen(self, self.model, images)
+        return self.classifier(pixels)
 
 
 class PerPixelBaselinePlus(MaskTransformer):

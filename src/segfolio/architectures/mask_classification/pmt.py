@@ -27,7 +27,7 @@ from segfolio.errors import SegfolioError
 from segfolio.layers.annealed_queries import AnnealedQueries, upscaling
 from segfolio.layers.backbones import check_timm_name, pad_to
 from segfolio.layers.outputs import MaskOutput
-from segfolio.layers.vit import check_at_least_a_patch
+from segfolio.layers.vit import check_at_least_a_patch, of_own_size, of_square
 from segfolio.weights.dinov3 import read_named
 from segfolio.weights.files import load_weights
 from segfolio.weights.licences import DINOV3, tell_licence
@@ -180,11 +180,11 @@ class PMT(AnnealedQueries):
         """
         state = read_named(weights, backbone)
         if "query.weight" in state:
-            load_weights(self, state, weights)
+            load_weights(self, of_own_size(self.encoder, weights, bicubic=True)(state), weights)
             return
         convert = eva if isinstance(self.encoder, eva.Eva) else vision_transformer
         own = self.encoder.state_dict()
-        found = convert.checkpoint_filter_fn(dict(state), self.encoder)
+        found = convert.checkpoint_filter_fn(of_square(self.encoder, state, weights), self.encoder)
         load_weights(self.encoder, {key: value for key, value in found.items() if key in own}, weights)
         if "dinov3" in backbone:
             tell_licence(weights, DINOV3)

@@ -25,13 +25,13 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, linear, scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import see_once, through
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import PixelOutput
 from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, auxiliary_head
-from segfolio.layers.vit import check_at_least_a_patch, patch_map
+from segfolio.layers.vit import check_at_least_a_patch, check_patch_size, patch_map
 from segfolio.weights.backbones import published_state
 from segfolio.weights.files import load_weights
 
@@ -80,7 +80,8 @@ class BEiTUPerNet(nn.Module):
         drop_path: stochastic depth of the last block; that of the first is 0.
         dropout: of the heads' channels.
         patch_size: of the patches, in pixels.
-        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the heads, and compute them
+            again in the backward pass.
         weights: None; timm's name of a BEiT with its tag, e.g. `beit_base_patch16_224.in22k_ft_in22k`; a released model
             of the hub, e.g. `microsoft/beit-base-finetuned-ade-640-640`; or a file with a state dict of such a model,
             of the authors' release or of this network.
@@ -127,6 +128,7 @@ class BEiTUPerNet(nn.Module):
                 f"BEiTUPerNet: width {width}, heads {heads}, taps {list(taps)}; give a width that the heads divide and "
                 f"four of the blocks 0 to {depth - 1}"
             )
+        check_patch_size("BEiTUPerNet", patch_size)
         if image_size % patch_size or image_size < patch_size:
             raise SegfolioError(
                 f"BEiTUPerNet: image_size is {image_size}, expected whole patches of {patch_size}x{patch_size} pixels"
@@ -141,8 +143,10 @@ class BEiTUPerNet(nn.Module):
         self.encoder.apply(_initialise)
         nn.init.trunc_normal_(self.encoder.cls_token, std=0.02)
         self.neck = Neck(width)
-        self.head = UPerHead([width] * LEVELS, width, num_classes, dropout)
+        self.head = UPerHead([width] * LEVELS, width, num_classes, dropout, checkpointing)
         self.auxiliary = auxiliary_head(width, AUXILIARY_WIDTH, num_classes, dropout) if auxiliary else None
+        if checkpointing:
+            see_once(self)
         if weights is not None:
             self.load(weights)
 
@@ -160,12 +164,12 @@ class BEiTUPerNet(nn.Module):
         beside = encoder.cls_token.expand(len(patches), -1, -1)
         tokens, index, found = torch.cat([beside, patches.flatten(2).transpose(1, 2)], 1), _pairs(grid, patches), {}
         for number, block in enumerate(encoder.blocks):
-            kept = self.checkpointing and self.training
-            given = (tokens, grid, index)
-            tokens = checkpoint(block, *given, use_reentrant=False) if kept else block(*given)
+            tokens = through(self, block, tokens, grid, index)
             found[number] = tokens
-        levels = self.neck([patch_map(found[block], grid) for block in self.taps])
-        auxiliary = {"aux": self.auxiliary(levels[2])} if self.training and self.auxiliary is not None else {}
+        levels = through(self, self.neck, [patch_map(found[block], grid) for block in self.taps])
+        auxiliary = {}
+        if self.training and self.auxiliary is not None:
+            auxiliary["aux"] = through(self, self.auxiliary, levels[2])
         height, width = (-(-side * 4 // self.patch) for side in images.shape[-2:])
         return PixelOutput(self.head(levels)[..., :height, :width], auxiliary)
 
@@ -267,7 +271,7 @@ def resized(table: Tensor, height: int, width: int, source: str) -> Tensor:
     old = _side(table)
     if (old, old) == (height, width):
         return table
-    if old * old + BESIDE != len(table):
+    if not old or old * old + BESIDE != len(table):
         raise SegfolioError(
             f"{source} has a table of {len(table)} relative positions, which is of no square image; take weights of "
             "square images"
@@ -278,7 +282,7 @@ def resized(table: Tensor, height: int, width: int, source: str) -> Tensor:
 
 
 def _side(table: Tensor) -> int:
-    return math.isqrt(len(table) - BESIDE)
+    return math.isqrt(max(0, len(table) - BESIDE))
 
 
 def _last_block(state: Mapping[str, Tensor]) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import check_timm_name, pad_to
-from segfolio.layers.vit import check_at_least_a_patch, load_vit, without_padding
+from segfolio.layers.vit import check_at_least_a_patch, load_vit, of_own_size, without_padding
 from segfolio.weights.backbones import load_pretrained
 from segfolio.weights.files import load_weights
 
@@ -85,7 +85,8 @@ class DINOLinear(nn.Module):
         self.classifier: Any = nn.Conv2d(width, num_classes, 1)
         _initialise(self.classifier)
         if weights is not None:
-            load_pretrained(self, weights, backbone, None, lambda state: self._load_vit(state, weights))
+            fit = of_own_size(self.encoder, weights)
+            load_pretrained(self, weights, backbone, None, lambda state: self._load_vit(state, weights), fit)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]` of the patches; of size H, W where it is not of whole patches.

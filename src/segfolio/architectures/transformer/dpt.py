@@ -23,10 +23,19 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, linear, relu
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import see_once, through
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.heads import fcn_head
 from segfolio.layers.outputs import PixelOutput
-from segfolio.layers.vit import behind_blocks, check_at_least_a_patch, embed, load_vit, patch_map, plain_vit
+from segfolio.layers.vit import (
+    behind_blocks,
+    check_at_least_a_patch,
+    embed,
+    load_vit,
+    of_own_size,
+    patch_map,
+    plain_vit,
+)
 from segfolio.weights.backbones import load_pretrained
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import read_repository
@@ -63,7 +72,8 @@ class DPT(nn.Module):
         auxiliary: whether the fused map is classified a second time, as `auxiliary["aux"]`.
         dropout: before the classifiers.
         drop_path: stochastic depth of the last block; that of the first is 0.
-        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the head, and compute them
+            again in the backward pass.
         weights: None; a tag of timm's weights for `backbone`, e.g. `augreg_in21k_ft_in1k`; a released model of the hub,
             e.g. `Intel/dpt-large-ade`; or a file with a state dict of one of them or of this network.
         in_channels: of the images.
@@ -120,6 +130,8 @@ class DPT(nn.Module):
         self.fuse = nn.ModuleList(Fusion(width, coarser=index > 0) for index in range(LEVELS))
         self.head = fcn_head(width, width, num_classes, nn.Dropout(dropout))
         self.auxiliary = fcn_head(width, width, num_classes, nn.Dropout(dropout)) if auxiliary else None
+        if checkpointing:
+            see_once(self)
         if weights is not None:
             self.load(weights, backbone)
 
@@ -133,14 +145,16 @@ class DPT(nn.Module):
         padded = pad_to(images, self.patch)
         grid = (padded.shape[-2] // self.patch, padded.shape[-1] // self.patch)
         tokens = behind_blocks(self.encoder, embed(self.encoder, padded), self.taps, self.checkpointing)
-        levels = [reassemble(each, grid) for reassemble, each in zip(self.reassemble, tokens, strict=True)]
+        levels = [
+            through(self, reassemble, each, grid) for reassemble, each in zip(self.reassemble, tokens, strict=True)
+        ]
         fused = None
         for fuse, level in zip(self.fuse, reversed(levels), strict=True):
-            fused = fuse(level, fused)
+            fused = through(self, fuse, level, fused)
         assert fused is not None
-        found = {"aux": self.auxiliary(fused)} if self.training and self.auxiliary is not None else {}
+        found = {"aux": through(self, self.auxiliary, fused)} if self.training and self.auxiliary is not None else {}
         height, width = images.shape[-2:]
-        return PixelOutput(_twice(self.head(fused))[..., :height, :width], found)
+        return PixelOutput(_twice(through(self, self.head, fused))[..., :height, :width], found)
 
     def load(self, weights: str, backbone: str) -> None:
         """Load weights of all, or of the ViT alone.
@@ -155,7 +169,8 @@ class DPT(nn.Module):
         elif path.is_dir() or "/" in weights:
             state = read_repository(weights)
         if not any(key.startswith("neck.") for key in state):
-            load_pretrained(self, weights, backbone, None, lambda found: load_vit(self.encoder, found, weights))
+            fit = of_own_size(self.encoder, weights)
+            load_pretrained(self, weights, backbone, None, lambda found: load_vit(self.encoder, found, weights), fit)
             return
         own = of_ours(state)
         of_vit = {key.removeprefix("encoder."): value for key, value in own.items() if key.startswith("encoder.")}

@@ -24,9 +24,9 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import gelu, grid_sample
-from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import see_once, through
 from segfolio.layers.outputs import PixelOutput
 from segfolio.layers.stochastic_depth import rates_of
 from segfolio.layers.uper_head import HEAD_KEYS, UPerHead, auxiliary_head
@@ -61,7 +61,8 @@ class InternImage(nn.Module):
         auxiliary: whether the third stage is supervised, too, as `auxiliary["aux"]`.
         drop_path: stochastic depth of the last block; that of the first is 0.
         dropout: of the heads' channels.
-        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the heads, and compute them
+            again in the backward pass.
         weights: None; or a file with a state dict of the authors' network or classifier, or of this network.
         in_channels: of the images.
 
@@ -121,13 +122,15 @@ class InternImage(nn.Module):
         levels = []
         for stage, rates in enumerate(rates_of(drop_path, blocks)):
             arguments = (stages[stage], groups[stage], post_norm, offset_scale, layer_scale)
-            levels.append(Stage(arguments, rates, last=stage == STAGES - 1))
+            levels.append(Stage(arguments, rates, stage == STAGES - 1, checkpointing))
         self.checkpointing = checkpointing
         self.encoder = nn.Module()
         self.encoder.patch_embed = Stem(in_channels, channels)
         self.encoder.levels = nn.ModuleList(levels)
-        self.head = UPerHead(stages, width, num_classes, dropout)
+        self.head = UPerHead(stages, width, num_classes, dropout, checkpointing)
         self.auxiliary = auxiliary_head(stages[2], max(1, width // 2), num_classes, dropout) if auxiliary else None
+        if checkpointing:
+            see_once(self)
         if weights is not None:
             self.load(weights)
 
@@ -142,10 +145,12 @@ class InternImage(nn.Module):
         encoder: Any = self.encoder
         tokens, maps = encoder.patch_embed(images), []
         for stage in encoder.levels:
-            found = stage(tokens, self.checkpointing)
+            found = stage(tokens)
             maps.append(found.permute(0, 3, 1, 2))
             tokens = stage.smaller(found)
-        auxiliary = {"aux": self.auxiliary(maps[2])} if self.training and self.auxiliary is not None else {}
+        auxiliary = {}
+        if self.training and self.auxiliary is not None:
+            auxiliary["aux"] = through(self, self.auxiliary, maps[2])
         return PixelOutput(self.head(maps), auxiliary)
 
     def load(self, weights: str) -> None:
@@ -185,18 +190,24 @@ class Stem(nn.Module):
 class Stage(nn.Module):
     """Blocks on tokens `[B, h, w, C]`, and what makes of them those of the next stage."""
 
-    def __init__(self, arguments: tuple[int, int, bool, float, float], drop_path: Sequence[float], last: bool) -> None:
+    def __init__(
+        self,
+        arguments: tuple[int, int, bool, float, float],
+        drop_path: Sequence[float],
+        last: bool,
+        checkpointing: bool,
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         channels, post_norm = arguments[0], arguments[2]
         self.blocks = nn.ModuleList(Block(*arguments, rate) for rate in drop_path)
         self.norm = None if post_norm else nn.LayerNorm(channels, eps=1e-6)
         self.downsample = None if last else nn.Conv2d(channels, 2 * channels, 3, 2, 1, bias=False)
         self.downsample_norm = None if last else nn.LayerNorm(2 * channels, eps=1e-6)
 
-    def forward(self, tokens: Tensor, checkpointing: bool) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         for block in self.blocks:
-            kept = checkpointing and self.training
-            tokens = checkpoint(block, tokens, use_reentrant=False) if kept else block(tokens)
+            tokens = through(self, block, tokens)
         return tokens if self.norm is None else self.norm(tokens)
 
     def smaller(self, tokens: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import see_once, through
 from segfolio.layers.stochastic_depth import rates_of
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import read_repository
@@ -72,7 +72,8 @@ class SegFormer(nn.Module):
         width: channels of the decoder (256 of B0 and B1, 768 of B2 to B5).
         drop_path: stochastic depth of the last block; that of the first is 0.
         dropout: of the decoder's channels.
-        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the head, and compute them
+            again in the backward pass.
         weights: None; a released model of the hub, e.g. `nvidia/segformer-b0-finetuned-ade-512-512`, or an encoder,
             `nvidia/mit-b0`; or a file with a state dict of such a model, of segmentation_models.pytorch's or of this
             network.
@@ -111,9 +112,12 @@ class SegFormer(nn.Module):
                 f"SegFormer: channels {list(channels)}, blocks {list(blocks)}; give four of each, the channels "
                 f"multiples of the stages' {', '.join(map(str, HEADS))} heads"
             )
+        self.checkpointing = checkpointing
         self.encoder = MixTransformer(in_channels, channels, blocks, drop_path, checkpointing)
         self.head = LinearHead(channels, width, num_classes, dropout)
         self.apply(_initialise)
+        if checkpointing:
+            see_once(self)
         if weights is not None:
             self.load(weights)
 
@@ -123,7 +127,7 @@ class SegFormer(nn.Module):
         Raises:
             SegfolioError: images that are smaller than the patch to which keys and values are reduced.
         """
-        return self.head(self.encoder(images))
+        return through(self, self.head, self.encoder(images))
 
     def load(self, weights: str) -> None:
         """Load weights of all, or of the encoder alone, and say the licence of those that are not this network's own.
@@ -151,11 +155,10 @@ class MixTransformer(nn.Module):
         self, in_channels: int, channels: Sequence[int], blocks: Sequence[int], drop_path: float, checkpointing: bool
     ) -> None:
         super().__init__()
-        self.checkpointing = checkpointing
         inputs = [in_channels, *channels[:-1]]
         self.stages = nn.ModuleList()
         for stage, rates in enumerate(rates_of(drop_path, blocks)):
-            self.stages.append(Stage(stage, inputs[stage], channels[stage], rates))
+            self.stages.append(Stage(stage, inputs[stage], channels[stage], rates, checkpointing))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """`[B, C_in, H, W]` to the tokens `[B, h, w, C]` of each stage."""
@@ -168,7 +171,7 @@ class MixTransformer(nn.Module):
             )
         tokens, levels = images, []
         for stage in self.stages:
-            tokens = stage(tokens if stage is self.stages[0] else tokens.permute(0, 3, 1, 2), self.checkpointing)
+            tokens = stage(tokens if stage is self.stages[0] else tokens.permute(0, 3, 1, 2))
             levels.append(tokens)
         return levels
 
@@ -176,20 +179,22 @@ class MixTransformer(nn.Module):
 class Stage(nn.Module):
     """Overlapping patches and the blocks on them."""
 
-    def __init__(self, stage: int, in_channels: int, channels: int, drop_path: Sequence[float]) -> None:
+    def __init__(
+        self, stage: int, in_channels: int, channels: int, drop_path: Sequence[float], checkpointing: bool
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         kernel, stride = PATCHES[stage]
         self.embed = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2)
         self.embed_norm = nn.LayerNorm(channels)
         self.blocks = nn.ModuleList(Block(channels, HEADS[stage], REDUCTIONS[stage], rate) for rate in drop_path)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
 
-    def forward(self, images: Tensor, checkpointing: bool) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to tokens `[B, h, w, C]`."""
         tokens = self.embed_norm(self.embed(images).permute(0, 2, 3, 1))
         for block in self.blocks:
-            kept = checkpointing and self.training
-            tokens = checkpoint(block, tokens, use_reentrant=False) if kept else block(tokens)
+            tokens = through(self, block, tokens)
         return self.norm(tokens)
 
 

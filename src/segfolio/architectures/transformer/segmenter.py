@@ -19,12 +19,14 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from segfolio.layers.again import through
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.vit import (
     behind_blocks,
     check_at_least_a_patch,
     embed,
     load_vit,
+    of_own_size,
     patch_map,
     plain_vit,
     without_padding,
@@ -46,7 +48,8 @@ class Segmenter(nn.Module):
         drop_path: stochastic depth of the last block; that of the first is 0.
         decoder_blocks: of the mask decoder.
         decoder_dropout: in the blocks of the mask decoder.
-        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the decoder, and compute
+            them again in the backward pass.
         weights: None; a tag of timm's weights for `backbone`, e.g. `augreg_in21k_ft_in1k`; or a file with a state dict
             of it, of this network or of the authors' release.
         in_channels: of the images.
@@ -98,9 +101,10 @@ class Segmenter(nn.Module):
         if decoder == "linear":
             self.decoder: nn.Module = LinearDecoder(width, num_classes)
         else:
-            self.decoder = MaskDecoder(width, num_classes, decoder_blocks, decoder_dropout)
+            self.decoder = MaskDecoder(width, num_classes, decoder_blocks, decoder_dropout, checkpointing)
         if weights is not None:
-            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights))
+            fit = of_own_size(self.encoder, weights)
+            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights), fit)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]` of the patches; of size H, W where it is not of whole patches.
@@ -135,8 +139,9 @@ class LinearDecoder(nn.Module):
 class MaskDecoder(nn.Module):
     """Blocks over the patches and an embedding of each class; logits are their cosines, normalised over the classes."""
 
-    def __init__(self, width: int, num_classes: int, blocks: int, dropout: float) -> None:
+    def __init__(self, width: int, num_classes: int, blocks: int, dropout: float, checkpointing: bool = False) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.proj_dec = nn.Linear(width, width)
         self.cls_emb = nn.Parameter(torch.empty(1, num_classes, width))
         heads = max(1, width // 64)
@@ -158,7 +163,10 @@ class MaskDecoder(nn.Module):
         classes = self.cls_emb.shape[1]
         tokens = torch.cat([self.proj_dec(tokens), self.cls_emb.expand(len(tokens), -1, -1)], 1)
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = through(self, block, tokens)
+        return through(self, self._compare, tokens, classes)
+
+    def _compare(self, tokens: Tensor, classes: int) -> Tensor:
         tokens = self.decoder_norm(tokens)
         patches = normalize(tokens[:, :-classes] @ self.proj_patch, dim=-1)
         embeddings = normalize(tokens[:, -classes:] @ self.proj_classes, dim=-1)

@@ -23,6 +23,7 @@ from torch.nn.functional import interpolate
 from torchvision.ops import Conv2dNormActivation
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import see_once, through
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import PixelOutput
 from segfolio.layers.vit import (
@@ -30,6 +31,7 @@ from segfolio.layers.vit import (
     check_at_least_a_patch,
     embed,
     load_vit,
+    of_own_size,
     patch_map,
     plain_vit,
     without_padding,
@@ -53,7 +55,8 @@ class SETR(nn.Module):
         auxiliary: of the others, the blocks whose maps are supervised beside, counted from 0: `auxiliary["aux_1"]` is
             of the first of them. MLA has four, one on each of its maps, if it is not empty.
         drop_path: stochastic depth of the last block; that of the first is 0.
-        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the heads, and compute them
+            again in the backward pass.
         weights: None; a tag of timm's weights for `backbone`, e.g. `augreg_in21k_ft_in1k`; or a file with a state dict
             of it or of this network.
         in_channels: of the images.
@@ -127,8 +130,11 @@ class SETR(nn.Module):
             self.head = PatchHead(width, num_classes)
             heads = [PatchHead(width, num_classes) for _ in auxiliary]
         self.auxiliary = nn.ModuleList(heads)
+        if checkpointing:
+            see_once(self)
         if weights is not None:
-            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights))
+            fit = of_own_size(self.encoder, weights)
+            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights), fit)
 
     def forward(self, images: Tensor) -> PixelOutput:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]`: of the patches (naive), H, W (PUP) or a quarter of it (MLA); of
@@ -142,16 +148,16 @@ class SETR(nn.Module):
         grid = (padded.shape[-2] // self.patch, padded.shape[-1] // self.patch)
         tokens = behind_blocks(self.encoder, embed(self.encoder, padded), self.blocks, self.checkpointing)
         if self.levels is not None:
-            maps = self.levels(tokens, grid)
-            logits = self.head(maps)
+            maps = through(self, self.levels, tokens, grid)
+            logits = through(self, self.head, maps)
         else:
             *maps, last = (patch_map(each, grid) for each in tokens)
-            logits = self.head(last)
+            logits = through(self, self.head, last)
         found = {}
         if self.training:
             pairs = zip(self.auxiliary, maps, strict=False)
             found = {
-                f"aux_{number}": without_padding(head(each), padded, images)
+                f"aux_{number}": without_padding(through(self, head, each), padded, images)
                 for number, (head, each) in enumerate(pairs, 1)
             }
         return PixelOutput(without_padding(logits, padded, images), found)

@@ -23,9 +23,9 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, pad, scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
+from segfolio.layers.again import see_once, through
 from segfolio.layers.backbones import pad_to
 from segfolio.layers.outputs import PixelOutput
 from segfolio.layers.stochastic_depth import rates_of
@@ -73,7 +73,8 @@ class SwinUPerNet(nn.Module):
         auxiliary: whether the third stage is supervised, too, as `auxiliary["aux"]`.
         drop_path: stochastic depth of the last block; that of the first is 0.
         dropout: of the heads' channels.
-        checkpointing: in training, keep each block's input alone and compute the block again in the backward pass.
+        checkpointing: in training, keep the inputs alone of each block and of each step of the heads, and compute them
+            again in the backward pass.
         weights: None; timm's name of a Swin with its tag, e.g. `swin_tiny_patch4_window7_224.ms_in1k`; a released model
             of the hub, e.g. `openmmlab/upernet-swin-tiny`; or a file with a state dict of such a model, of the authors'
             release or of this network.
@@ -120,9 +121,12 @@ class SwinUPerNet(nn.Module):
             )
         if window < 1:
             raise SegfolioError(f"SwinUPerNet: window is {window}, expected 1 or more tokens, such as 7")
+        self.checkpointing = checkpointing
         self.encoder = Swin(in_channels, channels, blocks, heads, window, drop_path, checkpointing)
-        self.head = UPerHead(stages, width, num_classes, dropout)
+        self.head = UPerHead(stages, width, num_classes, dropout, checkpointing)
         self.auxiliary = auxiliary_head(stages[2], max(1, width // 2), num_classes, dropout) if auxiliary else None
+        if checkpointing:
+            see_once(self)
         if weights is not None:
             self.load(weights)
 
@@ -134,7 +138,9 @@ class SwinUPerNet(nn.Module):
             SegfolioError: images smaller than a window of the first stage.
         """
         levels = self.encoder(images)
-        found = {"aux": self.auxiliary(levels[2])} if self.training and self.auxiliary is not None else {}
+        found = {}
+        if self.training and self.auxiliary is not None:
+            found["aux"] = through(self, self.auxiliary, levels[2])
         return PixelOutput(self.head(levels), found)
 
     def load(self, weights: str) -> None:
@@ -173,11 +179,11 @@ class Swin(nn.Module):
         checkpointing: bool,
     ) -> None:
         super().__init__()
-        self.window, self.checkpointing = window, checkpointing
+        self.window = window
         self.embed, self.embed_norm = nn.Conv2d(in_channels, channels, PATCH, PATCH), nn.LayerNorm(channels)
         self.stages = nn.ModuleList()
         for stage, rates in enumerate(rates_of(drop_path, blocks)):
-            self.stages.append(Stage(channels * 2**stage, heads[stage], window, rates, merge=stage > 0))
+            self.stages.append(Stage(channels * 2**stage, heads[stage], window, rates, stage > 0, checkpointing))
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -190,7 +196,7 @@ class Swin(nn.Module):
         tokens, levels = self.embed_norm(self.embed(pad_to(images, PATCH)).permute(0, 2, 3, 1)), []
         for stage in self.stages:
             module: Any = stage
-            tokens = module(tokens, self.checkpointing)
+            tokens = module(tokens)
             levels.append(module.norm(tokens).permute(0, 3, 1, 2))
         return levels
 
@@ -198,24 +204,30 @@ class Swin(nn.Module):
 class Stage(nn.Module):
     """Blocks on tokens `[B, h, w, C]`; before them, those of the stage before merged by fours."""
 
-    def __init__(self, channels: int, heads: int, window: int, drop_path: Sequence[float], merge: bool) -> None:
+    def __init__(
+        self, channels: int, heads: int, window: int, drop_path: Sequence[float], merge: bool, checkpointing: bool
+    ) -> None:
         super().__init__()
-        self.window = window
+        self.window, self.checkpointing = window, checkpointing
         self.merge_norm = nn.LayerNorm(2 * channels) if merge else None
         self.merge = nn.Linear(2 * channels, channels, bias=False) if merge else None
         self.blocks = nn.ModuleList(Block(channels, heads, window, rate) for rate in drop_path)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, tokens: Tensor, checkpointing: bool) -> Tensor:
-        if self.merge is not None and self.merge_norm is not None:
-            tokens = self.merge(self.merge_norm(by_fours(tokens)))
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.merge is not None:
+            tokens = through(self, self._merged, tokens)
         shift = self.window // 2
         apart = _apart(tokens, self.window, shift) if shift and len(self.blocks) > 1 else None
         for index, block in enumerate(self.blocks):
             given = (tokens, shift, apart) if index % 2 else (tokens, 0, None)
-            kept = checkpointing and self.training
-            tokens = checkpoint(block, *given, use_reentrant=False) if kept else block(*given)
+            tokens = through(self, block, *given)
         return tokens
+
+    def _merged(self, tokens: Tensor) -> Tensor:
+        assert self.merge is not None
+        assert self.merge_norm is not None
+        return self.merge(self.merge_norm(by_fours(tokens)))
 
 
 class Block(nn.Module):
