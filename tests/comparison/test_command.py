@@ -1,5 +1,6 @@
 """`segfolio compare`, in the terminal and in a page."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -64,11 +65,19 @@ def test_times_and_sizes_are_shown_before_a_run(tmp_path, segfolio, monkeypatch,
     found.write(found.path(tmp_path / "experiments"))
     assert segfolio("compare", "experiments/net") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "| experiment | parameters | time on 1 CPU thread | time, 10 points, on 1 CPU thread |",
+        "| experiment | parameters | time | time, 10 points |",
         "|---|--:|--:|--:|",
         "| [net/a](experiments/net/a.yaml) | 3.00 M | 0.50 s | 0.50 s |",
         "| [net/b](experiments/net/b.yaml) | 3.00 M | 2.00 s | - |",
+        "",
+        f"Times of {found.how}.",
     ]
+    alone = {"net/a": networks["net/a"]}  # of another machine, and of another one that does not say its commit
+    for cpu, commit, some in (("Another", "0123", alone), ("A third", None, networks)):
+        other = replace(found, hardware={**found.hardware, "cpu": cpu}, commit=commit, networks=some)
+        other.write(other.path(tmp_path / "experiments"))
+    assert segfolio("compare", "experiments/net") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Times of {found.how}."
 
 
 def test_a_protocol_that_has_not_the_main_figure_shows_its_own(tmp_path, segfolio, monkeypatch, replicated, capsys):

@@ -62,6 +62,7 @@ def test_biases_and_momentum_may_warm_up_from_values_of_their_own():
     ("optimizer", "arguments", "said"),
     [
         (torch.optim.SGD, {"warmup_bias_lr": 0.1}, "biases are not in groups of their own; give model.parameters.bia"),
+        (torch.optim.SGD, {"warmup_momentum": 5.0}, "warmup_momentum is 5; give less than 1"),
         (torch.optim.AdamW, {"warmup_momentum": 0.8}, "warmup_momentum is 0.8, but AdamW has no momentum"),
     ],
 )

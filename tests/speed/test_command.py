@@ -145,12 +145,20 @@ def test_a_network_is_measured_by_several_numbers_of_prompts_and_beside_one_with
     times = [{"milliseconds": 10}, {"milliseconds": 15, "prompts": 10}, {"milliseconds": 90, "prompts": "everything"}]
     sam = prompted("net/sam", "Promptable", "sam.SAM", *times, **tiny)
     others = [{"prompts": prompts} for prompts in (1, 10, "everything")]
-    fast = prompted("net/fast", "PromptableDetection", "fast_sam.FastSAM", *others, **FastSAM.tiny)
-    asked, built, read, family = [], [], SAM.read, SpeedRow.family
+    strict = {**FastSAM.tiny, "prompt_score_threshold": 0.4}
+    fast = prompted("net/fast", "PromptableDetection", "fast_sam.FastSAM", *others, **strict)
+    asked, built, read, family, answered = [], [], SAM.read, SpeedRow.family, list[bool]()
 
     def counting(network: Any, embedding: Any, prompts: Any, multimask: bool = True) -> Any:
         asked.append(len(prompts.image))
         return read(network, embedding, prompts, multimask)
+
+    def answering(network: Any, reading: Any, keep: Any = None) -> Any:
+        answered.append(bool((reading.iou > 0).any()))
+        return draw(network, reading, keep)
+
+    draw = FastSAM.draw
+    monkeypatch.setattr(FastSAM, "draw", answering)
 
     def once(row: SpeedRow) -> Any:
         built.append(row.name)
@@ -162,6 +170,8 @@ def test_a_network_is_measured_by_several_numbers_of_prompts_and_beside_one_with
     assert built == ["net/sam", "net/fast"]
     assert asked.count(1) == asked.count(10) == 3  # and once for the memory
     assert asked.count(16) == 3  # everything
+    assert answered
+    assert all(answered)  # whatever the threshold, there are masks to draw
     (file,) = Path("experiments/speed").glob("prompts-*.json")
     found = Measurement.read(file)
     rows = [f"net/{name}{how}" for name in ("sam", "fast") for how in ("", ", 10 points", ", everything")]

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from segfolio.ledger.paper import paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import CLASSES, Results, Spread
 from segfolio.ledger.rows import known_by, shown_results
-from segfolio.ledger.speed import Timed, times
+from segfolio.ledger.speed import Speed, Timed, times
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,15 @@ class Compared:
         file: its YAML.
         config: as written.
         results: without overrides, of the seeds that may be shown; None before a run.
-        times: that `segfolio speed` measured, by what was measured.
+        times: that `segfolio speed` measured of it together with others, by prompts.
+        how: these were measured, in words.
     """
 
     file: Path
     config: Mapping[str, Any]
     results: Results | None
     times: Mapping[str, Timed] = field(default_factory=dict)
+    how: str = ""
 
     @property
     def name(self) -> str:
@@ -103,17 +105,19 @@ def compared(paths: Sequence[Path]) -> list[Compared]:
     Raises:
         SegfolioError: none, a file that is no experiment, experiments of which one was tested otherwise.
     """
-    found = []
+    found, speeds = list[Compared](), dict[str, tuple[Mapping[str, Any], Sequence[Speed]]]()
     for file in _files(paths):
         config = read_experiment(file)
         if (paper := paper_of(config, file)) is None:
             continue
         results = [r for _, r in shown_results(file, paper, recipe_hash(config), []) if not r.overrides]
-        measured = times(file.parent.parent, f"{file.parent.name}/{file.stem}", config, paper.speeds)
-        found.append(Compared(file, config, results[0] if results else None, measured))
+        found.append(Compared(file, config, results[0] if results else None))
+        speeds[found[-1].name] = config, paper.speeds
     if not found:
         raise SegfolioError(f"{', '.join(map(str, paths)) or 'nothing'} holds no experiment to compare")
     _expect_one_way(found)
+    if measured := times(found[0].file.parent.parent, speeds):
+        found = [replace(each, times=measured.networks.get(each.name, {}), how=measured.how) for each in found]
     best_is_high = all(each.main_figure is None or each.main_figure.higher_is_better for each in found)
     sign = -1 if best_is_high else 1
     return sorted(found, key=lambda each: (each.value is None, sign * (each.value or 0.0), each.name))
@@ -136,26 +140,31 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _expect_one_way(found: Sequence[Compared]) -> None:
     """The same images of the test, seen in the same way by each protocol that several have."""
-    before: dict[str, tuple[str, str, Compared]] = {}
+    first: tuple[Record, Compared] | None = None
+    before: dict[str, tuple[str, Record, Compared]] = {}
     for each in found:
         for record in each.records:
-            seen = {f"otherwise ({record.protocol} in place of {{}})": _ways(record)}
-            seen["on other data"] = {"data": str(record.data.get("test"))}
-            for what, ways in seen.items():
-                for name, way in ways.items():
-                    theirs, protocol, other = before.setdefault(name, (way, record.protocol, each))
-                    if theirs != way:
-                        differs = f"{each.name} was tested {what.format(protocol)} than {other.name}"
-                        raise SegfolioError(f"{differs}; compare what was tested in one way")
+            other, who = first = first or (record, each)
+            if record.data.get("test") != other.data.get("test"):
+                raise SegfolioError(
+                    f"{each.name} was tested on other data than {who.name}; compare what was tested in one way"
+                )
+            for name, way in _ways(record).items():
+                seen, other, who = before.setdefault(name, (way, record, each))
+                if seen != way:
+                    differs = f"{each.name} was tested otherwise ({record.protocol} in place of {other.protocol})"
+                    raise SegfolioError(f"{differs} than {who.name}; compare what was tested in one way")
 
 
 def _ways(record: Record) -> dict[str, str]:
     """How images were seen by each protocol, the main one under "", without what a family makes of its own output, as
-    the inference of queries, and without how a network finds all that an image shows."""
+    the inference of queries, and without by which points a network finds all masks, or all boxes, of an image."""
     main, *further = re.split(r"; (?=\w+: )", record.protocol)
     ways = {"": re.sub("(at its original size); .*", r"\1", main), **dict(each.split(": ", 1) for each in further)}
-    own = "(?:everything mode|all masks).*|, (?:logits|probabilities) averaged"
-    return {name: re.sub(own, "", way) for name, way in ways.items()}
+    return {
+        name: re.sub("^(everything mode|all masks).*?(, the boxes around them|)$", r"all\2", way)
+        for name, way in ways.items()
+    }
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def _figures(rows: Sequence[Compared], figure: Figure | None, seen_from: Path) -
         "minutes of one core": [_number(row.mean("processor_time"), 60, 1) for row in rows],
     }
     known = {heading: column for heading, column in columns.items() if set(column) != {"-"}}
-    return pipes(list(known), list(zip(*known.values(), strict=True)), numbers=len(known) - 1)
+    table = pipes(list(known), list(zip(*known.values(), strict=True)), numbers=len(known) - 1)
+    return "\n\n".join(filter(None, [table, next((f"Times of {row.how}." for row in rows if row.times), "")]))
 
 
 def _shown(rows: Sequence[Compared], figure: Figure) -> dict[str, tuple[str, Figure]]:

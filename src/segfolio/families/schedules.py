@@ -54,6 +54,8 @@ class WarmupPoly(LRScheduler):
                 f"WarmupPoly: warmup_bias_lr is {warmup_bias_lr:g}, but biases are not in groups of their own; give "
                 "model.parameters.biases_apart: true"
             )
+        if warmup_momentum is not None and warmup_momentum >= 1:
+            raise SegfolioError(f"WarmupPoly: warmup_momentum is {warmup_momentum:g}; give less than 1")
         if warmup_momentum is not None and not all("momentum" in group for group in optimizer.param_groups):
             raise SegfolioError(
                 f"WarmupPoly: warmup_momentum is {warmup_momentum:g}, but {type(optimizer).__name__} has no momentum"
@@ -75,7 +77,7 @@ class WarmupPoly(LRScheduler):
         decay, ramp = (1 - done) ** self.power, warm_up(self.last_epoch, self.warmup_iters, self.warmup_factor)
         found: list[float | Tensor] = []
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            start = self.warmup_bias_lr or 0.0 if group.get("biases") else 0.0
+            start = (self.warmup_bias_lr or 0.0) if group.get("biases") else 0.0
             found.append(start * (1 - ramp) + (self.min_lr + (lr - self.min_lr) * decay) * ramp)
             if self.warmup_momentum is not None:
                 momentum = group["initial_momentum"]

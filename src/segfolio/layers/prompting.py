@@ -131,9 +131,11 @@ class SelectingNetwork(PromptableNetwork):
 
     Attributes:
         score_threshold: above which a mask is found; it may be set.
+        prompt_score_threshold: above which one that is found may answer a prompt; it may be set.
     """
 
     score_threshold: float
+    prompt_score_threshold: float
 
     def losses(self, images: Tensor, sizes: list[Size], targets: Sequence[DetectionTarget]) -> dict[str, Tensor]:
         """As `layers.detection` says, of one class, in training; images may be of any size."""
@@ -147,11 +149,12 @@ class SelectingNetwork(PromptableNetwork):
     def most_like(self, embedding: Embedding, image: Tensor, likeness: Tensor) -> Reading:
         """To each of P prompts the one mask that is most like it; none where no likeness is above 0.
 
-        How text is asked: what compares words with images, as CLIP does, says it of the masks that `all_masks` draws.
+        How text is asked: what compares words with images, as CLIP does, says it of the masks that `all_masks` draws,
+        as a probability or another number that is above 0 where there is any likeness.
 
         Args:
             image: `[P]`, which image each is of.
-            likeness: `[P, N]`, to the masks in the order of `all_masks`.
+            likeness: `[P, N]`, to the masks in the order of `all_masks`, in which places that are empty count.
         """
         raise NotImplementedError
 

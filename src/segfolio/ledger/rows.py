@@ -12,7 +12,7 @@ from segfolio.ledger.compare import state
 from segfolio.ledger.paper import Paper, paper_of, read_experiment
 from segfolio.ledger.record import Record, recipe_hash
 from segfolio.ledger.results import Results, Spread, withheld
-from segfolio.ledger.speed import FOLDER, Claim, Measurement, network_hash, ratios
+from segfolio.ledger.speed import Claim, measurements, network_hash, ratios
 from segfolio.ledger.static import count
 
 MAIN = ("mIoU", "AP", "AP50", "PQ")
@@ -169,8 +169,7 @@ def _with_ratios(rows: list[Row], networks: Mapping[str, str], experiments: Path
     """The rows that state a time with what it is of those of their table, by the paper and as it was measured."""
     stated = [(row.name + speed.asked, speed) for row in rows if not row.overrides for speed in row.paper.speeds]
     claims = {name: Claim(speed, networks.get(name, "")) for name, speed in stated}
-    measured = [Measurement.read(path) for path in sorted((experiments / FOLDER).glob("*.json"))]
-    found = ratios(claims, measured, said)
+    found = ratios(claims, measurements(experiments), said)
 
     def cells(row: Row) -> tuple[Cell, ...]:
         names = [] if row.overrides else [row.name + speed.asked for speed in row.paper.speeds]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,20 +203,43 @@ def network_hash(experiment: Mapping[str, Any], speed: Speed) -> str:
     return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
 
 
-def times(experiments: Path, name: str, experiment: Mapping[str, Any], speeds: Iterable[Speed]) -> dict[str, Timed]:
-    """What was measured of an experiment, by prompts and device: `time, 10 points, on 1 CPU thread`.
+@dataclass(frozen=True)
+class Times:
+    """What was measured together: networks of one table on one machine.
+
+    Attributes:
+        how: in the words of the ledger.
+        networks: by experiment, and of it by prompts: `time`, `time, 10 points`.
+    """
+
+    how: str
+    networks: dict[str, dict[str, Timed]]
+
+
+def times(experiments: Path, stated: Mapping[str, tuple[Mapping[str, Any], Sequence[Speed]]]) -> Times | None:
+    """The measurement that has most of some experiments, as they are written now; None where none has any.
 
     Args:
         experiments: the folder that holds the measurements' own.
-        name: `<paper>/<variant>`.
+        stated: of each experiment, `<paper>/<variant>`, its content and the times that it states.
     """
-    found = {}
-    for measurement in map(Measurement.read, sorted((experiments / FOLDER).glob("*.json"))):
-        for speed in speeds:
-            timed = measurement.networks.get(name + speed.asked)
-            if speed.table == measurement.table and timed and timed.network == network_hash(experiment, speed):
-                found[f"time{speed.asked}{',' * bool(speed.asked)} on {measurement.device}"] = timed
-    return found
+    found = []
+    if any(speeds for _, speeds in stated.values()):
+        for measurement in filter(lambda each: each.commit, measurements(experiments)):
+            networks: dict[str, dict[str, Timed]] = {}
+            for name, (content, speeds) in stated.items():
+                for speed in speeds:
+                    timed = measurement.networks.get(name + speed.asked)
+                    if speed.table == measurement.table and timed and timed.network == network_hash(content, speed):
+                        networks.setdefault(name, {})[f"time{speed.asked}"] = timed
+            found.append(Times(measurement.how, networks))
+    best = max(found, key=lambda each: len(each.networks), default=None)
+    return best if best and best.networks else None
+
+
+def measurements(experiments: Path) -> list[Measurement]:
+    """All that are kept beside the folders of the experiments."""
+    return [Measurement.read(path) for path in sorted((experiments / FOLDER).glob("*.json"))]
 
 
 class Ratio(NamedTuple):

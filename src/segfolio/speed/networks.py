@@ -127,7 +127,8 @@ def forward(family: Family, given: Tensor, mode: Mode, prompts: int | str = 1) -
     if mode.channels_last:
         given = given.contiguous(memory_format=torch.channels_last)
     if isinstance(family.network, SelectingNetwork):
-        family.network.score_threshold = 0.0  # random weights find nothing else, and there would be nothing to draw
+        network = family.network  # random weights find nothing else, and there would be nothing to draw
+        network.score_threshold = network.prompt_score_threshold = 0.0
     if isinstance(family, Prompted):
         if prompts == EVERYTHING:
             batch = Batch(given, [str(i) for i in range(len(given))], [(given.shape[-2], given.shape[-1])] * len(given))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import clip_boxes_to_image
 
-from segfolio.architectures.one_stage.yolo_seg import YOLOSeg
+from segfolio.architectures.one_stage.yolo_seg import CellRecipe, YOLOSeg
 from segfolio.errors import SegfolioError
 from segfolio.layers.cells import Grid
 from segfolio.layers.detection import DetectionTarget
@@ -80,9 +80,20 @@ def test_losses_are_scaled_together() -> None:
         assert loss.item() == pytest.approx(64 * losses[name].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("wrong", [{"version": 9}, {"depth": -1}, {"width": 0}, {"bins": 1}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"version": 9},
+        {"depth": -1},
+        {"width": 0},
+        {"max_channels": 0},
+        {"bins": 1},
+        {"recipe": CellRecipe(loss_scale=0)},
+    ],
+    ids=str,
+)
 def test_what_there_is_not_is_said(wrong: Any) -> None:
-    with pytest.raises(SegfolioError, match="expected version 8 or 11, factors above 0 and at least 2 bins"):
+    with pytest.raises(SegfolioError, match="expected version 8 or 11, at least 2 bins, the others above 0"):
         YOLOSeg(1, **YOLOSeg.tiny | wrong)
 
 

@@ -120,8 +120,22 @@ def test_words_choose_the_mask_that_is_most_like_them() -> None:
     )
 
 
+def test_words_are_compared_with_the_masks_that_everything_draws() -> None:
+    """Of two images of which one has fewer masks: the word is "on the right"."""
+    first, second = NESTED, rectangles(OTHER, scores=(0.6,))
+    both = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
+    fast = network()
+    found = fast.all_masks(both)
+    masks = pixels(fast.draw(found)).float()
+    likeness = (masks * torch.arange(128)).sum((2, 3)) / masks.sum((2, 3)).clamp(min=1)
+    answers = fast.most_like(both, torch.arange(2), likeness)
+    assert [round(score, 3) for score in answers.iou[:, 0].tolist()] == [0.5, 0.6]
+    for mask in pixels(fast.draw(answers)):
+        assert same(mask[0], OTHER)
+
+
 def test_masks_of_low_scores_are_found_in_everything_mode_and_answer_no_prompt() -> None:
-    fast = network(answers_above=0.6)
+    fast = network(prompt_score_threshold=0.6)
     assert fast.all_masks(NESTED).iou[0, 2] == SCORES[2]
     point = asked((100, 100, 1))
     assert network().decode(NESTED, point, multimask=False).iou.item() == SCORES[2]
@@ -239,6 +253,7 @@ def test_weights_of_a_detector_of_one_class_are_its_own(tmp_path: Path) -> None:
     [
         ({"image_size": 100}, "image_size of FastSAM is 100, expected a multiple of 32"),
         ({"max_masks": 0}, "max_masks of FastSAM is 0, expected 1 or more"),
+        ({"prompt_score_threshold": -0.5}, "prompt_score_threshold of FastSAM is -0.5, expected 0 or more, below 1"),
         ({"weights": "nowhere.pt"}, "nowhere.pt is no file; expected the checkpoint of a run of FastSAM, or of a YOLO"),
     ],
 )

@@ -20,12 +20,12 @@ Deviates:
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torchvision.ops import batched_nms, clip_boxes_to_image
@@ -118,7 +118,8 @@ class YOLOSeg(nn.Module):
         bins: of the distances, which reach one stride less far than their number: boxes of up to 960 pixels with 16.
 
     Raises:
-        SegfolioError: a version, a factor or a number of bins that there is not; in training, objects without masks.
+        SegfolioError: another version, a factor or channels not above 0, fewer than 2 bins; in training, objects
+            without masks.
     """
 
     paper: ClassVar[str] = "YOLOv8-seg, YOLO11-seg (Jocher et al., 2023, 2024), after YOLACT, arXiv 1904.02689"
@@ -147,10 +148,10 @@ class YOLOSeg(nn.Module):
         in_channels: int = 3,
         bins: int = 16,
     ) -> None:
-        if version not in STAGES or min(depth, width) <= 0 or bins < 2:
+        if version not in STAGES or min(depth, width, max_channels, recipe.loss_scale) <= 0 or bins < 2:
             raise SegfolioError(
-                f"YOLOSeg: version {version}, depth {depth}, width {width}, bins {bins}; expected version 8 or 11, "
-                "factors above 0 and at least 2 bins"
+                f"YOLOSeg: version {version}, depth {depth}, width {width}, max_channels {max_channels}, loss_scale "
+                f"{recipe.loss_scale}, bins {bins}; expected version 8 or 11, at least 2 bins, the others above 0"
             )
         super().__init__()
         self.num_classes, self.recipe, self.bins = num_classes, recipe, bins
@@ -229,9 +230,10 @@ class YOLOSeg(nn.Module):
         if self._told or not len(boxes) or (longest := float((boxes[:, 2:] - boxes[:, :2]).max())) <= reach:
             return
         self._told = True
-        rank_zero_warn(
+        warnings.warn(
             f"an object is {longest:.0f} pixels long, and boxes of {self.bins} bins reach {reach}: what is larger is "
-            f"found in part; give `bins` at least {math.ceil(longest / 2 / STRIDES[-1]) + 1}, or smaller images"
+            f"found in part; give `bins` at least {math.ceil(longest / 2 / STRIDES[-1]) + 1}, or smaller images",
+            stacklevel=2,
         )
 
     def found(self, boxes: Tensor, scores: Tensor, factors: Tensor, maps: Tensor, size: Size) -> Detections:

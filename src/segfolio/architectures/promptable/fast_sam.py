@@ -14,7 +14,7 @@ Deviates:
 - Images are padded to a square, so that an image is seen alike in any batch.
 - A mask, as of an earlier annotation, chooses the one that overlaps it most; beside a box or a point on the object it
   does not count.
-- Text is not read here; of what says how like it is to each mask, `most_like` answers by the one that is most.
+- Text is not read here; of what says how like it is to each mask, `most_like` answers by the mask most like it.
 """
 
 from collections.abc import Sequence
@@ -54,15 +54,15 @@ class FastSAM(SelectingNetwork):
         score_threshold: above which a mask is found.
         nms_iou: overlap of two boxes from which the mask that scores less is left out.
         max_masks: of an image.
-        answers_above: score above which a mask may answer a prompt; the others are found in everything mode alone.
+        prompt_score_threshold: above which a mask may answer a prompt; others are found in everything mode alone.
         loss_scale: see `CellRecipe`.
         in_channels: of the images.
         weights: None; or a file with a state dict of this network or of a `YOLOSeg` of one class, such as a run's
             checkpoint.
 
     Raises:
-        SegfolioError: an `image_size` that is no multiple of 32; no mask at all; weights that are not to be had or do
-            not fit; in training, objects without masks.
+        SegfolioError: an `image_size` that is no multiple of 32; no mask at all; a threshold out of its range; weights
+            that are not to be had or do not fit; in training, objects without masks.
     """
 
     paper: ClassVar[str] = "FastSAM (Zhao et al., 2023), arXiv 2306.12156"
@@ -88,7 +88,7 @@ class FastSAM(SelectingNetwork):
         score_threshold: float = 0.4,
         nms_iou: float = 0.9,
         max_masks: int = 300,
-        answers_above: float = 0.0,
+        prompt_score_threshold: float = 0.0,
         loss_scale: float = 1.0,
         in_channels: int = 3,
         weights: str | None = None,
@@ -96,8 +96,13 @@ class FastSAM(SelectingNetwork):
         check_image_size(image_size, "FastSAM", STRIDES[-1])
         if max_masks < 1:
             raise SegfolioError(f"max_masks of FastSAM is {max_masks}, expected 1 or more")
+        if not 0 <= prompt_score_threshold < 1:
+            raise SegfolioError(
+                f"prompt_score_threshold of FastSAM is {prompt_score_threshold}, expected 0 or more, below 1"
+            )
         super().__init__()
-        self.image_size, self.mask_size, self.answers_above = image_size, image_size // MAP_STRIDE, answers_above
+        self.image_size, self.mask_size = image_size, image_size // MAP_STRIDE
+        self.prompt_score_threshold = prompt_score_threshold
         recipe = CellRecipe(
             score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_masks, loss_scale=loss_scale
         )
@@ -147,7 +152,7 @@ class FastSAM(SelectingNetwork):
         _, _, boxes, scores = embedding
         with full_float32(scores.device):
             inside, boxes, score = self._inside(embedding, prompts), boxes[prompts.image], scores[prompts.image]
-            there, asked = score > self.answers_above, (prompts.kinds == OBJECT).any(1)
+            there, asked = score > self.prompt_score_threshold, (prompts.kinds == OBJECT).any(1)
             chosen = by_points(inside, prompts.kinds) & there
             if prompts.boxes is not None:
                 with_box = ~prompts.boxes.isnan().any(1)
@@ -165,7 +170,7 @@ class FastSAM(SelectingNetwork):
 
     def most_like(self, embedding: Embedding, image: Tensor, likeness: Tensor) -> Reading:
         scores = embedding[-1][image]
-        chosen = greatest(likeness, scores > self.answers_above)
+        chosen = greatest(likeness, scores > self.prompt_score_threshold)
         return Reading(scores.where(chosen, 0.0).amax(1, keepdim=True), None, (chosen[:, None], image, *embedding))
 
     def draw(self, reading: Reading, keep: Tensor | None = None) -> Tensor:
