@@ -11,6 +11,7 @@ from segfolio.families.lora import LoRA, add_lora, keep_statistics
 from segfolio.families.optimization import ParameterRules, apply_lr_factors, freeze_parts, parameter_groups
 from segfolio.families.rehearsal import arithmetic, rehearse
 from segfolio.families.schedules import tell_other_plan
+from segfolio.layers.again import see_once
 from segfolio.mistakes import told_of
 
 
@@ -43,6 +44,10 @@ class Optimized(LightningModule):
         return self
 
     def on_train_start(self) -> None:
+        if any(
+            isinstance(module, nn.SyncBatchNorm) for module in self.modules()
+        ):  # which have no hooks of those before
+            see_once(self)
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
 

@@ -26,9 +26,10 @@ def through(network: Any, part: Any, *given: Any, **named: Any) -> Any:
 
 
 def see_once(network: nn.Module) -> None:
-    """Running statistics of batch normalisations see a batch once, though parts are computed a second time."""
+    """Running statistics of batch normalisations see a batch once, though parts are computed a second time. What was
+    told so already may be told again."""
     for module in network.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, _BatchNorm) and _hold not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(_hold)
             module.register_forward_hook(_release, always_call=True)  # torch leaves by an error once it has all
 
