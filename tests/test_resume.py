@@ -104,7 +104,10 @@ def tensors(nested: Any) -> list[torch.Tensor]:
     return [tensor for value in values for tensor in tensors(value)]
 
 
-@pytest.mark.parametrize(("processes", "kills"), [(ALONE, (3, 7)), (TOGETHER, (3,))], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("processes", "kills"),
+    [pytest.param(ALONE, (3, 7), id="one"), pytest.param(TOGETHER, (3,), id="two", marks=pytest.mark.slow)],
+)
 def test_killed_and_resumed_is_as_if_nothing_had_happened(folder, processes, kills):
     name = "one" if processes is ALONE else "two"
     whole, broken = folder / f"{name}_whole", folder / f"{name}_broken"
