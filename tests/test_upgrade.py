@@ -66,7 +66,9 @@ def earlier(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run as the version before wrote it."""
     arguments = config["model"]["init_args"]
     test, rules = arguments.pop("test"), arguments.pop("parameters")
-    del rules["frozen"], rules["lr_full_blocks"], arguments["lora"]  # which it did not have
+    for name in ("frozen", "lr_full_blocks", "biases_apart"):  # which it did not have
+        del rules[name]
+    del arguments["lora"]
     arguments |= {"test_protocol": test["protocol"], "also_test": test["also"], **rules}
     return config
 

@@ -65,7 +65,7 @@ def test_an_object_of_a_class_that_the_dataset_has_not_is_named(pair, label):
             objects = Segments(Mask(torch.ones(2, 6, 8).bool()), torch.tensor([0, label]), torch.zeros(2).bool())
             return replace(super().read(index), target=Target(segments=objects))
 
-    with pytest.raises(SegfolioError, match=rf"^one: an object is of class {label}, but Wrong has the classes 0 to 1"):
+    with pytest.raises(SegfolioError, match=rf"^one: a segment has the class {label}, expected 0 to 1; "):
         Wrong(pair)[0]
 
 

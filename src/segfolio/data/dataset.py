@@ -113,14 +113,14 @@ class SegmentationDataset(torch.utils.data.Dataset[Sample]):
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises a `SegfolioError` of an object whose class is none of the dataset's."""
+        """Raises a `SegfolioError` of a segment whose class is none of the dataset's."""
         sample = self.read(index)
         if sample.target is not None and (segments := sample.target.segments) is not None:
             labels, count = segments.labels, self.labels.num_classes
             if len(wrong := labels[(labels < 0) | (labels >= count)]):
                 raise SegfolioError(
-                    f"{sample.image_id}: an object is of class {int(wrong[0])}, but {type(self).__name__} has the "
-                    f"classes 0 to {count - 1}; `read` is to give each object the place of its class in `labels`"
+                    f"{sample.image_id}: a segment has the class {int(wrong[0])}, expected 0 to {count - 1}; `read` "
+                    "returns class indices, see LabelSpace.encode"
                 )
         return sample
 

@@ -119,11 +119,6 @@ def _look(dataset: SegmentationDataset, index: int) -> Found:
     target = sample.target or Target()
     pixels = np.zeros(labels.num_classes + 1, np.int64)
     objects, crowds = np.zeros((2, labels.num_classes), np.int64)
-    if target.segments is not None and not target.segments.labels.lt(labels.num_classes).all():
-        raise SegfolioError(
-            f"{sample.image_id}: a segment has the class {int(target.segments.labels.max())}, expected 0 to "
-            f"{labels.num_classes - 1}; `read` returns class indices, see LabelSpace.encode"
-        )
     classes = class_map(target, labels)
     if classes is not None:
         height, width = sample.image.shape[1:]
