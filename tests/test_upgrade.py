@@ -127,6 +127,7 @@ def test_an_argument_that_is_younger_than_a_run_has_its_default_there(segfolio, 
     assert torch.load(LAST, weights_only=True)["global_step"] == 3
 
 
+@pytest.mark.slow
 def test_the_ledger_knows_a_run_that_is_older_than_a_default(segfolio) -> None:
     then = json.loads((REPOSITORY / "tests/run_of_0_1.json").read_text())
     Path("run").mkdir()

@@ -41,6 +41,7 @@ def small(tmp_path: Path) -> Path:
     return tmp_path / "experiments"
 
 
+@pytest.mark.slow
 def test_it_goes_through_all_of_it_and_a_second_call_goes_on(small, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(gpu, "NETWORKS", ("unet",))
     monkeypatch.setattr(gpu, "PACKED", tmp_path / "CamVid")
