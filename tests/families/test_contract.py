@@ -68,4 +68,4 @@ def test_a_network_that_does_not_say_is_taken() -> None:
             return images
 
     for network in (Untold(), Hidden()):
-        assert of_family(network, "PerPixel", "PerPixel") is network
+        assert of_family(network, PerPixel) is network

@@ -24,23 +24,18 @@ class Family(Trained):
     """A network of the dataset's classes. Beside what `Trained` asks for, a subclass says
 
     * `predict(batch)`: one `Prediction` per image, at its original size;
-    * `answer(batch)`: what validation and test measure, which may read the truth, as a simulated user does. By
-      default `predict`;
+    * `answer(batch)`: what is measured, which may read the truth, as a simulated user does; else `predict`;
     * `make_metrics()`: `Evaluator`s; `main_metric` is one of their figures;
     * `tester`: where there are several, the protocols of its test;
-    * `networks_of`: the family whose networks it takes, by what these return, see `contract`;
-    * `measured_by`: how predictions become figures, in the words of the ledger;
+    * `measured_by`: how predictions become figures, in the words of the ledger; `networks_of`: see `contract`;
     * `preparation`: makes of each sample what is trained on, from a random stream; pickled, so without the network.
 
     Args:
         labels: comes from the dataset.
-        architecture: called with the number of classes.
+        architecture: called with the number of classes; a `SegfolioError` where it gives a network of another family.
         metrics: `Evaluator`s beside those of the family, each called with the dataset's labels.
 
     The others, by name, are those of `Trained`.
-
-    Raises:
-        SegfolioError: a network of another family.
     """
 
     measured_by: str
@@ -58,8 +53,7 @@ class Family(Trained):
         **recipe: Any,
     ) -> None:
         self.labels, self.architecture = labels, architecture
-        network = of_family(built(architecture, labels.num_classes), self.networks_of, type(self).__name__)
-        super().__init__(network, **recipe)
+        super().__init__(of_family(built(architecture, labels.num_classes), type(self)), **recipe)
         self.tester: ProtocolTest[Any, Any] | None = None
         self.metrics = metrics
         self.evaluation = self.evaluation_of(self.make_metrics())

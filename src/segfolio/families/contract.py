@@ -18,11 +18,11 @@ GIVEN: dict[Any, tuple[str, str]] = {  # what a network gives, in words, and the
 }
 
 
-def of_family(network: nn.Module, networks_of: str, family: str) -> nn.Module:
+def of_family(network: nn.Module, family: Any) -> nn.Module:
     """`network`, where it is one of `family`'s; one whose `forward` does not say what it returns is taken as it is.
 
     Args:
-        networks_of: the family of `GIVEN` whose networks `family` takes.
+        family: a class that says by `networks_of` which family of `GIVEN` it takes the networks of.
 
     Raises:
         SegfolioError: a network of another family.
@@ -32,10 +32,10 @@ def of_family(network: nn.Module, networks_of: str, family: str) -> nn.Module:
     except NameError:  # of names that are imported for a type checker alone
         return network
     found = [GIVEN[each] for each in (returned, *get_args(returned)) if each in GIVEN]
-    if found and networks_of not in [of for _, of in found]:
+    if found and family.networks_of not in [of for _, of in found]:
         given, of = found[0]
         raise SegfolioError(
-            f"{type(network).__name__} gives {given}, from which {family} does not learn; take segfolio.families.{of}, "
-            f"or another architecture"
+            f"{type(network).__name__} gives {given}, from which {family.__name__} does not learn; take "
+            f"segfolio.families.{of}, or another architecture"
         )
     return network
