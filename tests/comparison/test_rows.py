@@ -75,6 +75,20 @@ def test_a_protocol_that_one_was_not_tested_by_is_none_of_its_figures(tmp_path, 
         compared([tmp_path / "experiments/net"])
 
 
+def test_proposals_are_compared_as_masks_or_as_boxes_however_they_are_found(tmp_path, replicated):
+    ways = [
+        "everything mode with 4 x 4 points, the boxes around masks",
+        "all masks, the boxes around them",
+        "all masks",
+    ]
+    for name, way in zip("ab", ways, strict=False):
+        replicated(write_experiment(tmp_path, f"net/{name}"), 0.3, protocol=f"whole image; everything: {way}")
+    assert len(compared([tmp_path / "experiments/net"])) == 2
+    replicated(write_experiment(tmp_path, "net/b"), 0.3, protocol=f"whole image; everything: {ways[2]}")
+    with pytest.raises(SegfolioError, match="net/b was tested otherwise"):
+        compared([tmp_path / "experiments/net"])
+
+
 def test_what_pretraining_brought_is_of_one_network(tmp_path, replicated):
     for name, weights, found in (("a", "imagenet", 0.5), ("b", None, 0.3), ("c", "imagenet", 0.4)):
         replicated(trained_from(write_experiment(tmp_path, f"net/{name}"), weights), found)

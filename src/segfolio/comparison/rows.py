@@ -161,10 +161,10 @@ def _ways(record: Record) -> dict[str, str]:
     the inference of queries, and without by which points a network finds all masks, or all boxes, of an image."""
     main, *further = re.split(r"; (?=\w+: )", record.protocol)
     ways = {"": re.sub("(at its original size); .*", r"\1", main), **dict(each.split(": ", 1) for each in further)}
-    return {
-        name: re.sub("^(everything mode|all masks).*?(, the boxes around them|)$", r"all\2", way)
-        for name, way in ways.items()
-    }
+    for name, way in ways.items():
+        if found := re.fullmatch(r"(?:everything mode|all masks).*?(, the boxes around \w+)?", way):
+            ways[name] = "all boxes" if found[1] else "all masks"
+    return ways
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
