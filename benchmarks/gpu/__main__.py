@@ -28,6 +28,7 @@ from segfolio.code_state import code_state
 from segfolio.errors import SegfolioError
 from segfolio.ledger.claims import CLAIMS
 from segfolio.ledger.record import code
+from segfolio.ledger.speed import checked_speeds
 
 REPOSITORY = Path(__file__).parents[2]
 PACKED = REPOSITORY / "build/gpu/CamVid_240x180"
@@ -91,9 +92,9 @@ def tables(output: Path, experiments: Path, tiny: bool, budget: Budget) -> None:
     """`segfolio speed` of each table that has two rows or more and was not measured on this device."""
     found: dict[str, list[str]] = {}
     for path in sorted(experiments.glob("*/*.yaml")):
-        block = {} if path.name == CLAIMS else yaml.safe_load(path.read_text()).get("paper", {}).get("speed", {})
-        blocks = block if isinstance(block, list) else [block]  # of several numbers of prompts
-        for table in dict.fromkeys(each["table"] for each in blocks if "size" in each):
+        stated = {} if path.name == CLAIMS else yaml.safe_load(path.read_text()).get("paper", {})
+        speeds = checked_speeds(stated["speed"]) if "speed" in stated else []
+        for table in dict.fromkeys(speed.table for speed in speeds if speed.size):
             found.setdefault(table, []).append(str(path))
     few = ["--device=cpu", "--rounds=1", "--warm_up=1"] if tiny else ["--device=cuda", "--rounds=5"]
     marks = {name: output / f"{hashlib.sha256(name.encode()).hexdigest()[:8]}.table" for name in found}

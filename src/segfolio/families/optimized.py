@@ -44,10 +44,8 @@ class Optimized(LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        if any(
-            isinstance(module, nn.SyncBatchNorm) for module in self.modules()
-        ):  # which have no hooks of those before
-            see_once(self)
+        if any(isinstance(module, nn.SyncBatchNorm) for module in self.modules()):
+            see_once(self)  # they have no hooks of those in whose places they are
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             tell_other_plan(self.lr_schedulers(), self.trainer.estimated_stepping_batches)
 

@@ -12,7 +12,8 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, pad, scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
+
+from segfolio.layers.again import through
 
 
 class Hiera(nn.Module):
@@ -68,8 +69,7 @@ class Hiera(nn.Module):
         x = x + self._positions((x.shape[1], x.shape[2]))
         found = []
         for number, block in enumerate(self.blocks):
-            again = self.checkpointing and self.training
-            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            x = through(self, block, x)
             if number in self.ends:
                 found.append(x.permute(0, 3, 1, 2))
         return found

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segfolio.errors import SegfolioError
 from segfolio.layers.backbones import check_timm_name
+from segfolio.weights.backbones import load_pretrained
 from segfolio.weights.files import check_patches, load_weights
 from segfolio.words import counted
 
@@ -230,6 +231,18 @@ def load_vit(vit: Any, state: Mapping[str, Tensor], source: str) -> None:
         positions = resized(positions, (side, side), vit.patch_embed.grid_size)
         taken["pos_embed"] = torch.cat([first[:, :kept], positions], 1)
     load_weights(vit, taken, source)
+
+
+def load_whole_or_vit(network: Any, weights: str, backbone: str) -> None:
+    """Load weights of a network whose `encoder` is timm's plain ViT, of any image size, or of that ViT alone.
+
+    Raises:
+        SegfolioError: as of `load_pretrained` and `load_vit`.
+    """
+    vit = network.encoder
+    load_pretrained(
+        network, weights, backbone, None, lambda state: load_vit(vit, state, weights), of_own_size(vit, weights)
+    )
 
 
 def resized(positions: Tensor, old: tuple[int, int], new: tuple[int, int], bicubic: bool = False) -> Tensor:

@@ -101,8 +101,10 @@ class SMP(nn.Module):
         self.multiple, self.least = _sizes(self.model, in_channels, decoder, encoder)
 
         whole = any(key.startswith("model.decoder.") for key in state or ())
-        if state is not None:
-            load_weights(self, state, str(weights)) if whole else self._load(state, str(weights))
+        if state is not None and whole:
+            load_weights(self, state, str(weights))
+        elif state is not None:
+            self._load(state, str(weights))
         elif weights is not None and in_channels != 3:
             tell_fitted(f"{encoder}'s {weights}", in_channels)
         if weights is not None and not whole and (licence := licence_of(encoder.removeprefix("tu-"), weights)):

@@ -217,12 +217,13 @@ class YOLOSeg(nn.Module):
         dfl = (two_bins(bins[where], sides) * score).sum()
         cls = binary_cross_entropy_with_logits(logits, truth, reduction="sum")
         mask = mask_losses(bce_in_boxes, assigned.image, of, factors[where], maps, objects)
-        return {
-            "box": recipe.loss_scale * recipe.box_weight * box / whole,
-            "cls": recipe.loss_scale * recipe.cls_weight * cls / whole,
-            "dfl": recipe.loss_scale * recipe.dfl_weight * dfl / whole,
-            "mask": recipe.loss_scale * recipe.mask_weight * mask / masks,
+        losses = {
+            "box": recipe.box_weight * box / whole,
+            "cls": recipe.cls_weight * cls / whole,
+            "dfl": recipe.dfl_weight * dfl / whole,
+            "mask": recipe.mask_weight * mask / masks,
         }
+        return {name: recipe.loss_scale * loss for name, loss in losses.items()}
 
     def _check_reach(self, boxes: Tensor) -> None:
         """Warns once of boxes `[N, 4]` that are larger than any that a cell can say."""

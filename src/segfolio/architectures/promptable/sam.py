@@ -22,8 +22,8 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
+from segfolio.layers.again import through
 from segfolio.layers.prompt_decoder import STRIDE, SamNetwork, check_image_size, neck
 from segfolio.weights.sam import load_sam
 
@@ -113,8 +113,7 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.patch_embed(images).permute(0, 2, 3, 1) + self.pos_embed
         for block in self.blocks:
-            again = self.checkpointing and self.training
-            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            x = through(self, block, x)
         return self.neck(x.permute(0, 3, 1, 2))
 
 

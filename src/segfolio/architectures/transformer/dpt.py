@@ -32,11 +32,10 @@ from segfolio.layers.vit import (
     check_at_least_a_patch,
     embed,
     load_vit,
-    of_own_size,
+    load_whole_or_vit,
     patch_map,
     plain_vit,
 )
-from segfolio.weights.backbones import load_pretrained
 from segfolio.weights.files import load_weights, read_file
 from segfolio.weights.hub import read_repository
 
@@ -169,8 +168,7 @@ class DPT(nn.Module):
         elif path.is_dir() or "/" in weights:
             state = read_repository(weights)
         if not any(key.startswith("neck.") for key in state):
-            fit = of_own_size(self.encoder, weights)
-            load_pretrained(self, weights, backbone, None, lambda found: load_vit(self.encoder, found, weights), fit)
+            load_whole_or_vit(self, weights, backbone)
             return
         own = of_ours(state)
         of_vit = {key.removeprefix("encoder."): value for key, value in own.items() if key.startswith("encoder.")}

@@ -25,13 +25,11 @@ from segfolio.layers.vit import (
     behind_blocks,
     check_at_least_a_patch,
     embed,
-    load_vit,
-    of_own_size,
+    load_whole_or_vit,
     patch_map,
     plain_vit,
     without_padding,
 )
-from segfolio.weights.backbones import load_pretrained
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-5)  # the release's; timm's is 1e-6
 
@@ -103,8 +101,7 @@ class Segmenter(nn.Module):
         else:
             self.decoder = MaskDecoder(width, num_classes, decoder_blocks, decoder_dropout, checkpointing)
         if weights is not None:
-            fit = of_own_size(self.encoder, weights)
-            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights), fit)
+            load_whole_or_vit(self, weights, backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]` of the patches; of size H, W where it is not of whole patches.

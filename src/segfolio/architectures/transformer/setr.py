@@ -30,13 +30,11 @@ from segfolio.layers.vit import (
     behind_blocks,
     check_at_least_a_patch,
     embed,
-    load_vit,
-    of_own_size,
+    load_whole_or_vit,
     patch_map,
     plain_vit,
     without_padding,
 )
-from segfolio.weights.backbones import load_pretrained
 
 WIDTH = 256  # of the decoders' maps
 LEVELS = 4  # of MLA
@@ -133,8 +131,7 @@ class SETR(nn.Module):
         if checkpointing:
             see_once(self)
         if weights is not None:
-            fit = of_own_size(self.encoder, weights)
-            load_pretrained(self, weights, backbone, None, lambda state: load_vit(self.encoder, state, weights), fit)
+            load_whole_or_vit(self, weights, backbone)
 
     def forward(self, images: Tensor) -> PixelOutput:
         """`[B, C_in, H, W]` to logits `[B, C, h, w]`: of the patches (naive), H, W (PUP) or a quarter of it (MLA); of
